@@ -1,0 +1,73 @@
+"""The `srcli` program: its commands, and the one place where errors become exits."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from srcli import __version__
+from srcli.cli import benchmark, download, models, train, upscale
+from srcli.errors import ExitCode, SrcliError
+
+log = logging.getLogger("srcli")
+
+
+class _Group(TyperGroup):
+    """Turns every expected failure into one line on stderr and its exit code."""
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - Typer hides Click's type
+        try:
+            return super().invoke(ctx)
+        except SrcliError as error:
+            log.error("%s", error, exc_info=log.isEnabledFor(logging.DEBUG))
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt:
+            log.error("interrupted")
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"srcli {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Show errors only.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show details and tracebacks.")
+    ] = False,
+    version: Annotated[  # noqa: ARG001 - the callback prints it
+        bool,
+        typer.Option(
+            "--version", help="Show the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Enlarge pictures with recursive super-resolution networks, and measure them."""
+    from srcli.cli.console import configure
+
+    configure(verbose=verbose, quiet=quiet)
+
+
+for command in (upscale.upscale, benchmark.benchmark, train.train, download.download, models.models):
+    app.command(no_args_is_help=command in (upscale.upscale,))(command)
+
+
+def main() -> None:
+    """Run the program (console script)."""
+    app(prog_name="srcli")

@@ -1,0 +1,80 @@
+"""What the command line shows: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichProgress
+
+from srcli.progress import SILENT, Progress
+
+out = Console(soft_wrap=True)
+err = Console(stderr=True)
+
+
+def configure(*, verbose: bool, quiet: bool) -> None:
+    """Send the package's log to stderr: errors only, also notices, or everything."""
+    level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
+    handler = RichHandler(
+        console=err, show_time=False, show_path=False, show_level=False, markup=False
+    )
+    log = logging.getLogger("srcli")
+    log.handlers[:] = [handler]
+    log.setLevel(level)
+    log.propagate = False
+    err.quiet = quiet and not verbose
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """Write one JSON document to stdout; infinite and missing figures become null."""
+    out.out(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+class _Bar:
+    """A `Progress` drawn by Rich: one bar, replaced by each new task."""
+
+    def __init__(self, bars: RichProgress) -> None:
+        self._bars = bars
+        self._task = bars.add_task("", total=None, visible=False, note="")
+
+    def start(self, description: str, total: float | None) -> None:
+        self._bars.reset(
+            self._task, description=description, total=total, visible=True, note=""
+        )
+
+    def advance(self, amount: float = 1) -> None:
+        self._bars.advance(self._task, amount)
+
+    def note(self, text: str) -> None:
+        self._bars.update(self._task, note=text)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """A progress bar on stderr, or silence where stderr is no terminal or is quiet."""
+    if err.quiet or not err.is_terminal:
+        yield SILENT
+        return
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+    )
+    with RichProgress(*columns, console=err, transient=True) as bars:
+        yield _Bar(bars)

@@ -1,0 +1,1 @@
+"""Measuring: metrics, data sets, the papers' numbers, tables."""

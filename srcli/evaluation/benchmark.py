@@ -1,0 +1,295 @@
+"""Networks measured on data sets, beside bicubic and the papers' own numbers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srcli.errors import InputError, OutputError, UsageError
+from srcli.evaluation import metrics
+from srcli.evaluation.contenders import (
+    BICUBIC,
+    Contender,
+    Engine,
+    Selection,
+    prepare_contenders,
+)
+from srcli.evaluation.datasets import Dataset, find_dataset, label_pictures, read_hr
+from srcli.evaluation.protocol import Protocol, Task, estimate
+from srcli.evaluation.published import PublishedResult, lookup
+from srcli.imaging.degrade import Degradation, crop_to_multiple
+from srcli.imaging.files import Picture, write_picture
+from srcli.progress import SILENT, Progress
+
+log = logging.getLogger(__name__)
+
+Metric = Literal["psnr", "ssim", "ifc"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchmarkRequest:
+    """What to measure, and how."""
+
+    datasets: tuple[str, ...] = ("set5",)  # names, or folders of HR pictures
+    selection: Selection = field(default_factory=Selection)
+    engine: Engine = field(default_factory=Engine)
+    data_dir: Path | None = None  # where named sets lie
+    ifc: bool = False
+    gray_as_rgb: bool = False  # convert grey pictures to studio range, as RGB ones
+    seed: int = 0  # of the noise of "dn"; every picture draws its own
+    save_images: Path | None = None
+    overwrite: bool = False  # replace saved images
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureResult:
+    """One picture's figures."""
+
+    image: str
+    psnr: float  # dB
+    ssim: float
+    ifc: float | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One model on one data set at one scale: the means over its pictures."""
+
+    dataset: str
+    scale: int
+    degradation: Degradation
+    protocol: Protocol
+    model: str
+    ensemble: bool = False
+    parameters: int | None = None  # None for bicubic
+    macs_720p: int | None = None  # multiply-accumulates for an output of 1280x720
+    paper: PublishedResult | None = None
+    pictures: tuple[PictureResult, ...]
+
+    @property
+    def psnr(self) -> float:
+        """Mean PSNR in dB."""
+        return fmean(picture.psnr for picture in self.pictures)
+
+    @property
+    def ssim(self) -> float:
+        """Mean SSIM."""
+        return fmean(picture.ssim for picture in self.pictures)
+
+    @property
+    def ifc(self) -> float | None:
+        """Mean IFC, or None if it was not asked for."""
+        values = [picture.ifc for picture in self.pictures if picture.ifc is not None]
+        return fmean(values) if values else None
+
+    @property
+    def seconds(self) -> float:
+        """Mean time of the enlargement alone, transfers to the device included."""
+        return fmean(picture.seconds for picture in self.pictures)
+
+    def difference(self, metric: Metric) -> float | None:
+        """Ours less the paper's, or None where one of them is missing."""
+        ours, theirs = getattr(self, metric), getattr(self.paper, metric, None)
+        return None if ours is None or theirs is None else ours - theirs
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """A data set at one scale, and who is measured on it."""
+
+    dataset: Dataset
+    scale: int
+    paths: tuple[Path, ...]
+    labels: tuple[str, ...]
+    contenders: tuple[Contender, ...]
+
+
+def run_benchmark(
+    request: BenchmarkRequest,
+    progress: Progress = SILENT,
+    on_row: Callable[[Row], None] | None = None,
+) -> list[Row]:
+    """Every row of the table; bicubic comes first for each data set and scale.
+
+    Everything that can be checked (names, folders, weights, the device, pictures that
+    would be replaced) is checked before the first picture is enlarged.
+
+    Args:
+        request: What to measure.
+        progress: Told of every picture.
+        on_row: Called with every row as soon as it is complete.
+
+    Raises:
+        UsageError: For unknown or contradictory names, scales or settings.
+        InputError: If a data set or picture is missing, unreadable or too small.
+        OutputError: If a picture to save exists or cannot be written.
+        WeightsError: If weights are missing or damaged.
+        DeviceError: If the device is absent.
+    """
+    stages = _plan(request)
+    rows = []
+    for stage in stages:
+        for contender in stage.contenders:
+            row = _measure(request, stage, contender, progress)
+            rows.append(row)
+            if on_row is not None:
+                on_row(row)
+    return rows
+
+
+def _plan(request: BenchmarkRequest) -> list[_Stage]:
+    """All the work, checked."""
+    found = [find_dataset(name, request.data_dir) for name in request.datasets]
+    contenders = prepare_contenders(request.selection, request.engine)
+    scales = tuple(dict.fromkeys(contender.scale for contender in contenders))
+    stages = []
+    for dataset in dict.fromkeys(found):
+        for scale in scales:
+            paths = dataset.pictures(scale)
+            labels = label_pictures(paths, dataset.folder)
+            here = tuple(c for c in contenders if c.scale == scale)
+            stages.append(_Stage(dataset, scale, paths, labels, here))
+        if dataset.published_count not in (None, len(paths)):
+            log.warning(
+                "%s in %s has %d pictures, the published set %d",
+                dataset.name, dataset.folder, len(paths), dataset.published_count,
+            )  # fmt: skip
+    _check_outputs(request, stages)
+    return stages
+
+
+def _check_outputs(request: BenchmarkRequest, stages: list[_Stage]) -> None:
+    """Refuse two models under one name, and pictures that exist already.
+
+    Raises:
+        UsageError: If two data sets would be shown, and saved, under one name.
+        OutputError: If a picture exists and may not be replaced.
+    """
+    folders: dict[str, Path] = {}
+    for stage in stages:
+        name, folder = stage.dataset.name, stage.dataset.folder
+        if folders.setdefault(name, folder) != folder:
+            raise UsageError(
+                f"{folders[name]} and {folder} would both be called {name}:"
+                " rename one, or measure one at a time"
+            )
+    if request.save_images is None or request.overwrite:
+        return
+    for stage in stages:
+        for contender in stage.contenders:
+            for label in stage.labels:
+                path = _place(request, request.save_images, stage, contender, label)
+                if path.exists():
+                    raise OutputError(
+                        f"{path} exists: use --overwrite or save to another folder"
+                    )
+
+
+def _place(
+    request: BenchmarkRequest,
+    folder: Path,
+    stage: _Stage,
+    contender: Contender,
+    label: str,
+) -> Path:
+    """Where an enlarged picture is saved."""
+    degradation = request.selection.degradation
+    suffix = "" if degradation == "bi" else f"_{degradation}"
+    size = f"x{stage.scale}{suffix}"
+    return folder / stage.dataset.name / size / contender.name / f"{label}.png"
+
+
+def _measure(
+    request: BenchmarkRequest, stage: _Stage, contender: Contender, progress: Progress
+) -> Row:
+    """One contender on every picture of a stage."""
+    title = f"{stage.dataset.name} x{stage.scale} {contender.name}"
+    progress.start(title, len(stage.paths))
+    results = []
+    for index, (path, label) in enumerate(zip(stage.paths, stage.labels, strict=True)):
+        result, picture = _measure_picture(request, contender, path, label, index)
+        if request.save_images is not None:
+            _save(
+                picture, _place(request, request.save_images, stage, contender, label)
+            )
+        results.append(result)
+        progress.advance()
+        progress.note(f"{result.psnr:.2f} dB")
+    degradation = cast(Degradation, request.selection.degradation)
+    return Row(
+        dataset=stage.dataset.name,
+        scale=stage.scale,
+        degradation=degradation,
+        protocol=contender.protocol,
+        model=contender.name,
+        ensemble=contender.ensemble,
+        parameters=contender.parameters,
+        macs_720p=contender.macs,
+        paper=_find_published(contender, stage, degradation),
+        pictures=tuple(results),
+    )
+
+
+def _measure_picture(
+    request: BenchmarkRequest,
+    contender: Contender,
+    path: Path,
+    label: str,
+    index: int,
+) -> tuple[PictureResult, NDArray[np.uint8]]:
+    """One picture's figures, and the enlarged picture."""
+    hr = read_hr(path)
+    if request.gray_as_rgb and hr.ndim == 2:
+        hr = np.repeat(hr[:, :, None], 3, axis=2)
+    scale = contender.scale
+    task = Task(
+        contender.protocol,
+        scale,
+        cast(Degradation, request.selection.degradation),
+        request.seed + index,
+    )
+    try:
+        made = estimate(crop_to_multiple(hr, scale), task, contender.enlarger)
+        pair = (made.luma, made.reference)
+        result = PictureResult(
+            image=label,
+            psnr=metrics.psnr(*pair, border=scale),
+            ssim=metrics.ssim(*pair, border=scale),
+            ifc=metrics.ifc(*pair, border=scale) if request.ifc else None,
+            seconds=made.seconds,
+        )
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return result, made.picture
+
+
+def _save(pixels: NDArray[np.uint8], path: Path) -> None:
+    """Write an enlarged picture, whole or not at all.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make {path.parent}: {error.strerror}") from error
+    shaped = pixels[:, :, None] if pixels.ndim == 2 else pixels
+    write_picture(Picture(shaped), path)
+
+
+def _find_published(
+    contender: Contender, stage: _Stage, degradation: Degradation
+) -> PublishedResult | None:
+    """What the papers print for a contender on a stage."""
+    printed: str = degradation
+    if contender.name == BICUBIC and degradation == "bd-bicubic":
+        printed = "bd"  # the paper's bicubic row is of this kind, see imaging.degrade
+    return lookup(contender.name, stage.dataset.name, stage.scale, printed)

@@ -1,0 +1,121 @@
+"""The figures of a benchmark as text, one column each, in the order of the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from srcli.evaluation.benchmark import Metric, PictureResult, Row
+
+_DIGITS: dict[Metric, int] = {"psnr": 2, "ssim": 4, "ifc": 3}  # as the papers print
+_UNITS = (("T", 1e12), ("G", 1e9), ("M", 1e6), ("K", 1e3))
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One figure of a row as text.
+
+    Attributes:
+        name: Unlike any other column's, short.
+        head: What stands above it on screen.
+        title: What stands above it where there is room, as in a file.
+        text: The figure of a row; an empty text where there is none.
+        of_picture: The figure of one picture.
+        left: Whether it is aligned left, as text is.
+    """
+
+    name: str
+    head: str
+    title: str
+    text: Callable[[Row], str]
+    of_picture: Callable[[PictureResult], str] = lambda _: ""
+    left: bool = False
+
+
+def name_model(row: Row) -> str:
+    """The model with its protocol; + stands for the self-ensemble, as in the papers."""
+    return f"{row.model}{'+' if row.ensemble else ''} ({row.protocol})"
+
+
+def name_set(row: Row) -> str:
+    """The data set, with the degradation unless it is bicubic."""
+    return row.dataset if row.degradation == "bi" else f"{row.dataset} {row.degradation}"
+
+
+LABELS = (
+    Column("set", "set", "Set", name_set, left=True),
+    Column("scale", "scale", "Scale", lambda row: f"x{row.scale}", left=True),
+    Column("model", "model", "Model", name_model, left=True),
+)
+
+
+def list_columns(rows: Sequence[Row]) -> list[Column]:
+    """Every column of figures that has something to show for one of the rows."""
+    columns = [column for metric in _DIGITS for column in _list_metric(metric)]
+    columns += [
+        Column(
+            "parameters",
+            "params",
+            "Parameters",
+            lambda row: _format_quantity(row.parameters, 3),
+        ),
+        Column(
+            "macs", "MACs", "MACs (720p)", lambda row: _format_quantity(row.macs_720p, 4)
+        ),
+        Column(
+            "seconds",
+            "s/pic",
+            "Seconds/picture",
+            lambda row: _format_seconds(row.seconds),
+            lambda picture: _format_seconds(picture.seconds),
+        ),
+        Column(
+            "source",
+            "source",
+            "Source",
+            lambda row: row.paper.source if row.paper else "",
+            left=True,
+        ),
+    ]
+    return [column for column in columns if any(column.text(row) for row in rows)]
+
+
+def _list_metric(metric: Metric) -> tuple[Column, Column, Column]:
+    """Ours, the paper's and the difference of one metric."""
+    title, digits = metric.upper(), _DIGITS[metric]
+
+    def ours(measured: Row | PictureResult) -> str:
+        return format_fixed(getattr(measured, metric), digits)
+
+    def theirs(row: Row) -> str:
+        return format_fixed(getattr(row.paper, metric, None), digits)
+
+    def gap(row: Row) -> str:
+        return format_fixed(row.difference(metric), digits, "+")
+
+    return (
+        Column(metric, title, title, ours, ours),
+        Column(f"{metric} paper", "paper", f"{title}, paper", theirs),
+        Column(f"{metric} difference", "diff", f"{title}, difference", gap),
+    )
+
+
+def format_fixed(value: float | None, digits: int, sign: str = "") -> str:
+    """`value` with so many decimals; nothing for None."""
+    return "" if value is None else f"{value:{sign}.{digits}f}"
+
+
+def _format_quantity(value: float | None, digits: int) -> str:
+    """`value` with a unit and so many significant digits: 1.06M, 776.5G."""
+    if value is None:
+        return ""
+    for unit, size in _UNITS:
+        if value >= size:
+            return f"{value / size:.{digits}g}{unit}"
+    return f"{value:.{digits}g}"
+
+
+def _format_seconds(value: float) -> str:
+    """Seconds in five characters, up to a day."""
+    decimals = next((n for n, limit in ((3, 0.1), (2, 10), (1, 100)) if value < limit), 0)
+    return f"{value:.{decimals}f}"

@@ -1,0 +1,221 @@
+"""Who is measured: at each scale bicubic, then the networks that were asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from srcli.errors import UsageError, WeightsError, unknown
+from srcli.evaluation.protocol import PROTOCOLS, Enlarger, Protocol, choose_protocol
+from srcli.imaging.degrade import BD_SCALE, check_degradation
+from srcli.inference.runner import Runner
+from srcli.models import variant
+from srcli.models.base import SRModel, count_macs, count_parameters
+from srcli.pretrained.catalog import available_scales, load_model, model_names
+
+log = logging.getLogger(__name__)
+
+BICUBIC = "bicubic"
+ALL = "all"
+DEFAULT_MODEL = "mrnet"
+SCALES = (2, 3, 4)
+_WARM_UP = 8  # LR pixels a side; the first run pays for what later ones do not
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """How networks are run; the fields are those of `Runner`."""
+
+    device: str = "auto"
+    precision: str = "auto"
+    tile: int | Literal["auto"] = "auto"
+    overlap: int | Literal["auto"] = "auto"
+    ensemble: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contender:
+    """A network at one scale, or bicubic, ready to run."""
+
+    name: str
+    scale: int
+    protocol: Protocol
+    enlarger: Enlarger = dataclasses.field(default_factory=Enlarger)
+    ensemble: bool = False
+    parameters: int | None = None  # None for bicubic
+    macs: int | None = None  # for an output of 1280x720
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """What was asked for.
+
+    Attributes:
+        models: Names, "bicubic" or "all" (every network whose weights are here); None
+            is `DEFAULT_MODEL`, or the network of `weights`.
+        scales: None is every scale that `weights` serves, else all of them, and for
+            other degradations than "bi" the papers' x3.
+        degradation: One of `DEGRADATIONS`.
+        protocol: "auto", "y" or "rgb".
+        weights: Measure this file instead of the catalogue's.
+    """
+
+    models: tuple[str, ...] | None = None
+    scales: tuple[int, ...] | None = None
+    degradation: str = "bi"
+    protocol: str = "auto"
+    weights: Path | None = None
+
+
+def prepare_contenders(selection: Selection, engine: Engine) -> tuple[Contender, ...]:
+    """Everyone who is measured, by scale and, within a scale, bicubic first.
+
+    Args:
+        selection: Models, scales, degradation and protocol.
+        engine: How networks are run.
+
+    Raises:
+        UsageError: For unknown or contradictory names, scales or settings.
+        WeightsError: If weights are missing or damaged.
+        DeviceError: If the device is absent.
+    """
+    if selection.protocol not in ("auto", *PROTOCOLS):
+        raise unknown("protocol", selection.protocol, ("auto", *PROTOCOLS))
+    if selection.weights is None:
+        scales = _resolve_scales(selection, SCALES)
+        networks = _load_trained(selection, scales)
+    else:
+        network = load_model(selection.weights)
+        name = _name_network(network, selection)
+        scales = _resolve_scales(selection, network.config.scales)
+        networks = [(name, scale, network) for scale in scales]
+    asked, degradation = selection.protocol, selection.degradation
+    contenders = []
+    for scale in scales:
+        protocol = choose_protocol(asked, None, degradation)
+        contenders.append(Contender(name=BICUBIC, scale=scale, protocol=protocol))
+        for name, at, network in networks:
+            if at == scale:
+                network.resolve_scale(scale)
+                try:
+                    protocol = choose_protocol(asked, network.color, degradation)
+                except UsageError as error:
+                    raise UsageError(f"{name}: {error}") from error
+                contenders.append(_make_ready(name, scale, network, protocol, engine))
+    return tuple(contenders)
+
+
+def _resolve_scales(selection: Selection, served: tuple[int, ...]) -> tuple[int, ...]:
+    """The scales to measure at, each once.
+
+    Raises:
+        UsageError: If one of them is not measured, or the degradation is unknown or
+            does not exist at it.
+    """
+    scales = selection.scales
+    if scales is None:
+        usual = SCALES if selection.degradation == "bi" else (BD_SCALE,)
+        scales = tuple(scale for scale in usual if scale in served) or usual
+    for scale in scales:
+        if scale not in SCALES:
+            raise UsageError(f"benchmarks are run at x2, x3 and x4, not x{scale}")
+        check_degradation(selection.degradation, scale)
+    return tuple(dict.fromkeys(scales))
+
+
+def _load_trained(
+    selection: Selection, scales: tuple[int, ...]
+) -> list[tuple[str, int, SRModel]]:
+    """Name, scale and network of everyone in the catalogue that was asked for."""
+    # No network is trained for the blur with bicubic; those for the blur come nearest.
+    trained_for = selection.degradation.removesuffix("-bicubic")
+    wanted: dict[tuple[str, int], None] = {}
+    for name in (name.lower() for name in selection.models or (DEFAULT_MODEL,)):
+        if name == ALL:
+            wanted |= dict.fromkeys(_list_available(scales, trained_for))
+        elif name in model_names():
+            wanted |= dict.fromkeys((name, scale) for scale in scales)
+        elif name != BICUBIC:
+            raise unknown("model", name, (*model_names(), BICUBIC, ALL))
+    return [
+        (name, scale, load_model(name, scale, degradation=trained_for))
+        for name, scale in wanted
+    ]
+
+
+def _list_available(scales: tuple[int, ...], trained_for: str) -> list[tuple[str, int]]:
+    """Every model and scale, of `scales`, whose weights are here.
+
+    Raises:
+        WeightsError: If there is none.
+    """
+    found = []
+    for name in model_names():
+        here = available_scales(name, trained_for)
+        found += [(name, scale) for scale in scales if scale in here]
+        missing = [f"x{scale}" for scale in scales if scale not in here]
+        if here and missing:
+            log.info("%s is left out at %s: no weights", name, ", ".join(missing))
+    if not found:
+        at = ", ".join(f"x{scale}" for scale in scales)
+        raise WeightsError(
+            f"no model has weights here for {at}, degradation {trained_for}:"
+            " `srcli download --list` shows what can be fetched"
+        )
+    return found
+
+
+def _name_network(network: SRModel, selection: Selection) -> str:
+    """What the network of a weight file is called.
+
+    Raises:
+        UsageError: If the name the user gave is another network's.
+    """
+    named = [name.lower() for name in selection.models or ()]
+    named = [name for name in named if name != BICUBIC]
+    if len(named) > 1 or ALL in named:
+        raise UsageError(
+            f"{selection.weights} is one network: name one model,"
+            f" not {', '.join(named)}"
+        )
+    for name in named:
+        if variant(name)[0].arch != network.arch:
+            raise UsageError(
+                f"{selection.weights} holds a {network.arch} network, not {name}:"
+                f" use -m {network.arch} or leave it out"
+            )
+        return name
+    for name, config in type(network).variants.items():
+        if config == network.config:
+            return name
+    return network.arch
+
+
+def _make_ready(
+    name: str, scale: int, network: SRModel, protocol: Protocol, engine: Engine
+) -> Contender:
+    """The network on its device, run once."""
+    runner = Runner(
+        network,
+        scale,
+        device=engine.device,
+        precision=engine.precision,
+        tile=engine.tile,
+        overlap=engine.overlap,
+        ensemble=engine.ensemble,
+    )
+    runner.enlarge(torch.zeros(network.channels, _WARM_UP, _WARM_UP))
+    return Contender(
+        name=name,
+        scale=scale,
+        protocol=protocol,
+        enlarger=Enlarger(network.color, runner.enlarge),
+        ensemble=engine.ensemble,
+        parameters=count_parameters(network),
+        macs=count_macs(network, scale),
+    )

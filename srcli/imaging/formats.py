@@ -1,0 +1,94 @@
+"""What each picture file format can hold, and which file names stand for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileFormat:
+    """One file format; a limit of None means none that a picture here can reach."""
+
+    title: str  # how people call it
+    pillow: str  # Pillow's name for it
+    suffixes: tuple[str, ...]  # lower case; the first is the one we choose
+    alpha: bool = True  # holds transparency
+    deep: bool = False  # holds 16 bits a channel
+    max_side: int | None = None  # px
+    max_pixels: int | None = None
+
+
+# JPEG: libjpeg's JPEG_MAX_DIMENSION. WebP: 14 bits a side (RFC 9649, section 2.6).
+# AVIF: libavif's default limits, beyond which common readers refuse a picture.
+FORMATS: Mapping[str, FileFormat] = MappingProxyType(
+    {
+        "png": FileFormat(title="PNG", pillow="PNG", suffixes=(".png",), deep=True),
+        "jpg": FileFormat(
+            title="JPEG",
+            pillow="JPEG",
+            suffixes=(".jpg", ".jpeg", ".jpe", ".jfif"),
+            alpha=False,
+            max_side=65_500,
+        ),
+        "webp": FileFormat(
+            title="WebP", pillow="WEBP", suffixes=(".webp",), max_side=16_383
+        ),
+        "tiff": FileFormat(
+            title="TIFF", pillow="TIFF", suffixes=(".tiff", ".tif"), deep=True
+        ),
+        "bmp": FileFormat(
+            title="BMP", pillow="BMP", suffixes=(".bmp", ".dib"), alpha=False
+        ),
+        "avif": FileFormat(
+            title="AVIF",
+            pillow="AVIF",
+            suffixes=(".avif",),
+            max_side=32_768,
+            max_pixels=16_384 * 16_384,
+        ),
+    }
+)
+
+# Read, but never written: one frame of a GIF is a palette picture.
+PICTURE_SUFFIXES = frozenset(
+    suffix for entry in FORMATS.values() for suffix in entry.suffixes
+) | {".gif"}
+
+
+def format_of(path: Path) -> str | None:
+    """The format that the suffix of `path` names, or None."""
+    suffix = path.suffix.lower()
+    for name, entry in FORMATS.items():
+        if suffix in entry.suffixes:
+            return name
+    return None
+
+
+def find_misfit(
+    name: str, width: int, height: int, *, alpha: bool, deep: bool
+) -> str | None:
+    """What keeps such a picture out of a format, or None where nothing does.
+
+    Args:
+        name: A key of `FORMATS`.
+        width: Width in pixels.
+        height: Height in pixels.
+        alpha: Whether the picture has transparency.
+        deep: Whether it has 16 bits a channel.
+
+    Returns:
+        A phrase to follow the picture's name, such as "JPEG holds no transparency".
+    """
+    entry = FORMATS[name]
+    if alpha and not entry.alpha:
+        return f"{entry.title} holds no transparency"
+    if deep and not entry.deep:
+        return f"{entry.title} holds no 16-bit channels"
+    too_long = entry.max_side is not None and max(width, height) > entry.max_side
+    too_many = entry.max_pixels is not None and width * height > entry.max_pixels
+    if too_long or too_many:
+        return f"{entry.title} holds no picture of {width}x{height} pixels"
+    return None

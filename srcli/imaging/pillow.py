@@ -1,0 +1,149 @@
+"""Pillow kept quiet and within bounds: every failure is one `InputError`."""
+
+from __future__ import annotations
+
+import io
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from PIL import Image, UnidentifiedImageError, features
+
+from srcli.errors import InputError
+from srcli.imaging.formats import FORMATS
+
+MAX_PIXELS = 500_000_000  # an input of more is taken for a decompression bomb
+
+# What Pillow raises on damaged files, found by feeding it many of them.
+DECODE_ERRORS = (
+    OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, AttributeError,
+    OverflowError, RuntimeError, EOFError, struct.error, zlib.error,
+)  # fmt: skip
+
+# MPO is a JPEG that carries more pictures; a GIF of one frame is a palette picture.
+_READABLE = (*(entry.pillow for entry in FORMATS.values()), "MPO", "GIF")
+
+
+class _Quiet:
+    """Keeps Pillow's warnings from the user while any thread is inside.
+
+    `warnings.catch_warnings` must not be entered by two threads in turns, so the first
+    one in enters it and the last one out leaves it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._catcher = warnings.catch_warnings()
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        with self._lock:
+            if self._inside == 0:
+                self._catcher = warnings.catch_warnings()
+                self._catcher.__enter__()
+                warnings.filterwarnings("ignore", module=r"PIL\b")
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside -= 1
+                if self._inside == 0:
+                    self._catcher.__exit__(None, None, None)
+
+
+quiet = _Quiet().hold
+_open_lock = threading.Lock()
+
+
+@contextmanager
+def open_image(source: Path | bytes, name: str) -> Iterator[tuple[Image.Image, bytes]]:
+    """A picture file opened but not yet decoded, and the first bytes of the file.
+
+    Whatever Pillow raises inside the `with` block becomes an `InputError`.
+
+    Args:
+        source: A file, or the bytes of one.
+        name: What messages call it.
+
+    Raises:
+        InputError: If it cannot be read, is no picture, holds several pictures, or is
+            larger than `MAX_PIXELS`.
+    """
+    with quiet(), _open_file(source, name) as file:
+        head = file.read(1024)
+        file.seek(0)
+        if not head:
+            raise InputError(f"{name} is empty")
+        try:
+            with _open_unbounded(file) as image:
+                _check(image, name)
+                yield image, head
+        except UnidentifiedImageError as error:
+            raise InputError(f"{name} {_explain_unknown(head)}") from error
+        except MemoryError as error:
+            raise InputError(f"{name} does not fit into memory") from error
+        except DECODE_ERRORS as error:
+            detail = " ".join(str(error).split()) or type(error).__name__
+            raise InputError(f"{name} is damaged or cut off: {detail}") from error
+
+
+@contextmanager
+def _open_file(source: Path | bytes, name: str) -> Iterator[IO[bytes]]:
+    if isinstance(source, bytes):
+        yield io.BytesIO(source)
+        return
+    if source.is_dir():
+        raise InputError(f"{name} is a folder, not a picture")
+    try:
+        file = source.open("rb")
+    except FileNotFoundError as error:
+        raise InputError(f"{name} does not exist") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{name} cannot be read: {reason}") from error
+    with file:
+        yield file
+
+
+def _open_unbounded(file: IO[bytes]) -> Image.Image:
+    """The file opened without Pillow's own limit, which knows no middle and is global.
+
+    Opening reads the header only; `_check` holds the size to our limit before any
+    pixel is decoded.
+    """
+    with _open_lock:
+        limit = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None
+        try:
+            return Image.open(file, formats=_READABLE)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _check(image: Image.Image, name: str) -> None:
+    """Refuse what is too large or has more than one frame."""
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise InputError(
+            f"{name} claims {width}x{height} pixels: more than {MAX_PIXELS // 10**6} "
+            "million are refused; cut it into parts"
+        )
+    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    if frames > 1:
+        kind = "pages" if image.format == "TIFF" else "frames"
+        raise InputError(f"{name} has {frames} {kind}: save one of them as a picture")
+
+
+def _explain_unknown(head: bytes) -> str:
+    """Why Pillow did not know a file."""
+    if head[4:12] in (b"ftypavif", b"ftypavis") and not features.check("avif"):
+        return "is AVIF, which this Pillow cannot read: install pillow 11.3 or later"
+    known = ", ".join(entry.title for entry in FORMATS.values())
+    return f"is not a picture that can be read ({known} or GIF), or it is damaged"

@@ -1,0 +1,1 @@
+"""From a picture to a larger picture, in tiles, on any device."""

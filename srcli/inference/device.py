@@ -1,0 +1,257 @@
+"""Where a network runs: the device, the precision, and tiles that fit its memory."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import re
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from srcli.errors import DeviceError, UsageError, unknown
+from srcli.models.base import SRModel
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+DTYPES: Mapping[Precision, torch.dtype] = MappingProxyType(
+    {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+)
+
+SMALLEST_TILE = 32  # px; tiles that are nearly all context are not worth their time
+# Beyond these cores the context costs a tenth or less of the time, and on the CPU the
+# feature maps leave the cache. Feature maps stay below 2**31 values, where CUDA's
+# kernels change to slower indices.
+_LARGEST_TILE = MappingProxyType({"cpu": 224, "cuda": 512, "mps": 512})
+_CPU_BUDGET = 1_500_000_000  # bytes; more memory brings no speed
+_FREE_SHARE = {"cpu": 0.5, "cuda": 0.8, "mps": 0.5}  # of what is free now
+# Measured peak of the process over `activation_bytes_per_pixel`: 1.0 to 1.3 on the CPU
+# (oneDNN's reordered copies); the rest is for what CUDA's kernels ask for.
+_WORKSPACE = 1.5
+_UNKNOWN_MEMORY = 4_000_000_000  # bytes; assumed where nothing tells
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device to compute on.
+
+    Args:
+        name: "auto" (CUDA, else Apple's MPS, else the CPU), "cpu", "cuda", "cuda:N"
+            or "mps".
+
+    Raises:
+        UsageError: If it is none of these.
+        DeviceError: If the device is not there.
+    """
+    wanted = name.lower()
+    if wanted == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device())
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    if wanted == "cpu":
+        return torch.device("cpu")
+    if wanted == "mps":
+        if not torch.backends.mps.is_available():
+            raise DeviceError("no mps device here: use --device cpu or auto")
+        return torch.device("mps")
+    cuda = re.fullmatch(r"cuda(?::(\d+))?", wanted)
+    if cuda is None:
+        raise unknown("device", name, ("auto", "cpu", "cuda", "cuda:0", "mps"))
+    return _find_cuda(cuda[1])
+
+
+def _find_cuda(index: str | None) -> torch.device:
+    """The CUDA device with that index; None is torch's current one."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count == 0:
+        built = torch.version.cuda is not None or torch.version.hip is not None
+        why = (
+            "no usable GPU or driver" if built else "this PyTorch is built without CUDA"
+        )
+        raise DeviceError(f"no CUDA device ({why}): use --device cpu or auto")
+    chosen = torch.cuda.current_device() if index is None else int(index)
+    if chosen >= count:
+        raise DeviceError(f"no device cuda:{chosen}: the last one is cuda:{count - 1}")
+    return torch.device("cuda", chosen)
+
+
+def choose_precision(name: str, device: torch.device) -> Precision:
+    """The precision to compute in.
+
+    Args:
+        name: "auto" (the fastest that the hardware does well), "fp32", "bf16" or
+            "fp16".
+        device: Where.
+
+    Raises:
+        UsageError: If it is none of these, or fp16 on the CPU.
+        DeviceError: If the device cannot do it.
+    """
+    wanted = name.lower()
+    if wanted == "auto":
+        return _fastest_precision(device)
+    for known in DTYPES:
+        if wanted == known:
+            break
+    else:
+        raise unknown("precision", name, ("auto", *DTYPES))
+    if known == "fp16" and device.type == "cpu":
+        raise UsageError("fp16 is slow on the CPU: use --precision bf16, fp32 or auto")
+    if known == "bf16" and device.type == "cuda" and not _cuda_at_least(8, device):
+        raise DeviceError(f"{device} has no bf16: use --precision fp16, fp32 or auto")
+    return known
+
+
+def _fastest_precision(device: torch.device) -> Precision:
+    if device.type == "cuda":
+        # Volta brought fast fp16 (compute capability 7.0), Ampere bf16 (8.0).
+        if _cuda_at_least(8, device):
+            return "bf16"
+        return "fp16" if _cuda_at_least(7, device) else "fp32"
+    return "bf16" if device.type == "cpu" and _cpu_has_bf16() else "fp32"
+
+
+def _cuda_at_least(major: int, device: torch.device) -> bool:
+    return torch.cuda.get_device_capability(device)[0] >= major
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether the CPU multiplies bf16 in hardware, with oneDNN to use it."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    for query in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        supported = getattr(torch.cpu, query, None)
+        if supported is not None and supported():
+            return True
+    return False
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that could be allocated on the device now."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return free + kept
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return min(_host_memory(), _cgroup_headroom(Path("/sys/fs/cgroup")))
+
+
+def _host_memory() -> int:
+    """Memory that the operating system could give, in bytes."""
+    try:
+        found = re.search(
+            r"MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text()
+        )
+    except OSError:
+        found = None
+    if found is not None:
+        return int(found[1]) * 1024
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (AttributeError, ValueError, OSError):
+        return _UNKNOWN_MEMORY
+
+
+def _cgroup_headroom(root: Path) -> int:
+    """What the control group (containers, batch systems) leaves, in bytes.
+
+    Args:
+        root: Where control groups are mounted; version 2, or version 1 below it.
+    """
+    for limit, used, folder in (
+        ("memory.max", "memory.current", root),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", root / "memory"),
+    ):
+        try:
+            allowed = int((folder / limit).read_text())
+            taken = int((folder / used).read_text())
+            details = (folder / "memory.stat").read_text()
+        except (OSError, ValueError):  # no such group, or its limit is "max"
+            continue
+        # File cache counts as used, but the kernel gives it back when asked.
+        cache = re.search(r"^(?:total_)?inactive_file (\d+)$", details, re.MULTILINE)
+        return max(0, allowed - taken + (int(cache[1]) if cache else 0))
+    return 1 << 62
+
+
+class _LiveBytes(TorchDispatchMode):
+    """Follows the bytes of all tensors that were made under it and still live."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = 0
+        self._live = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self._add(leaf.untyped_storage())
+        return out
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata  # the same for all views of one storage
+        if key in self._known:
+            return
+        self._known.add(key)
+        self._live += storage.nbytes()
+        self.peak = max(self.peak, self._live)
+        weakref.finalize(storage, self._remove, key, storage.nbytes())
+
+    def _remove(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self._live -= size
+
+
+def activation_bytes_per_pixel(model: SRModel, scale: int, dtype: torch.dtype) -> float:
+    """Bytes of all tensors that live at once, at their peak, for each LR pixel.
+
+    Measured on the meta device, which computes and allocates nothing. The growth
+    between two sizes leaves out what does not depend on the picture, such as weights.
+
+    Args:
+        model: Any network; it is not changed.
+        scale: Enlargement.
+        dtype: What the network computes in.
+    """
+    twin = copy.deepcopy(model).to("meta", dtype).eval()
+    peaks = [_measure_peak(twin, scale, dtype, side) for side in (24, 48)]
+    return (peaks[1] - peaks[0]) / (48**2 - 24**2)
+
+
+def _measure_peak(twin: SRModel, scale: int, dtype: torch.dtype, side: int) -> int:
+    with torch.inference_mode(), _LiveBytes() as memory:
+        lr = torch.zeros(1, twin.channels, side, side, device="meta", dtype=dtype)
+        twin(lr, scale)
+    return memory.peak
+
+
+def choose_tile(
+    model: SRModel, scale: int, device: torch.device, dtype: torch.dtype, overlap: int
+) -> int:
+    """The longest side of a tile's core, in LR pixels, that is fast and fits.
+
+    Args:
+        model: The network.
+        scale: Enlargement.
+        device: Where it runs.
+        dtype: What it computes in.
+        overlap: Context on each side of the core, in LR pixels.
+    """
+    budget = free_memory(device) * _FREE_SHARE[device.type]
+    if device.type == "cpu":
+        budget = min(budget, _CPU_BUDGET)
+    need = activation_bytes_per_pixel(model, scale, dtype) * _WORKSPACE
+    side = math.isqrt(int(budget / need)) - 2 * overlap
+    return max(SMALLEST_TILE, min(side, _LARGEST_TILE[device.type]))

@@ -1,0 +1,140 @@
+"""How a picture is cut into tiles and joined again: pure functions on boxes.
+
+Every pixel belongs to the core of exactly one tile. A tile is computed with `overlap`
+pixels of context around its core, of which nothing is kept. Context ends at the border
+of the picture, so that a network pads there exactly as it would for the whole picture.
+All lengths are pixels of the low-resolution picture.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle of pixels; row `bottom` and column `right` are no longer in it."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        return self.bottom - self.top
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return self.right - self.left
+
+    @property
+    def area(self) -> int:
+        """Pixels."""
+        return self.height * self.width
+
+    @property
+    def side(self) -> int:
+        """The longer of height and width."""
+        return max(self.height, self.width)
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Row and column slices that pick the box out of a picture."""
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
+    def scaled(self, scale: int) -> Box:
+        """The same rectangle in a picture `scale` times as large."""
+        return Box(
+            self.top * scale, self.left * scale, self.bottom * scale, self.right * scale
+        )
+
+    def within(self, outer: Box) -> Box:
+        """The same rectangle, counted from the top-left corner of `outer`."""
+        return Box(
+            self.top - outer.top,
+            self.left - outer.left,
+            self.bottom - outer.top,
+            self.right - outer.left,
+        )
+
+    def grown(self, margin: int, height: int, width: int) -> Box:
+        """The box with `margin` more pixels on each side that the picture has.
+
+        Args:
+            margin: Pixels to add.
+            height: Rows of the picture.
+            width: Columns of the picture.
+        """
+        return Box(
+            max(0, self.top - margin),
+            max(0, self.left - margin),
+            min(height, self.bottom + margin),
+            min(width, self.right + margin),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One piece of the work: `core` is what is kept of what `padded` yields."""
+
+    core: Box
+    padded: Box
+
+
+def plan_tiles(height: int, width: int, tile: int, overlap: int) -> list[Tile]:
+    """The tiles of a picture, row by row.
+
+    The cores differ by at most one pixel in height and in width, so that no tile is a
+    sliver whose context costs more than itself.
+
+    Args:
+        height: Rows of the picture, at least 1.
+        width: Columns of the picture, at least 1.
+        tile: Longest side of a core; 0 makes one tile of the whole picture.
+        overlap: Context on each side of a core, where the picture has it.
+    """
+    picture = Box(0, 0, height, width)
+    side = tile or picture.side
+    return [
+        Tile(core, core.grown(overlap, height, width)) for core in _cut(picture, side)
+    ]
+
+
+def split_tile(
+    tile: Tile, side: int, height: int, width: int, overlap: int
+) -> list[Tile]:
+    """Smaller tiles that together have the core of `tile`, row by row.
+
+    Args:
+        tile: A tile of the picture.
+        side: Longest side of a new core, at least 1; half of the tile's own makes four.
+        height: Rows of the picture.
+        width: Columns of the picture.
+        overlap: Context on each side of a core, where the picture has it.
+    """
+    return [
+        Tile(core, core.grown(overlap, height, width)) for core in _cut(tile.core, side)
+    ]
+
+
+def _cut(box: Box, side: int) -> list[Box]:
+    """`box` in equal parts of at most `side` by `side` pixels."""
+    rows = _edges(box.top, box.bottom, side)
+    columns = _edges(box.left, box.right, side)
+    return [
+        Box(top, left, bottom, right)
+        for top, bottom in pairwise(rows)
+        for left, right in pairwise(columns)
+    ]
+
+
+def _edges(start: int, stop: int, side: int) -> list[int]:
+    """Where a length is cut: equal parts of at most `side`, the ends included."""
+    length = stop - start
+    parts = math.ceil(length / side)
+    return [start + part * length // parts for part in range(parts + 1)]

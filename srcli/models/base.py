@@ -1,0 +1,183 @@
+"""The contract every network keeps, and what can be measured from any of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from srcli.errors import UsageError, unknown
+
+Color = Literal["y", "rgb"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """What a network is, beyond its weights; the defaults are the paper's."""
+
+    scales: tuple[int, ...] = (2, 3, 4)  # enlargement factors one network serves
+
+    def __post_init__(self) -> None:
+        if not self.scales or any(scale not in (2, 3, 4) for scale in self.scales):
+            raise UsageError(f"scales must be among 2, 3 and 4, not {self.scales}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as JSON values; `from_dict` reads them back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The config that `as_dict` described.
+
+        Raises:
+            UsageError: If a key is unknown (the message names the nearest).
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        for key in values:
+            if key not in known:
+                raise unknown(f"{cls.__name__} field", key, known)
+        fields = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in values.items()
+        }
+        return cls(**fields)
+
+
+class SRModel(nn.Module):
+    """A super-resolution network.
+
+    `forward(lr)` takes (N, C, h, w) in [0, 1] and returns (N, C, s*h, s*w), same dtype
+    and device, never clamped. C is 1 (studio-range Y / 255) for `color == "y"` and 3 for
+    `"rgb"`. Networks that work on an interpolated picture interpolate inside.
+    All recursive state is local to a call.
+    """
+
+    arch: ClassVar[str]  # the paper's name in lower case
+    color: ClassVar[Color]
+    config_class: ClassVar[type[ModelConfig]]
+    # Every configuration that the paper's tables and figures study, by name; the first
+    # is the paper's final network.
+    variants: ClassVar[Mapping[str, ModelConfig]]
+    # One network for all scales (True), or one weight file per scale (False).
+    multi_scale: ClassVar[bool]
+
+    config: ModelConfig
+    # Run at most this many recursions; None runs all. Training starts shallow with it.
+    recursion_limit: int | None = None
+
+    @property
+    def channels(self) -> int:
+        """Channels of input and output pictures."""
+        return 1 if self.color == "y" else 3
+
+    def resolve_scale(self, scale: int | None) -> int:
+        """The factor a call works at; None is the network's only one.
+
+        Raises:
+            UsageError: If the network does not serve `scale`, or serves several and
+                none was named.
+        """
+        if scale is None:
+            if len(self.config.scales) > 1:
+                raise UsageError(f"{self.arch} serves {self.config.scales}: name a scale")
+            return self.config.scales[0]
+        if scale not in self.config.scales:
+            served = ", ".join(f"x{known}" for known in self.config.scales)
+            raise UsageError(f"this {self.arch} network serves {served}, not x{scale}")
+        return scale
+
+    def limited(self, recursions: int) -> int:
+        """`recursions`, or the recursion limit when that is lower."""
+        if self.recursion_limit is None:
+            return recursions
+        return min(recursions, self.recursion_limit)
+
+    def limit_recursions(self, limit: int | None) -> None:
+        """Run at most `limit` recursions from now on (None: all).
+
+        Networks whose output combines all recursions with learned weights override this
+        to keep their output unchanged when the limit is raised.
+        """
+        self.recursion_limit = limit
+
+    def predictions(self, lr: Tensor, scale: int | None = None) -> tuple[Tensor, ...]:
+        """Every estimate that the paper's loss supervises, the final one last.
+
+        Args:
+            lr: (N, C, h, w) in [0, 1].
+            scale: Enlargement; may be None where the network serves only one.
+
+        Returns:
+            Estimates of shape (N, C, s*h, s*w). The last one equals `forward`.
+        """
+        raise NotImplementedError
+
+    def forward(self, lr: Tensor, scale: int | None = None) -> Tensor:
+        """The enlarged picture, (N, C, s*h, s*w); see the class for the contract."""
+        return self.predictions(lr, scale)[-1]
+
+    def receptive_radius(self, scale: int | None = None) -> int:
+        """Furthest LR pixel, counted along one axis, that can touch an output pixel."""
+        raise NotImplementedError
+
+    def tile_overlap(self, scale: int | None = None) -> int:
+        """LR pixels of context that make a tile equal to the whole picture.
+
+        That is: at most one grey level of difference in at most one of 100,000 values.
+        The exact radius unless a measurement allows less (docs/design.md).
+        """
+        return self.receptive_radius(scale)
+
+
+class _ConvolutionCounter(TorchDispatchMode):
+    """Adds up the multiply-accumulates of every convolution that runs under it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.macs = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten.convolution.default:
+            image, weight, transposed = args[0], args[1], args[6]
+            # Weights are (out, in/groups, kh, kw), or (in, out/groups, kh, kw) when
+            # transposed: each position of the strided side touches one such slice.
+            positions = (image if transposed else out).numel()
+            self.macs += positions * weight[0].numel()
+        return out
+
+
+def count_macs(
+    model: SRModel, scale: int, height: int = 720, width: int = 1280
+) -> int:
+    """Multiply-accumulates of the paper's whole computation for one output picture.
+
+    Measured by running `predictions` on the meta device. Every layer is a convolution
+    applied at every pixel, so the count is proportional to the area; it is taken on a
+    small picture and scaled, which also allows widths that no LR picture gives.
+
+    Args:
+        model: Any network; it is not changed.
+        scale: Enlargement.
+        height: Output height in HR pixels.
+        width: Output width in HR pixels.
+    """
+    side = 12
+    twin = type(model)(model.config).to("meta")  # type: ignore[arg-type]
+    counter = _ConvolutionCounter()
+    lr = torch.zeros(1, model.channels, side, side, device="meta")
+    with torch.no_grad(), counter:
+        twin.predictions(lr, scale)
+    return round(counter.macs * height * width / (side * scale) ** 2)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Learned values of the network."""
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -1,0 +1,241 @@
+"""DRCN: deeply-recursive convolutional network (Kim et al., CVPR 2016).
+
+Source: "Deeply-Recursive Convolutional Network for Image Super-Resolution", the text in
+section 3, the settings in section 4.2. Parameters and multiply-accumulates are those
+that later papers print for it (tests/models/test_drcn.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from srcli.errors import UsageError, unknown
+from srcli.imaging.resize import imresize_torch
+from srcli.models.base import ModelConfig, SRModel
+
+# Figure 3: (a) everything, (b) all but the reconstruction, (c) nothing is shared.
+Sharing = Literal["all", "recursion", "none"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DRCNConfig(ModelConfig):
+    """DRCN's sizes and its two extensions; the defaults are the network of Table 1."""
+
+    scales: tuple[int, ...] = (2,)  # one network per scale
+    recursions: int = 16  # D
+    width: int = 256  # F, channels of every feature map
+    skip: bool = True  # add the bicubic picture to every prediction (section 3.2)
+    supervision: bool = True  # predict from all recursions, not from the last alone
+    sharing: Sharing = "all"  # what the recursions share (Figure 3)
+
+    def __post_init__(self) -> None:
+        ModelConfig.__post_init__(self)
+        if min(self.recursions, self.width) < 1:
+            raise UsageError("recursions and width must be at least 1")
+        if self.sharing not in (known := ("all", "recursion", "none")):
+            raise unknown("sharing", self.sharing, known)
+        if self.sharing != "all" and not self.supervision:
+            raise UsageError(f"sharing {self.sharing!r} needs supervision")
+
+
+def _convolution(inputs: int, outputs: int) -> nn.Conv2d:
+    """A 3x3 convolution as He et al. start it (section 4.2)."""
+    layer = nn.Conv2d(inputs, outputs, 3, padding=1)
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    return layer
+
+
+def _recursion(width: int) -> nn.Conv2d:
+    """The recursive convolution, which starts as the identity (section 4.2)."""
+    layer = _convolution(width, width)
+    nn.init.dirac_(layer.weight)
+    return layer
+
+
+def _embedding(width: int) -> nn.Sequential:
+    """Equations 1 to 3: the picture to the first state H_0."""
+    return nn.Sequential(
+        _convolution(1, width),
+        nn.ReLU(inplace=True),
+        _convolution(width, width),
+        nn.ReLU(inplace=True),
+    )
+
+
+class _Reconstruction(nn.Module):
+    """Equations 6 to 8: a state to the residual; linear at the end, see `DRCN`."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.hidden = _convolution(width, width)
+        self.output = _convolution(width, 1)
+
+    def features(self, state: Tensor) -> Tensor:
+        """Equation 6: what the last convolution reads."""
+        return F.relu(self.hidden(state), inplace=True)
+
+    def combine(self, features: Tensor, total: Tensor) -> Tensor:
+        """Equation 7 of a weighted sum of features, whose weights add up to `total`."""
+        bias = self.output.bias * total  # type: ignore[operator]
+        return F.conv2d(features, self.output.weight, bias, padding=1)
+
+    def forward(self, state: Tensor) -> Tensor:
+        return self.output(self.features(state))
+
+
+class _Chain(nn.Module):
+    """Figure 3(c): a network of its own for the prediction after `depth` layers."""
+
+    def __init__(self, width: int, depth: int) -> None:
+        super().__init__()
+        self.embed = _embedding(width)
+        self.layers = nn.ModuleList(_recursion(width) for _ in range(depth))
+        self.reconstruct = _Reconstruction(width)
+
+    def forward(self, picture: Tensor) -> Tensor:
+        state = self.embed(picture)
+        for layer in self.layers:
+            state = F.relu(layer(state), inplace=True)
+        return self.reconstruct(state)
+
+
+class DRCN(SRModel):
+    """Deeply-recursive network on the bicubic-upsampled Y, one per scale.
+
+    Source: CVPR 2016, sections 3.1 and 3.2. Deviation: the last layer is linear, where
+    equation 7 prints a ReLU; with the skip-connection it yields a residual, which has
+    both signs. `forward` moves the weighted sum of equation 10 before that layer, so
+    that one convolution replaces D of them.
+    """
+
+    arch = "drcn"
+    color = "y"
+    config_class = DRCNConfig
+    multi_scale = False
+    variants: ClassVar[Mapping[str, DRCNConfig]] = {
+        "drcn": DRCNConfig(),
+        # Figure 8; its fourth point, D = 16, is "drcn".
+        "drcn-d1": DRCNConfig(recursions=1),
+        "drcn-d6": DRCNConfig(recursions=6),
+        "drcn-d11": DRCNConfig(recursions=11),
+        # Section 3.1, and either extension of section 3.2 taken back alone.
+        "drcn-basic": DRCNConfig(skip=False, supervision=False),
+        "drcn-no-skip": DRCNConfig(skip=False),
+        "drcn-no-supervision": DRCNConfig(supervision=False),
+        # Figure 3(b) and 3(c).
+        "drcn-deep-supervision": DRCNConfig(sharing="recursion"),
+        "drcn-unshared": DRCNConfig(sharing="none"),
+    }
+
+    config: DRCNConfig
+
+    def __init__(self, config: DRCNConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or DRCNConfig()
+        depth, width = config.recursions, config.width
+        if config.sharing == "none":
+            self.chains = nn.ModuleList(_Chain(width, d + 1) for d in range(depth))
+        else:
+            self.embed = _embedding(width)
+            self.recurse = _recursion(width)
+            networks = depth if config.sharing == "recursion" else 1
+            self.reconstruct = nn.ModuleList(
+                _Reconstruction(width) for _ in range(networks)
+            )
+        # w_d of equation 10; the paper does not say how they start: as the mean.
+        weights = torch.full((depth,), 1 / depth) if config.supervision else None
+        self.weights = None if weights is None else nn.Parameter(weights)
+
+    @property
+    def ensemble_weights(self) -> Tensor:
+        """A copy of the learned w_d of equation 10, of the recursions that run.
+
+        They show what each further recursion adds (section 3.2). Without supervision
+        the last recursion is the only prediction, with weight one.
+        """
+        if self.weights is None:
+            return torch.ones(1)
+        return self.weights.detach()[: self.limited(self.config.recursions)].clone()
+
+    def _residuals(self, picture: Tensor, steps: int) -> list[Tensor]:
+        """f3 of every recursion that is predicted from, (N, 1, H, W) each."""
+        if self.config.sharing == "none":
+            return [chain(picture) for chain in self.chains[:steps]]
+        state = self.embed(picture)
+        residuals = []
+        for step in range(steps):
+            state = F.relu(self.recurse(state), inplace=True)
+            if self.config.supervision or step == steps - 1:
+                network = self.reconstruct[step % len(self.reconstruct)]
+                residuals.append(network(state))
+        return residuals
+
+    def predictions(self, lr: Tensor, scale: int | None = None) -> tuple[Tensor, ...]:
+        """The D estimates of equation 9, then their weighted sum, equation 10.
+
+        Without supervision the last recursion's estimate alone.
+        """
+        picture = imresize_torch(lr, self.resolve_scale(scale))
+        steps = self.limited(self.config.recursions)
+        estimates = [
+            residual.to(picture.dtype) for residual in self._residuals(picture, steps)
+        ]
+        if self.config.skip:
+            estimates = [picture + residual for residual in estimates]
+        if self.weights is None:
+            return tuple(estimates)
+        weights = self.weights[:steps].to(picture.dtype).view(-1, 1, 1, 1, 1)
+        return (*estimates, (weights * torch.stack(estimates)).sum(dim=0))
+
+    def forward(self, lr: Tensor, scale: int | None = None) -> Tensor:
+        """Equation 10 with one last convolution for all recursions.
+
+        The layer is linear and shared, so that its sum over recursions is its value at
+        the sum of its inputs, the bias counted once per weight. Only that sum is kept.
+        """
+        if self.weights is None or self.config.sharing != "all":
+            return self.predictions(lr, scale)[-1]
+        picture = imresize_torch(lr, self.resolve_scale(scale))
+        weights = self.weights[: self.limited(self.config.recursions)]
+        network = self.reconstruct[0]
+        assert isinstance(network, _Reconstruction)
+        state = self.embed(picture)
+        features: Tensor | None = None
+        for weight in weights:
+            state = F.relu(self.recurse(state), inplace=True)
+            fresh = network.features(state)
+            weight = weight.to(fresh.dtype)
+            features = (
+                fresh * weight if features is None else features.addcmul_(fresh, weight)
+            )
+        assert features is not None  # a config has at least one recursion
+        total = weights.sum()
+        sr = network.combine(features, total).to(picture.dtype)
+        return sr + picture * total.to(picture.dtype) if self.config.skip else sr
+
+    def limit_recursions(self, limit: int | None) -> None:
+        """Run at most `limit` recursions; their weights take over the others' sum.
+
+        The weights beyond become zero, so that a later, higher limit leaves the output
+        as it was and the new recursions earn their part.
+        """
+        super().limit_recursions(limit)
+        if limit is None or self.weights is None:
+            return
+        with torch.no_grad():
+            self.weights[:limit] += self.weights[limit:].sum() / limit
+            self.weights[limit:] = 0.0
+
+    def receptive_radius(self, scale: int | None = None) -> int:
+        """D + 4 layers on the HR grid (20: 41x41, section 4.2), then the bicubic's."""
+        scale = self.resolve_scale(scale)
+        reach = self.config.recursions + 4
+        # The last of a cell's pixels reads `reach` further; two LR pixels around there.
+        return (2 * (reach - 1) + 5 * scale) // (2 * scale)

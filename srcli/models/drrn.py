@@ -1,0 +1,216 @@
+"""DRRN: deep recursive residual network (Tai et al., CVPR 2017).
+
+Source: "Image Super-Resolution via Deep Recursive Residual Network", the text in
+section 3, the settings in section 4.2; normalisation as in the authors' published
+network definition (github.com/tyshiwo/DRRN_CVPR17). The counts that the paper prints
+are met (tests/models/test_drrn.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from srcli.errors import UsageError, unknown
+from srcli.imaging.resize import imresize_torch
+from srcli.models.base import ModelConfig, SRModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DRRNConfig(ModelConfig):
+    """DRRN's sizes; the defaults are B1U25, the best network of Table 2."""
+
+    blocks: int = 1  # B, recursive blocks, each with weights of its own
+    units: int = 25  # U, residual units in a block; none makes it VDSR (section 3.3)
+    width: int = 128  # channels of every feature map
+    shared: bool = True  # a block's units share their convolutions; else DRRN_NS
+    path: Literal["multi", "chain"] = (
+        "multi"  # identity from the block's start, or from the unit: DRRN_C
+    )
+    norm: Literal["affine", "batch"] = (
+        "affine"  # learned scale and shift; "batch": the paper's, with BN
+    )
+
+    def __post_init__(self) -> None:
+        ModelConfig.__post_init__(self)
+        if min(self.blocks, self.width) < 1 or self.units < 0:
+            raise UsageError("blocks and width must be at least 1, units at least 0")
+        if self.path not in ("multi", "chain"):
+            raise unknown("path", self.path, ("multi", "chain"))
+        if self.norm not in ("affine", "batch"):
+            raise unknown("norm", self.norm, ("affine", "batch"))
+
+    @property
+    def depth(self) -> int:
+        """d, the convolutional layers that the picture passes; equation 7."""
+        return (1 + 2 * self.units) * self.blocks + 1
+
+    def expected_square(self, units: int) -> int:
+        """Mean square of a state after `units` units when the network is new.
+
+        Counted with the block's first state as one. He's initialisation keeps the mean
+        square of what it is given, and a sum of independent terms adds theirs.
+        """
+        if self.path == "chain":
+            return 1 + units
+        return 2 if units else 1
+
+
+class _Affine(nn.Module):
+    """A scale and a shift per channel: batch normalisation without its statistics."""
+
+    def __init__(self, channels: int, scale: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((channels,), scale))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight.to(x.dtype).view(-1, 1, 1)
+        return torch.addcmul(self.bias.to(x.dtype).view(-1, 1, 1), x, weight)
+
+
+def _normalization(config: DRRNConfig, channels: int, square: int = 1) -> nn.Module:
+    """One application's own normalisation of values with that expected mean square."""
+    if config.norm == "batch":
+        return nn.BatchNorm2d(channels)
+    return _Affine(channels, square**-0.5)
+
+
+def _convolution(inputs: int, outputs: int, bias: bool = False) -> nn.Conv2d:
+    """A 3x3 convolution as He et al. start it (section 4.2)."""
+    layer = nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+class _Layer(nn.Module):
+    """Normalisation, ReLU, convolution: "pre-activation" (section 3.1)."""
+
+    def __init__(self, norm: nn.Module, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        self.norm = norm
+        self.convolution = convolution
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.convolution(F.relu(self.norm(x), inplace=True))
+
+
+class _RecursiveBlock(nn.Module):
+    """Figure 4: a layer, then U residual units (equations 5 and 6)."""
+
+    def __init__(self, config: DRRNConfig, inputs: int, square: int) -> None:
+        super().__init__()
+        width = config.width
+        self.chain = config.path == "chain"
+        self.enter = _Layer(
+            _normalization(config, inputs, square), _convolution(inputs, width)
+        )
+        # Each application normalises for itself, whether or not it shares its weights.
+        self.norms = nn.ModuleList(
+            _normalization(config, width, square)
+            for unit in range(config.units)
+            for square in (config.expected_square(unit), 1)
+        )
+        own = 1 if config.shared else config.units
+        self.convolutions = nn.ModuleList(
+            _convolution(width, width) for _ in range(2 * min(own, config.units))
+        )
+
+    def forward(self, x: Tensor, units: int) -> Tensor:
+        """x_{b-1} to x_b with the block's first `units` units."""
+        first = state = self.enter(x)
+        for unit in range(units):
+            residual = state
+            for index in (2 * unit, 2 * unit + 1):
+                convolution = self.convolutions[index % len(self.convolutions)]
+                residual = convolution(
+                    F.relu(self.norms[index](residual), inplace=True)
+                )
+            state = residual + (state if self.chain else first)
+        return state
+
+
+class DRRN(SRModel):
+    """Recursive residual units on the bicubic-upsampled Y, one network for all scales.
+
+    Source: CVPR 2017, sections 3.1 to 3.3. Deviations: `norm` is by default a learned
+    scale and shift without batch statistics, which starts at what batch normalisation
+    would do to He-initialised layers on average; convolutions but the last have no
+    bias, since the shift of the normalisation after them does the same.
+    """
+
+    arch = "drrn"
+    color = "y"
+    config_class = DRRNConfig
+    multi_scale = True
+    variants: ClassVar[Mapping[str, DRRNConfig]] = {
+        "drrn": DRRNConfig(),
+        "drrn-batch": DRRNConfig(norm="batch"),
+        "drrn-b1u9": DRRNConfig(units=9),  # Table 2, 20 layers as VDSR and DRCN
+        # Figure 6: one of B and U at 3, the other from 1 to 4; then 52 layers.
+        "drrn-b1u3": DRRNConfig(units=3),
+        "drrn-b2u3": DRRNConfig(blocks=2, units=3),
+        "drrn-b3u3": DRRNConfig(blocks=3, units=3),
+        "drrn-b4u3": DRRNConfig(blocks=4, units=3),
+        "drrn-b3u1": DRRNConfig(blocks=3, units=1),
+        "drrn-b3u2": DRRNConfig(blocks=3, units=2),
+        "drrn-b3u4": DRRNConfig(blocks=3, units=4),
+        "drrn-b3u8": DRRNConfig(blocks=3, units=8),
+        "drrn-b17u1": DRRNConfig(blocks=17, units=1),
+        # Figure 8, Table 4: units unshared, chained, both, and VDSR, at three depths.
+        "drrn-ns-b3u2": DRRNConfig(blocks=3, units=2, shared=False),
+        "drrn-ns-b3u3": DRRNConfig(blocks=3, units=3, shared=False),
+        "drrn-ns-b3u4": DRRNConfig(blocks=3, units=4, shared=False),
+        "drrn-c-b3u2": DRRNConfig(blocks=3, units=2, path="chain"),
+        "drrn-c-b3u3": DRRNConfig(blocks=3, units=3, path="chain"),
+        "drrn-c-b3u4": DRRNConfig(blocks=3, units=4, path="chain"),
+        "drrn-ns-c-b3u2": DRRNConfig(blocks=3, units=2, shared=False, path="chain"),
+        "drrn-ns-c-b3u3": DRRNConfig(blocks=3, units=3, shared=False, path="chain"),
+        "drrn-ns-c-b3u4": DRRNConfig(blocks=3, units=4, shared=False, path="chain"),
+        "vdsr-d16": DRRNConfig(blocks=15, units=0),
+        "vdsr-d22": DRRNConfig(blocks=21, units=0),
+        "vdsr-d28": DRRNConfig(blocks=27, units=0),
+        # Table 2's VDSR: 20 layers of 64 filters.
+        "vdsr": DRRNConfig(blocks=19, units=0, width=64),
+    }
+
+    config: DRRNConfig
+
+    def __init__(self, config: DRRNConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or DRRNConfig()
+        square = config.expected_square(config.units)
+        self.blocks = nn.ModuleList(
+            _RecursiveBlock(
+                config, config.width if block else 1, square if block else 1
+            )
+            for block in range(config.blocks)
+        )
+        self.reconstruct = _Layer(
+            _normalization(config, config.width, square),
+            _convolution(config.width, 1, bias=True),
+        )
+
+    def predictions(self, lr: Tensor, scale: int | None = None) -> tuple[Tensor, ...]:
+        """The one estimate that the loss of equation 10 supervises; equation 9."""
+        picture = imresize_torch(lr, self.resolve_scale(scale))
+        units = self.limited(self.config.units)
+        state = picture
+        for block in self.blocks:
+            state = block(state, units)
+        residual = self.reconstruct(state)
+        return (picture + residual.to(picture.dtype),)
+
+    def receptive_radius(self, scale: int | None = None) -> int:
+        """One HR pixel for each of the d layers, then what the bicubic reads."""
+        scale = self.resolve_scale(scale)
+        reach = self.config.depth
+        # The last of a cell's pixels reads `reach` further; two LR pixels around there.
+        return (2 * (reach - 1) + 5 * scale) // (2 * scale)

@@ -1,0 +1,235 @@
+"""DSRN: dual-state recurrent network (Han et al., CVPR 2018).
+
+Source: "Image Super-Resolution via Dual-State Recurrent Networks", section 4 for the
+structure (equations 2 to 6), section 5.2 for the sizes, Table 2 and Figure 3 for the
+variants. What the paper leaves open is decided in docs/models.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from srcli.errors import UsageError
+from srcli.imaging.resize import imresize_torch
+from srcli.models.base import ModelConfig, SRModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DSRNConfig(ModelConfig):
+    """DSRN's sizes; the defaults are the network of Table 1."""
+
+    scales: tuple[int, ...] = (2,)  # the one scale it is trained for
+    steps: int = 7  # T, how often the recursion is unrolled; Figure 3
+    width: int = 128  # channels of both states; the first convolution has half
+    # Of f_up and f_down at x2, x3, x4. Their stride is the scale, their kernel
+    # scale + 2 * padding, which keeps both grids exact at every size.
+    padding: tuple[int, int, int] = (1, 1, 2)
+    untied: bool = False  # every step its own transitions; Table 2
+    feedback: bool = True  # f_down, from the HR state to the LR state; Table 2
+    dual: bool = True  # False: one HR state on bicubic input; Table 2's baseline
+
+
+class _ResidualBlock(nn.Module):
+    """Conv, ReLU, conv, plus the input; the state's PReLU follows the summation."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(F.relu(self.conv1(x)))
+
+
+class _Input(nn.Module):
+    """s_l^0: two 3x3 convolutions with a skip, on Y.
+
+    The skip takes the first convolution's channels past the second, zeros in place of
+    the channels that it lacks: the only shortcut between unequal widths without weights.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.missing = width - width // 2
+        self.conv1 = nn.Conv2d(1, width // 2, 3, padding=1)
+        self.conv2 = nn.Conv2d(width // 2, width, 3, padding=1)
+
+    def forward(self, y: Tensor) -> Tensor:
+        first = F.relu(self.conv1(y))
+        skip = F.pad(first, (0, 0, 0, 0, 0, self.missing))
+        return F.relu(self.conv2(first) + skip)
+
+
+class DSRN(SRModel):
+    """Dual-state recurrent network on Y: one state at LR size, one at HR size.
+
+    Source: CVPR 2018, equation 2, t = 1 ... T with a_t and b_t the slopes of PReLUs::
+
+        s_l^t = PReLU(f_lr(s_l^{t-1}) + f_down(s_h^{t-1}), a_t)
+        s_h^t = PReLU(f_up(s_l^t) + f_hr(s_h^{t-1}), b_t)
+
+    The output is bicubic Y plus the mean over t of f_out(s_h^t) (equations 4 to 6).
+    s_h^0 is nothing rather than zeros: the first step runs neither f_hr nor f_down.
+    """
+
+    arch = "dsrn"
+    color = "y"
+    config_class = DSRNConfig
+    multi_scale = False
+    variants: ClassVar[Mapping[str, DSRNConfig]] = {
+        "dsrn": DSRNConfig(),
+        # Table 2.
+        "dsrn-untied": DSRNConfig(untied=True),
+        "dsrn-no-feedback": DSRNConfig(feedback=False),
+        "dsrn-single-state": DSRNConfig(dual=False),
+        # Figure 3; T = 7 is the network itself.
+        **{f"dsrn-t{t}": DSRNConfig(steps=t) for t in (1, 2, 3, 4, 5, 6, 8, 9)},
+    }
+
+    config: DSRNConfig
+
+    def __init__(self, config: DSRNConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or DSRNConfig()
+        _check(self.config)
+        width, steps = self.config.width, self.config.steps
+        kernel, stride, padding = self._transition()
+        dual = self.config.dual
+
+        def repeat(module: type[nn.Module], uses: int, *sizes: int) -> nn.ModuleList:
+            copies = uses if self.config.untied else min(1, uses)
+            return nn.ModuleList(module(*sizes) for _ in range(copies))
+
+        up_or_down = (width, width, kernel, stride, padding)
+        self.enter = _Input(width)
+        # The first step of two states has no HR state yet to pass on.
+        self.high = repeat(_ResidualBlock, steps - 1 if dual else steps, width)
+        self.low = repeat(_ResidualBlock, steps if dual else 0, width)
+        self.up = repeat(nn.ConvTranspose2d, steps if dual else 0, *up_or_down)
+        fed_back = steps - 1 if dual and self.config.feedback else 0
+        self.down = repeat(nn.Conv2d, fed_back, *up_or_down)
+        # One scalar per state and step, never shared (section 5.2): LR row, HR row.
+        self.slopes = nn.Parameter(torch.full((2 if dual else 1, steps), 0.25))
+        self.leave = nn.Conv2d(width, 1, 3, padding=1)
+        self._initialise()
+
+    def _transition(self) -> tuple[int, int, int]:
+        """Kernel, stride and padding of f_up and f_down."""
+        scale = self.config.scales[0]
+        padding = self.config.padding[scale - 2]
+        return scale + 2 * padding, scale, padding
+
+    def _initialise(self) -> None:
+        """Glorot's uniform weights (section 5.2) and no biases.
+
+        A tenth of that in f_out and in the second convolution of every residual block:
+        training starts near the bicubic picture and the states grow slowly with t.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        blocks = (*self.low, *self.high)
+        for last in (self.leave, *(block.conv2 for block in blocks)):
+            nn.init.xavier_uniform_(last.weight, gain=0.1)
+
+    def _unroll(self, lr: Tensor, bicubic: Tensor) -> Iterator[Tensor]:
+        """The HR states s_h^1 to s_h^T, one after the other."""
+        steps = self.limited(self.config.steps)
+        if not self.config.dual:
+            high = self.enter(bicubic)
+            for step in range(steps):
+                high = self._activate(_pick(self.high, step)(high), -1, step)
+                yield high
+            return
+        low = self._activate(_pick(self.low, 0)(self.enter(lr)), 0, 0)
+        high = self._activate(_pick(self.up, 0)(low), -1, 0)
+        yield high
+        for step in range(1, steps):
+            low = _pick(self.low, step)(low)
+            if self.config.feedback:
+                low = low + _pick(self.down, step - 1)(high)
+            low = self._activate(low, 0, step)
+            high = _pick(self.up, step)(low) + _pick(self.high, step - 1)(high)
+            high = self._activate(high, -1, step)
+            yield high
+
+    def _activate(self, state: Tensor, row: int, step: int) -> Tensor:
+        """The state through its own step's PReLU."""
+        return F.prelu(state, self.slopes[row, step : step + 1].to(state.dtype))
+
+    def predictions(self, lr: Tensor, scale: int | None = None) -> tuple[Tensor, ...]:
+        """The one estimate that the loss supervises, each step's prediction averaged.
+
+        Section 4 calls it deep supervision, yet equation 6 compares only the mean with
+        the target. Here f_out runs at every step, as equations 4 and 5 are written.
+        """
+        scale = self.resolve_scale(scale)
+        bicubic = imresize_torch(lr, float(scale))
+        states = self._unroll(lr, bicubic)
+        residual = self.leave(next(states))
+        for state in states:
+            residual = residual + self.leave(state)
+        mean = residual / self.limited(self.config.steps)
+        return (bicubic + mean.to(lr.dtype),)
+
+    def forward(self, lr: Tensor, scale: int | None = None) -> Tensor:
+        """The same estimate with f_out, which is linear, run once on the mean state."""
+        scale = self.resolve_scale(scale)
+        bicubic = imresize_torch(lr, float(scale))
+        states = self._unroll(lr, bicubic)
+        total = next(states)
+        for state in states:
+            total = total + state
+        residual = self.leave(total / self.limited(self.config.steps))
+        return bicubic + residual.to(lr.dtype)
+
+    def receptive_radius(self, scale: int | None = None) -> int:
+        """2 a step at LR size, 2 for the input, 1 through f_out and the last f_up.
+
+        f_down and f_up reach no further than the step's f_lr while their padding is
+        below the scale. A single HR state counts HR pixels, and 2 for the bicubic.
+        """
+        scale = self.resolve_scale(scale)
+        steps = self.config.steps
+        if self.config.dual:
+            return 2 * steps + 3
+        # The first sub-pixel of an LR pixel reaches furthest. `high` HR pixels before
+        # it lies (1 - 2 high - scale) / (2 scale) in LR pixels, and the cubic weighs
+        # the LR pixel before the one that this falls in.
+        high = 2 * steps + 3
+        return 1 - (1 - 2 * high - scale) // (2 * scale)
+
+    def tile_overlap(self, scale: int | None = None) -> int:
+        """The exact radius, 17 LR pixels at T = 7: a measured one saves little."""
+        return self.receptive_radius(scale)
+
+
+def _check(config: DSRNConfig) -> None:
+    """Refuse sizes that make no network.
+
+    Raises:
+        UsageError: If there are several scales, no step, or a padding that is negative
+            or not below its scale.
+    """
+    if len(config.scales) > 1:
+        raise UsageError("a dsrn network serves one scale; build one for each")
+    if config.steps < 1:
+        raise UsageError(f"dsrn needs at least one step, not {config.steps}")
+    if len(config.padding) != 3 or any(
+        not 0 <= padding < scale
+        for scale, padding in zip((2, 3, 4), config.padding, strict=True)
+    ):
+        raise UsageError("padding takes one value below 2, one below 3, one below 4")
+
+
+def _pick(modules: nn.ModuleList, use: int) -> nn.Module:
+    """The module of the given use: the only one where weights are shared."""
+    return modules[min(use, len(modules) - 1)]

@@ -1,0 +1,240 @@
+"""MRNet: memory recursive network (Wang et al., ACM MM 2020).
+
+Source: "Lightweight Single Image Super-Resolution via a Memory Recursive Network",
+the text in section 3, the settings in section 4.1. The counts of Tables 1, 2 and 3 are
+met exactly (tests/models/test_mrnet.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from srcli.errors import UsageError
+from srcli.models.base import ModelConfig, SRModel
+
+# Table 1 and Figure 5: how one recursion's input is made from what came before.
+Recursion = Literal[
+    "mrm", "input-encoder", "memory-updater", "residual", "baseline"
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MRNetConfig(ModelConfig):
+    """MRNet's sizes; the defaults are the multi-scale network of Table 3."""
+
+    recursions: tuple[int, int, int] = (4, 6, 8)  # T at x2, x3 and x4
+    width: int = 64  # c0, channels of every feature map
+    blocks: int = 10  # residual blocks in the shared convolution block
+    recursion: Recursion = "mrm"  # Table 1
+    fusion: Literal["shuffle", "conv"] = "shuffle"  # Table 2; conv is its baseline
+    fusion_kernel: int = 1  # 3 fits the counts of Table 2's sweep, 1 those of Table 3
+
+    def steps(self, scale: int) -> int:
+        """T, the number of recursions at `scale`."""
+        return self.recursions[scale - 2]
+
+
+class _ResidualBlock(nn.Module):
+    """EDSR's block: conv, ReLU, conv, plus the input; no normalisation."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(F.relu(self.conv1(x)))
+
+
+class _MemoryRecursiveModule(nn.Module):
+    """Equations 8 to 11 and the ablations of Table 1; run T times with its weights."""
+
+    def __init__(self, config: MRNetConfig) -> None:
+        super().__init__()
+        width = config.width
+        kind = config.recursion
+        self.kind = kind
+        self.body = nn.Sequential(
+            *(_ResidualBlock(width) for _ in range(config.blocks)),
+            nn.Conv2d(width, width, 3, padding=1),
+        )
+        self.encode = (
+            nn.Conv2d(2 * width, width, 1)
+            if kind in ("mrm", "input-encoder")
+            else nn.Identity()
+        )
+        self.update = (
+            nn.Conv2d(2 * width, width, 1)
+            if kind in ("mrm", "memory-updater")
+            else nn.Identity()
+        )
+
+    def forward(self, x0: Tensor, memory: Tensor, last: bool) -> tuple[Tensor, Tensor]:
+        """One recursion: (x0, h_{i-1}) to (x_i, h_i); the last needs no new memory."""
+        if self.kind in ("mrm", "input-encoder"):
+            encoded = self.encode(torch.cat((x0, memory), dim=1))
+        else:
+            encoded = memory
+        residual = self.body(encoded)
+        out = residual if self.kind == "baseline" else residual + x0
+        if self.kind not in ("mrm", "memory-updater"):
+            return out, out
+        if last:
+            return out, memory
+        return out, self.update(torch.cat((residual, memory), dim=1))
+
+
+class _ShuffleConv(nn.Module):
+    """Section 3.3: channel i of x_1 ... x_T forms a group; T to s*s values, ReLU, shuffle.
+
+    `weight` is (64*s*s, T, k, k): group and sub-pixel, then recursion. Fewer than T
+    inputs use the weights of the first recursions, as if the others were zero.
+    """
+
+    def __init__(self, config: MRNetConfig, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+        self.kernel = config.fusion_kernel
+        steps = config.steps(scale)
+        self.groups = config.width
+        outputs = config.width * scale * scale
+        shape = (outputs, steps, self.kernel, self.kernel)
+        # Drawn as torch draws a convolution with this fan-in.
+        bound = (steps * self.kernel**2) ** -0.5
+        self.weight = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(outputs).uniform_(-bound, bound))
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        stacked = torch.stack(features, dim=2).flatten(1, 2)  # (N, 64*T, h, w)
+        fused = F.conv2d(
+            stacked,
+            self.weight[:, : len(features)],
+            self.bias,
+            padding=self.kernel // 2,
+            groups=self.groups,
+        )
+        return F.pixel_shuffle(F.relu(fused), self.scale)
+
+
+class _ConvFusion(nn.Module):
+    """Table 2's baseline: 1x1 fusion of all recursions, then a 3x3 to s*s sub-pixels."""
+
+    def __init__(self, config: MRNetConfig, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+        width = config.width
+        self.fuse = nn.Conv2d(config.steps(scale) * width, width, 1)
+        self.expand = nn.Conv2d(width, width * scale * scale, 3, padding=1)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        stacked = torch.cat(features, dim=1)
+        weight = self.fuse.weight[:, : stacked.shape[1]]
+        fused = F.conv2d(stacked, weight, self.fuse.bias)
+        return F.pixel_shuffle(self.expand(fused), self.scale)
+
+
+class _Head(nn.Module):
+    """What is a scale's own: shallow features, fusion, reconstruction."""
+
+    def __init__(self, config: MRNetConfig, scale: int) -> None:
+        super().__init__()
+        width = config.width
+        self.extract = nn.Sequential(
+            nn.Conv2d(3, width, 7, padding=3),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+        )
+        fusion = _ShuffleConv if config.fusion == "shuffle" else _ConvFusion
+        self.fusion = fusion(config, scale)
+        self.reconstruct = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width, 3, 3, padding=1),
+        )
+
+
+class MRNet(SRModel):
+    """Memory recursive network on RGB, at LR size until a pixel shuffle.
+
+    Source: ACM MM 2020, sections 3.1 to 3.3. No picture is added to the output. The
+    multi-scale network (Table 3, "MRNet") has one head per scale and one shared
+    recursive module; a single-scale config is "MRNet-S".
+    """
+
+    arch = "mrnet"
+    color = "rgb"
+    config_class = MRNetConfig
+    multi_scale = True
+    variants: ClassVar[Mapping[str, MRNetConfig]] = {
+        "mrnet": MRNetConfig(),
+        "mrnet-s": MRNetConfig(scales=(4,)),  # Table 3; any one scale
+        # Table 1, at x2.
+        "mrnet-baseline": MRNetConfig(scales=(2,), recursion="baseline"),
+        "mrnet-residual": MRNetConfig(scales=(2,), recursion="residual"),
+        "mrnet-input-encoder": MRNetConfig(scales=(2,), recursion="input-encoder"),
+        "mrnet-memory-updater": MRNetConfig(scales=(2,), recursion="memory-updater"),
+        # Table 2, at x2; `recursions` takes the sweep's 2, 4, 6, 8 and 10.
+        "mrnet-conv-fusion": MRNetConfig(scales=(2,), fusion="conv"),
+        "mrnet-shuffle3x3": MRNetConfig(scales=(2,), fusion_kernel=3),
+    }
+
+    config: MRNetConfig
+
+    def __init__(self, config: MRNetConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or MRNetConfig()
+        if self.config.fusion_kernel % 2 == 0:
+            raise UsageError("fusion_kernel must be odd")
+        self.recurse = _MemoryRecursiveModule(self.config)
+        self.heads = nn.ModuleDict(
+            {str(scale): _Head(self.config, scale) for scale in self.config.scales}
+        )
+
+    def predictions(self, lr: Tensor, scale: int | None = None) -> tuple[Tensor, ...]:
+        """The one estimate that the L1 loss of section 4.1 supervises."""
+        scale = self.resolve_scale(scale)
+        head = self.heads[str(scale)]
+        steps = self.limited(self.config.steps(scale))
+        shallow = head.extract(lr)
+        memory = shallow
+        features: list[Tensor] = []
+        for step in range(steps):
+            out, memory = self.recurse(shallow, memory, step == steps - 1)
+            features.append(out)
+        return (head.reconstruct(head.fusion(features)),)
+
+    def limit_recursions(self, limit: int | None) -> None:
+        """Run at most `limit` recursions; the fusion weights beyond it become zero.
+
+        So a later, higher limit leaves the output as it was, and the new recursions
+        learn their part from nothing.
+        """
+        super().limit_recursions(limit)
+        if limit is None:
+            return
+        with torch.no_grad():
+            for head in self.heads.values():
+                if isinstance(head.fusion, _ShuffleConv):
+                    head.fusion.weight[:, limit:] = 0.0
+                else:
+                    head.fusion.fuse.weight[:, limit * self.config.width :] = 0.0
+
+    def receptive_radius(self, scale: int | None = None) -> int:
+        """3 + 1 for the shallow features, 21 a recursion, the tail on the HR grid."""
+        scale = self.resolve_scale(scale)
+        recursion = 2 * self.config.blocks + 1
+        head = 4 + self.config.fusion_kernel // 2
+        if self.config.fusion == "conv":
+            head = 5
+        tail = -(-2 // scale)  # two 3x3 convolutions at HR size
+        return head + self.config.steps(scale) * recursion + tail
+
+    def tile_overlap(self, scale: int | None = None) -> int:
+        """16 LR pixels: measured, docs/design.md; the exact radius is 88 to 174."""
+        return min(16, self.receptive_radius(scale))

@@ -1,0 +1,255 @@
+"""RRRN: recurrent residual refinement network.
+
+Source: "Recurrent Residual Refinement Network for Image Super-Resolution", section 2 for
+the structure (equations 3 to 10), section 3.1 for g and t. The paper gives no count of
+parameters; what it leaves open is decided in docs/models.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from srcli.errors import UsageError
+from srcli.models.base import ModelConfig, SRModel
+
+# Of D and D*: with kernel = stride + 2 * padding both grids are exact at every size.
+_PADDING = 2
+_SLOPE = 0.25  # initial slope of every PReLU
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RRRNConfig(ModelConfig):
+    """RRRN's sizes; the defaults are the network of Tables 1 and 2."""
+
+    scales: tuple[int, ...] = (2,)  # the one scale it is trained for
+    sub_networks: int = 4  # g, with the same weights (section 3.1)
+    iterations: int = 8  # t, of the residual learning block (section 3.1)
+    width: int = 64  # channels of LR and HR features
+    extract_layers: int = 6  # 3x3 convolutions of the feature extraction
+    extract_ratio: int = 4  # their channels are this many times `width`: 256
+    shared_transitions: bool = False  # one D and one D* for all iterations
+    reconstruct_kernel: int = 3  # of the last convolution, to RGB
+
+
+class _Projection(nn.Module):
+    """RP, equations 3 and 4: X to Y^0 and delta^0, PReLU after every layer."""
+
+    def __init__(self, width: int, scale: int) -> None:
+        super().__init__()
+        self.up = _upsampler(width, scale, activated=True)
+        self.restore = _pointwise(width, width, activated=True)
+        self.degrade = _pointwise(width, width, activated=True)
+        self.down = _downsampler(width, scale)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.restore(self.up(x))
+        return y, x - self.down(self.degrade(y))
+
+
+class _Iteration(nn.Module):
+    """The layers of RL's iteration j whose inputs grow with j: C, H* and H."""
+
+    def __init__(self, width: int, j: int) -> None:
+        super().__init__()
+        self.merge = _pointwise(j * width, width, activated=False)
+        self.restore = _pointwise(j * width, width, activated=False)
+        self.degrade = _pointwise((j + 1) * width, width, activated=True)
+
+
+class _Learning(nn.Module):
+    """RL, equations 5 to 7: t rounds up to HR size and down again, densely connected.
+
+    "To preserve the negative residual" nothing is activated from the deltas up to zeta.
+    """
+
+    def __init__(self, config: RRRNConfig, scale: int) -> None:
+        super().__init__()
+        width = config.width
+        rounds = range(1, config.iterations + 1)
+        own = 1 if config.shared_transitions else config.iterations
+        self.iterations = nn.ModuleList(_Iteration(width, j) for j in rounds)
+        self.ups = nn.ModuleList(
+            _upsampler(width, scale, activated=False) for _ in range(own)
+        )
+        self.downs = nn.ModuleList(_downsampler(width, scale) for _ in range(own))
+
+    def forward(
+        self, x: Tensor, y: Tensor, delta: Tensor
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """All delta^0 ... delta^t (LR size) and zeta^0 ... zeta^{t-1} (HR size)."""
+        ys, deltas = [y], [delta]
+        zetas: list[Tensor] = []
+        for index, layers in enumerate(self.iterations):
+            use = min(index, len(self.ups) - 1)
+            raised = self.ups[use](layers.merge(torch.cat(deltas, dim=1)))
+            zetas.append(layers.restore(torch.cat((*zetas, raised), dim=1)))
+            ys.append(ys[-1] + zetas[-1])
+            lowered = self.downs[use](layers.degrade(torch.cat(ys, dim=1)))
+            deltas.append(x - lowered)
+        return deltas, zetas
+
+
+class _Reconstruction(nn.Module):
+    """RR, equation 8: the RGB residual from all but the first delta and zeta."""
+
+    def __init__(self, config: RRRNConfig, scale: int) -> None:
+        super().__init__()
+        width, kernel = config.width, config.reconstruct_kernel
+        dense = config.iterations * width
+        self.merge = _pointwise(dense, width, activated=False)
+        self.up = _upsampler(width, scale, activated=False)
+        self.restore = _pointwise(dense, width, activated=True)
+        to_rgb = nn.Conv2d(width, 3, kernel, padding=kernel // 2)
+        self.to_rgb = _layer(to_rgb, activated=False, gain=0.1)
+
+    def forward(self, deltas: list[Tensor], zetas: list[Tensor]) -> Tensor:
+        raised = self.up(self.merge(torch.cat(deltas[1:], dim=1)))
+        return self.to_rgb(self.restore(torch.cat((*zetas[1:], raised), dim=1)))
+
+
+class RRRN(SRModel):
+    """Recurrent residual refinement network on RGB.
+
+    Source: sections 2.1 to 2.3. I_0 is the bilinear picture; sub-network i adds the
+    residual that I_{i-1} still lacks, I_i = I_{i-1} + RR(RL(RP(X_i))) (equation 9), and
+    hands on the LR feature X_{i+1} = RF(X_i, delta_i^t). All sub-networks have the same
+    weights; X_1 comes from the feature extraction.
+    """
+
+    arch = "rrrn"
+    color = "rgb"
+    config_class = RRRNConfig
+    multi_scale = False
+    variants: ClassVar[Mapping[str, RRRNConfig]] = {
+        "rrrn": RRRNConfig(),
+        # No table varies the network; these are its two free numbers, g and t, and
+        # the one sharing that equations 5 and 7 leave open.
+        **{f"rrrn-g{g}": RRRNConfig(sub_networks=g) for g in (1, 2, 3)},
+        **{f"rrrn-t{t}": RRRNConfig(iterations=t) for t in range(1, 8)},
+        "rrrn-shared": RRRNConfig(shared_transitions=True),
+    }
+
+    config: RRRNConfig
+
+    def __init__(self, config: RRRNConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or RRRNConfig()
+        _check(self.config)
+        width, scale = self.config.width, self.config.scales[0]
+        self.extract = _extraction(self.config)
+        self.project = _Projection(width, scale)
+        self.learn = _Learning(self.config, scale)
+        self.reconstruct = _Reconstruction(self.config, scale)
+        # A single sub-network has no successor to fuse for.
+        self.fuse = (
+            _pointwise(2 * width, width, activated=True)
+            if self.config.sub_networks > 1
+            else nn.Identity()
+        )
+
+    def predictions(self, lr: Tensor, scale: int | None = None) -> tuple[Tensor, ...]:
+        """I_1 ... I_g, which the mean L1 loss of equation 10 supervises alike.
+
+        A recursion limit runs the first sub-networks only: their images are the same.
+        """
+        scale = self.resolve_scale(scale)
+        image = _bilinear(lr, scale)
+        x = self.extract(lr)
+        images: list[Tensor] = []
+        last = self.limited(self.config.sub_networks)
+        for index in range(1, last + 1):
+            deltas, zetas = self.learn(x, *self.project(x))
+            image = image + self.reconstruct(deltas, zetas).to(image.dtype)
+            images.append(image.to(lr.dtype))
+            if index < last:
+                x = self.fuse(torch.cat((x, deltas[-1]), dim=1))
+        return tuple(images)
+
+    def receptive_radius(self, scale: int | None = None) -> int:
+        """One for each 3x3 of the extraction, then g (t + 1) rounds up and down.
+
+        A round, D after D*, reaches 1 + floor(3 / s) LR pixels: D reads its own s pixels
+        and 2 more, the outer of which D* fills from as far again. The last way up adds
+        1 + floor((1 + r) / s), r being the radius of the last convolution.
+        """
+        scale = self.resolve_scale(scale)
+        config = self.config
+        rounds = config.sub_networks * (config.iterations + 1)
+        reach = 1 + (2 * _PADDING - 1) // scale
+        last = 1 + (config.reconstruct_kernel // 2 + _PADDING - 1) // scale
+        return config.extract_layers + rounds * reach + last
+
+    def tile_overlap(self, scale: int | None = None) -> int:
+        """LR pixels."""
+        return min(24, self.receptive_radius(scale))
+
+
+def _check(config: RRRNConfig) -> None:
+    """Refuse sizes that make no network.
+
+    Raises:
+        UsageError: If there are several scales, a count below one, or an even kernel.
+    """
+    if len(config.scales) > 1:
+        raise UsageError("an rrrn network serves one scale; build one for each")
+    if min(config.sub_networks, config.iterations, config.extract_layers) < 1:
+        raise UsageError("rrrn needs at least one sub-network, iteration and layer")
+    if config.reconstruct_kernel % 2 == 0:
+        raise UsageError("reconstruct_kernel must be odd")
+
+
+def _bilinear(lr: Tensor, scale: int) -> Tensor:
+    """I_0, in float32 at least."""
+    compute = lr if lr.dtype == torch.float64 else lr.float()
+    size = (lr.shape[-2] * scale, lr.shape[-1] * scale)
+    return F.interpolate(compute, size=size, mode="bilinear", align_corners=False)
+
+
+def _extraction(config: RRRNConfig) -> nn.Sequential:
+    """FE: 3x3 convolutions and a 1x1 to `width` channels, PReLU after each."""
+    wide = config.extract_ratio * config.width
+    layers = [
+        _layer(nn.Conv2d(wide if index else 3, wide, 3, padding=1), activated=True)
+        for index in range(config.extract_layers)
+    ]
+    return nn.Sequential(*layers, _pointwise(wide, config.width, activated=True))
+
+
+def _pointwise(inputs: int, outputs: int, *, activated: bool) -> nn.Module:
+    """H, H*, C and R: Conv(64, 1, 1)."""
+    return _layer(nn.Conv2d(inputs, outputs, 1), activated=activated)
+
+
+def _upsampler(width: int, scale: int, *, activated: bool) -> nn.Module:
+    """D*: Deconv(64, k, s)."""
+    kernel = scale + 2 * _PADDING
+    conv = nn.ConvTranspose2d(width, width, kernel, scale, _PADDING)
+    return _layer(conv, activated=activated)
+
+
+def _downsampler(width: int, scale: int) -> nn.Module:
+    """D: Conv(64, k, s)."""
+    kernel = scale + 2 * _PADDING
+    return _layer(nn.Conv2d(width, width, kernel, scale, _PADDING), activated=True)
+
+
+def _layer(
+    conv: nn.Conv2d | nn.ConvTranspose2d, *, activated: bool, gain: float = 1.0
+) -> nn.Module:
+    """The convolution, with its PReLU if activated, keeping its input's variance."""
+    taps = conv.in_channels * conv.kernel_size[0] ** 2
+    if isinstance(conv, nn.ConvTranspose2d):
+        # Only so many of the kernel's positions meet in one output pixel.
+        taps /= conv.stride[0] ** 2
+    square = 2.0 / (1.0 + _SLOPE**2) if activated else 1.0
+    nn.init.normal_(conv.weight, std=gain * math.sqrt(square / taps))
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return nn.Sequential(conv, nn.PReLU(init=_SLOPE)) if activated else conv

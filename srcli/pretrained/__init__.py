@@ -1,0 +1,1 @@
+"""Weights: what exists, where it lies, whether it is whole."""

@@ -1,0 +1,289 @@
+"""Which weights exist, where they lie, whether they are whole, and how to load them.
+
+`weights_manifest.json` lists every weight file. Files bundled with the package come
+first, then the user's cache (filled by `srcli download`). Only safetensors are read; a
+file whose hash or shapes are wrong is an error, never a guess.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from platformdirs import user_cache_path
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from srcli import __version__
+from srcli.errors import OutputError, UsageError, WeightsError
+from srcli.models import MODELS, variant, variant_names
+from srcli.models.base import SRModel
+
+PACKAGE = Path(__file__).resolve().parent.parent
+MANIFEST = "weights_manifest.json"
+SCALES = (2, 3, 4)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightEntry:
+    """One weight file of the manifest."""
+
+    file: str  # name in srcli/pretrained or in the cache
+    sha256: str
+    bytes: int
+    model: str  # the name that users type
+    arch: str  # key of MODELS
+    scales: tuple[int, ...]
+    config: dict[str, Any]
+    parameters: int
+    data: str
+    data_licence: str
+    recipe: str
+    steps: int
+    degradation: str = "bi"
+    psnr: dict[str, dict[str, float]] = field(default_factory=dict)  # set, scale: dB
+    ssim: dict[str, dict[str, float]] = field(default_factory=dict)
+    url: str | None = None  # where files that are not bundled are fetched
+
+
+def manifest_path() -> Path:
+    """The manifest: inside the installed package, or beside it in a checkout.
+
+    Raises:
+        WeightsError: If the installation has none.
+    """
+    for folder in (PACKAGE, PACKAGE.parent):
+        if (folder / MANIFEST).is_file():
+            return folder / MANIFEST
+    raise WeightsError(f"{MANIFEST} is missing from {PACKAGE}: install srcli again")
+
+
+@lru_cache(maxsize=1)
+def manifest() -> tuple[WeightEntry, ...]:
+    """Every weight file that srcli knows.
+
+    Raises:
+        WeightsError: If the manifest is missing or damaged.
+    """
+    path = manifest_path()
+    try:
+        entries = json.loads(path.read_text("utf-8"))["weights"]
+        return tuple(
+            WeightEntry(**{**entry, "scales": tuple(entry["scales"])})
+            for entry in entries
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(
+            f"{path} is damaged: {error}; install srcli again"
+        ) from error
+
+
+def cache_folder() -> Path:
+    """Where downloads go: $SRCLI_CACHE_DIR, else the user's cache folder."""
+    override = os.environ.get("SRCLI_CACHE_DIR")
+    return Path(override) if override else user_cache_path("srcli")
+
+
+def bundled_folder() -> Path:
+    """Where the weight files that come with the package lie."""
+    return PACKAGE / "pretrained"
+
+
+def is_bundled(entry: WeightEntry) -> bool:
+    """Whether the file came with the package."""
+    return (bundled_folder() / entry.file).is_file()
+
+
+def locate(entry: WeightEntry) -> Path | None:
+    """The entry's file, bundled or else in the cache; None if it is in neither."""
+    for folder in (bundled_folder(), cache_folder() / "weights"):
+        if (folder / entry.file).is_file():
+            return folder / entry.file
+    return None
+
+
+def sha256_of(path: Path) -> str:
+    """The file's SHA-256 in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def find_entry(model: str, scale: int, degradation: str = "bi") -> WeightEntry:
+    """The manifest's entry for a model at a scale.
+
+    Raises:
+        UsageError: If there is no such model, or it has no such scale by design.
+        WeightsError: If the model exists but nobody has trained it for this yet.
+    """
+    variant(model)  # an unknown name is a usage error and says what is known
+    if scale not in SCALES:
+        raise UsageError(f"models enlarge by 2, 3 or 4, not {scale}")
+    own = [entry for entry in manifest() if entry.model == model.lower()]
+    for entry in own:
+        if scale in entry.scales and entry.degradation == degradation:
+            return entry
+    trained = ", ".join(
+        f"x{s}" + ("" if entry.degradation == "bi" else f" {entry.degradation}")
+        for entry in own
+        for s in entry.scales
+    )
+    wanted = f"x{scale}" + ("" if degradation == "bi" else f" {degradation}")
+    there = f"trained: {trained}" if trained else "no weights are bundled yet"
+    raise WeightsError(
+        f"no weights for {model.lower()} {wanted} ({there}); "
+        "`srcli models` lists what there is, `srcli train` makes your own"
+    )
+
+
+def available_scales(model: str, degradation: str = "bi") -> tuple[int, ...]:
+    """The scales at which `load_model` would find weights for `model`, ascending.
+
+    Raises:
+        UsageError: If there is no such model.
+    """
+    variant(model)
+    return tuple(
+        sorted(
+            {
+                scale
+                for entry in manifest()
+                if entry.model == model.lower() and entry.degradation == degradation
+                for scale in entry.scales
+                if locate(entry) is not None
+            }
+        )
+    )
+
+
+def load_model(
+    model: str | Path, scale: int | None = None, *, degradation: str = "bi"
+) -> SRModel:
+    """A trained network in evaluation mode, on the CPU, in float32.
+
+    Args:
+        model: A name of `srcli models`, or the path of a .safetensors file.
+        scale: Enlargement; may be None for a network that serves several, or a file.
+        degradation: What the pictures suffered: "bi", "bd" or "dn".
+
+    Raises:
+        UsageError: For an unknown model or scale.
+        WeightsError: If the weights are not there, damaged, or do not fit.
+    """
+    if isinstance(model, Path) or model.endswith(".safetensors"):
+        network = read_weights(Path(model))
+        if scale is not None:
+            network.resolve_scale(scale)
+        return network
+    if scale is None:
+        _, config = variant(model)
+        scale = (available_scales(model, degradation) or config.scales)[0]
+    entry = find_entry(model, scale, degradation)
+    path = locate(entry)
+    if path is None:
+        raise WeightsError(
+            f"the weights {entry.file} are not installed: "
+            f"`srcli download {entry.model}` fetches them"
+        )
+    return read_weights(path, entry)
+
+
+def read_weights(path: Path, entry: WeightEntry | None = None) -> SRModel:
+    """The network that a weight file describes, with its weights.
+
+    Args:
+        path: A .safetensors file written by `save_weights`.
+        entry: What the file must be; its hash is checked first.
+
+    Raises:
+        WeightsError: If the file is missing, damaged, of unknown make, or does not fit.
+    """
+    if not path.is_file():
+        raise WeightsError(f"no weight file at {path}")
+    if entry is not None and sha256_of(path) != entry.sha256:
+        raise WeightsError(
+            f"the weights {path} are damaged (wrong SHA-256): install srcli again, or "
+            f"`srcli download {entry.model}`"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(
+            f"{path} is no readable safetensors file: {error}"
+        ) from error
+    network = _build(path, metadata)
+    try:
+        network.load_state_dict({name: t.float() for name, t in tensors.items()})
+    except RuntimeError as error:
+        raise WeightsError(
+            f"the weights {path} do not fit a {network.arch} network of their config"
+        ) from error
+    return network.eval()
+
+
+def _build(path: Path, metadata: Mapping[str, str]) -> SRModel:
+    """The untrained network that a weight file's metadata describes."""
+    try:
+        network = MODELS[metadata["arch"]]
+        config = network.config_class.from_dict(json.loads(metadata["config"]))
+    except KeyError as error:
+        raise WeightsError(
+            f"{path} does not say which network it is for ({error}): "
+            "it was not written by srcli"
+        ) from error
+    except (ValueError, TypeError, UsageError) as error:
+        raise WeightsError(f"{path} has an unreadable config: {error}") from error
+    return network(config)  # type: ignore[arg-type]
+
+
+def save_weights(
+    model: SRModel,
+    path: Path,
+    metadata: Mapping[str, str] | None = None,
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write a network's weights with everything needed to load them again.
+
+    Args:
+        model: Any network.
+        path: The .safetensors file; it appears whole or not at all.
+        metadata: More to say about the weights: recipe, data, steps.
+        dtype: Of the stored values.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
+    says = {
+        "arch": model.arch,
+        "config": json.dumps(model.config.as_dict()),
+        "scales": json.dumps(list(model.config.scales)),
+        "srcli": __version__,
+        **(metadata or {}),
+    }
+    tensors = {
+        name: value.detach().to("cpu", dtype).contiguous()
+        for name, value in model.state_dict().items()
+    }
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_bytes(save(tensors, says))
+        part.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def model_names() -> list[str]:
+    """Names that `load_model` takes: those with weights first, then all others."""
+    trained = [entry.model for entry in manifest()]
+    return list(dict.fromkeys([*trained, *variant_names()]))

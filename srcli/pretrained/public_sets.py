@@ -1,0 +1,226 @@
+"""The public data sets: where they lie, what they must be, how they are installed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+import tomllib
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from srcli.errors import InputError, OutputError
+from srcli.pretrained import catalog, download
+from srcli.pretrained.archive import unpack
+from srcli.pretrained.transfer import Source
+from srcli.progress import SILENT, Progress
+
+log = logging.getLogger(__name__)
+
+DATA_DIR_VARIABLE = "SRCLI_DATA_DIR"
+RECORD = "srcli-checksums.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one name."""
+
+    name: str
+    status: str  # "bundled", "installed" before, "downloaded", or only "unpacked"
+    paths: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How `install` works."""
+
+    data_folder: Path
+    keep_archive: bool = False
+    progress: Progress = SILENT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSet:
+    """Folders of a public archive, under a name that users type."""
+
+    name: str
+    source: Source | None  # None: its owners must be asked
+    ask: str = ""
+    top: str = ""  # the archive's folder that is left out
+    contents: tuple[str, ...] = ()  # all folders of the archive
+    folders: tuple[str, ...] = ()  # those that this name stands for
+    terms: str = ""
+    size: int | None = None  # bytes of the archive, perhaps only roughly
+
+    kind = "data"
+
+    def find(self, data_folder: Path) -> tuple[Path, ...]:
+        """Where it is installed; empty if it is not, or not all of it."""
+        found = tuple(data_folder / name for name in self.folders)
+        return found if all(_has_content(folder) for folder in found) else ()
+
+    def install(self, options: Options) -> Outcome:
+        """Download and unpack the archive, unless that was done before.
+
+        Raises:
+            InputError: If it cannot be had, or is not what it should be.
+            OutputError: If it cannot be written.
+        """
+        folder = options.data_folder
+        if found := self.find(folder):
+            return Outcome(self.name, "installed", found)
+        if self.source is None:
+            raise InputError(
+                f"{self.name} is given out by its owners only: ask at {self.ask}, then "
+                f"unpack it into {folder / self.folders[0]}"
+            )
+        if self.folders != self.contents:
+            log.info(
+                "%s comes in %s, together with %s",
+                self.name,
+                self.source.file,
+                ", ".join(name for name in self.contents if name not in self.folders),
+            )
+        source = _add_recorded(self.source, folder)
+        fetched = download.fetch(source, folder, progress=options.progress)
+        self._unpack(fetched.path, options)
+        _record(self.source, fetched, folder)
+        if not options.keep_archive:
+            fetched.path.unlink(missing_ok=True)
+        status = "downloaded" if fetched.fresh else "unpacked"
+        return Outcome(self.name, status, self.find(folder))
+
+    def _unpack(self, archive: Path, options: Options) -> None:
+        """Unpack beside, then move every folder that is not there yet into place."""
+        folder = options.data_folder
+        try:
+            with tempfile.TemporaryDirectory(prefix=".unpack-", dir=folder) as name:
+                unpack(archive, Path(name), options.progress)
+                origins = [Path(name) / self.top / each for each in self.contents]
+                for origin in origins:
+                    if not _has_content(origin):
+                        raise InputError(
+                            f"{archive} holds no {origin.relative_to(name)}: it is not "
+                            f"the archive that {self.name} should be"
+                        )
+                for origin, each in zip(origins, self.contents, strict=True):
+                    _move(origin, folder / each)
+        except OSError as error:
+            raise OutputError(
+                f"cannot unpack {archive} into {folder}: {error.strerror or error}"
+            ) from error
+
+
+@lru_cache(maxsize=1)
+def data_sets() -> tuple[DataSet, ...]:
+    """Every public data set that srcli knows (datasets.toml)."""
+    text = (resources.files("srcli.pretrained") / "datasets.toml").read_text("utf-8")
+    return tuple(
+        data_set
+        for name, table in tomllib.loads(text).items()
+        for data_set in _read_table(name, table)
+    )
+
+
+def find_data_folder(chosen: Path | None = None) -> Path:
+    """Where data sets go: `chosen`, else $SRCLI_DATA_DIR, else the user's cache."""
+    if chosen is not None:
+        return chosen.expanduser()
+    variable = os.environ.get(DATA_DIR_VARIABLE)
+    return (
+        Path(variable).expanduser() if variable else catalog.cache_folder() / "datasets"
+    )
+
+
+def _read_table(name: str, table: dict[str, Any]) -> list[DataSet]:
+    """The data sets of one table: the whole archive, then its parts."""
+    source = None
+    if url := table.get("url"):
+        source = Source(
+            url,
+            url.rpartition("/")[2],
+            size=table.get("bytes"),
+            sha256=table.get("sha256"),
+            md5=table.get("md5"),
+        )
+    folders = tuple(table["folders"])
+    whole = DataSet(
+        name=name,
+        source=source,
+        ask=table.get("ask", ""),
+        top=table.get("top", ""),
+        contents=folders,
+        folders=folders,
+        terms=table["terms"],
+        size=table.get("bytes") or table.get("about"),
+    )
+    parts = zip(table.get("parts", ()), folders, strict=False)
+    return [
+        whole,
+        *(replace(whole, name=part, folders=(folder,)) for part, folder in parts),
+    ]
+
+
+def _has_content(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def _move(origin: Path, goal: Path) -> None:
+    if _has_content(goal):
+        log.info("%s was there before and is left as it is", goal)
+        return
+    goal.parent.mkdir(parents=True, exist_ok=True)
+    if goal.is_dir():
+        goal.rmdir()
+    origin.rename(goal)
+
+
+def _read_records(folder: Path) -> dict[str, dict[str, str]]:
+    """The checksums kept so far: archive name to "url" and "sha256"."""
+    try:
+        records = json.loads((folder / RECORD).read_text("utf-8"))
+        return {file: dict(record) for file, record in records.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{folder / RECORD} cannot be read ({error}): mend it, or delete it to "
+            "trust the next download"
+        ) from error
+
+
+def _add_recorded(source: Source, folder: Path) -> Source:
+    """The source with the SHA-256 of its first download, where none is published."""
+    recorded = _read_records(folder).get(source.file, {})
+    if source.sha256 is None and recorded.get("url") == source.url:
+        return replace(
+            source, sha256=recorded.get("sha256"), voucher=str(folder / RECORD)
+        )
+    return source
+
+
+def _record(source: Source, fetched: download.Fetched, folder: Path) -> None:
+    """Keep the SHA-256 of an archive whose publisher states none."""
+    records = _read_records(folder)
+    if source.sha256 is not None or source.file in records:
+        return
+    records[source.file] = {"url": source.url, "sha256": fetched.sha256}
+    part = folder / f"{RECORD}.part"
+    try:
+        part.write_text(json.dumps(records, indent=2) + "\n", "utf-8")
+        part.replace(folder / RECORD)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OutputError(
+            f"cannot write {folder / RECORD}: {error.strerror}"
+        ) from error
+    log.info(
+        "no SHA-256 of %s is published: that of this download is kept in %s, and later "
+        "ones must match it",
+        source.file,
+        folder / RECORD,
+    )

@@ -1,0 +1,1 @@
+"""Training the networks as their papers do, and faster."""

@@ -1,0 +1,276 @@
+"""Training pictures: decoded once, kept as flat buffers on the device, cropped there.
+
+All pictures of one size lie one after the other in a single buffer, so that a batch of
+crops with their flips and turns is one gather.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from srcli.errors import InputError
+from srcli.imaging.color import rgb_to_y_uint8
+from srcli.imaging.degrade import crop_to_multiple, degrade
+from srcli.imaging.files import read_picture
+from srcli.imaging.resize import imresize
+from srcli.models.base import Color
+from srcli.progress import SILENT, Progress
+from srcli.training.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+
+
+def find_pictures(folders: Sequence[Path]) -> list[Path]:
+    """Every picture below the folders, sorted; files may be named directly.
+
+    Raises:
+        InputError: If a folder is missing or there is no picture at all.
+    """
+    found: set[Path] = set()
+    for folder in folders:
+        if folder.is_file():
+            found.add(folder)
+        elif folder.is_dir():
+            found |= {
+                path
+                for path in folder.rglob("*")
+                if path.suffix.lower() in SUFFIXES and path.is_file()
+            }
+        else:
+            raise InputError(f"no training pictures at {folder}: no such folder")
+    if not found:
+        names = ", ".join(str(folder) for folder in folders)
+        raise InputError(f"no training pictures below {names}")
+    return sorted(found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Flat:
+    """Pictures end to end: `values` is (pixels, C), the rest has one entry a picture."""
+
+    values: Tensor
+    offsets: Tensor
+    widths: Tensor
+
+    @classmethod
+    def pack(cls, pictures: Sequence[NDArray[np.generic]], device: torch.device) -> _Flat:
+        sizes = [picture.shape[0] * picture.shape[1] for picture in pictures]
+        channels = pictures[0].shape[2]
+        values = np.empty((sum(sizes), channels), dtype=pictures[0].dtype)
+        offsets = np.concatenate(([0], np.cumsum(sizes)[:-1])).astype(np.int64)
+        for start, size, picture in zip(offsets, sizes, pictures, strict=True):
+            values[start : start + size] = picture.reshape(size, channels)
+        widths = np.array([picture.shape[1] for picture in pictures], dtype=np.int64)
+        return cls(
+            torch.from_numpy(values).to(device),
+            torch.from_numpy(offsets).to(device),
+            torch.from_numpy(widths).to(device),
+        )
+
+    def crop(self, picture: Tensor, corner: Tensor, grid: Tensor) -> Tensor:
+        """Crops as float32 in [0, 1], (N, C, k, k), channels last in memory.
+
+        Args:
+            picture: (N,) which picture.
+            corner: (N, 2) row and column of the crop's first pixel.
+            grid: (N, k, k, 2) row and column inside the crop of every output pixel.
+        """
+        rows = corner[:, None, None, 0] + grid[..., 0]
+        columns = corner[:, None, None, 1] + grid[..., 1]
+        width = self.widths[picture][:, None, None]
+        index = self.offsets[picture][:, None, None] + rows * width + columns
+        return (self.values[index].float() / 255.0).permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reduced:
+    """The LR pictures of one scale, of those HR pictures that are large enough."""
+
+    lr: _Flat
+    source: Tensor  # (pictures,) number of the HR picture
+    sizes: Tensor  # (pictures, 2) LR height and width
+    odds: Tensor  # (pictures,) crop positions, which is how often each is drawn
+
+
+def _turned_grid(size: int, turns: Tensor) -> Tensor:
+    """Where each pixel of a flipped and turned crop comes from.
+
+    Args:
+        size: Side of the crop.
+        turns: (N, 3) booleans: transpose, flip rows, flip columns.
+
+    Returns:
+        (N, size, size, 2) source row and column.
+    """
+    line = torch.arange(size, device=turns.device)
+    rows, columns = torch.meshgrid(line, line, indexing="ij")
+    rows, columns = rows[None], columns[None]
+    transpose, flip_rows, flip_columns = (
+        turns[:, axis, None, None] for axis in range(3)
+    )
+    row = torch.where(transpose, columns, rows)
+    column = torch.where(transpose, rows, columns)
+    row = torch.where(flip_rows, size - 1 - row, row)
+    column = torch.where(flip_columns, size - 1 - column, column)
+    return torch.stack((row, column), dim=-1)
+
+
+class CropSampler:
+    """Draws batches of LR and HR crops on the device.
+
+    Args:
+        paths: HR pictures.
+        recipe: Scales, crop, degradation, augmentation.
+        color: "rgb": LR is the rounded uint8 picture, as files are; "y": LR is made from
+            the uint8 luma and not rounded (notes on the two protocols: docs/models.md).
+        device: Where the buffers live.
+        seed: Start of the random draws.
+        progress: Told about every picture read.
+
+    Raises:
+        InputError: If no picture is large enough for a crop.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        recipe: Recipe,
+        color: Color,
+        device: torch.device,
+        *,
+        seed: int = 0,
+        progress: Progress = SILENT,
+    ) -> None:
+        self.recipe = recipe
+        self.color = color
+        self.device = device
+        self.generator = torch.Generator(device).manual_seed(seed)
+        self.fingerprint = ""
+        self.skipped: list[Path] = []
+        pictures = list(self._read(paths, progress))
+        self.count = len(pictures)
+        self.pixels = sum(p.shape[0] * p.shape[1] for p in pictures)
+        self._hr = _Flat.pack(pictures, device)
+        self._reduced = {
+            scale: self._reduce(pictures, scale, progress) for scale in recipe.scales
+        }
+
+    def _read(
+        self, paths: Sequence[Path], progress: Progress
+    ) -> Iterable[NDArray[np.uint8]]:
+        """The HR pictures as uint8 (H, W, C) and their reduced copies."""
+        progress.start("Reading pictures", len(paths))
+        digest = hashlib.sha256()
+        with ThreadPoolExecutor() as pool:
+            for path, outcome in zip(paths, pool.map(_decode, paths), strict=True):
+                progress.advance()
+                if isinstance(outcome, InputError):
+                    log.warning("skipped: %s", outcome)
+                    self.skipped.append(path)
+                    continue
+                digest.update(hashlib.sha256(outcome.tobytes()).digest())
+                if self.color == "y":
+                    outcome = rgb_to_y_uint8(outcome)[:, :, None]
+                for factor in self.recipe.rescale:
+                    yield outcome if factor == 1.0 else imresize(outcome, factor)
+        self.fingerprint = digest.hexdigest()[:12]
+
+    def _reduce(
+        self, pictures: Sequence[NDArray[np.uint8]], scale: int, progress: Progress
+    ) -> _Reduced:
+        crop = self.recipe.lr_crop(scale)
+        source = [
+            number
+            for number, picture in enumerate(pictures)
+            if min(picture.shape[:2]) >= crop * scale
+        ]
+        if not source:
+            raise InputError(
+                f"no training picture is at least {crop * scale} pixels on each side"
+            )
+        progress.start(f"Making x{scale} pictures", len(source))
+
+        def reduced(number: int) -> NDArray[np.generic]:
+            hr = crop_to_multiple(pictures[number], scale)
+            progress.advance()
+            if self.recipe.degradation == "bi" and self.color == "y":
+                return imresize(hr.astype(np.float32), 1 / scale)
+            return degrade(hr, scale, self.recipe.degradation, seed=number)
+
+        with ThreadPoolExecutor() as pool:
+            small = list(pool.map(reduced, source))
+        sizes = torch.tensor([picture.shape[:2] for picture in small])
+        odds = (sizes - crop + 1).prod(dim=1).to(torch.float64)
+        return _Reduced(
+            _Flat.pack(small, self.device),
+            torch.tensor(source, device=self.device),
+            sizes.to(self.device),
+            odds.to(self.device),
+        )
+
+    def draw(self, scale: int, count: int) -> tuple[Tensor, Tensor]:
+        """A batch of crops.
+
+        Args:
+            scale: One of the recipe's scales.
+            count: Number of crops.
+
+        Returns:
+            LR (N, C, k, k) and HR (N, C, s*k, s*k), float32 in [0, 1].
+        """
+        reduced = self._reduced[scale]
+        crop = self.recipe.lr_crop(scale)
+        picture = torch.multinomial(
+            reduced.odds, count, replacement=True, generator=self.generator
+        )
+        room = reduced.sizes[picture] - crop + 1
+        place = torch.rand(
+            (count, 2), dtype=torch.float64, generator=self.generator, device=self.device
+        )
+        corner = (place * room).long().minimum(room - 1)
+        turns = torch.randint(
+            2, (count, 3), generator=self.generator, device=self.device
+        ).bool()
+        if not self.recipe.augment:
+            turns = torch.zeros_like(turns)
+        lr = reduced.lr.crop(picture, corner, _turned_grid(crop, turns))
+        hr = self._hr.crop(
+            reduced.source[picture], corner * scale, _turned_grid(crop * scale, turns)
+        )
+        return lr, hr
+
+    def draw_scales(self) -> tuple[int, ...]:
+        """The scales of the next step: one of them at random, or all."""
+        scales = self.recipe.scales
+        if self.recipe.scale_mode == "all" or len(scales) == 1:
+            return scales
+        chosen = torch.randint(
+            len(scales), (1,), generator=self.generator, device=self.device
+        )
+        return (scales[int(chosen)],)
+
+
+def _decode(path: Path) -> NDArray[np.uint8] | InputError:
+    """The picture as uint8 RGB, (H, W, 3), or the error that reading it gave."""
+    try:
+        picture = read_picture(path)
+    except InputError as error:
+        return error
+    pixels = picture.pixels
+    if pixels.dtype == np.uint16:
+        pixels = np.rint(pixels / 257.0)
+    return np.ascontiguousarray(
+        np.broadcast_to(pixels, (*pixels.shape[:2], 3)), dtype=np.uint8
+    )

@@ -1,0 +1,418 @@
+"""The training loop: draw, step, average, validate, keep."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from srcli import __version__
+from srcli.errors import ExitCode, OutputError, SrcliError, UsageError
+from srcli.models.base import SRModel
+from srcli.pretrained.catalog import save_weights
+from srcli.progress import SILENT, Progress
+from srcli.training.checkpoint import load_checkpoint, save_checkpoint
+from srcli.training.data import CropSampler
+from srcli.training.losses import supervised_loss
+from srcli.training.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+# Mean PSNR in dB by scale, of a network in evaluation mode.
+Validator = Callable[[SRModel], dict[int, float]]
+
+
+class TrainingStoppedError(SrcliError):
+    """Training ended early on a signal; a checkpoint was written."""
+
+    exit_code = ExitCode.INTERRUPTED
+
+
+class TrainingTerminatedError(TrainingStoppedError):
+    """Training ended early on SIGTERM; a checkpoint was written."""
+
+    exit_code = ExitCode.TERMINATED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """When a run ends, besides the recipe's last step."""
+
+    max_minutes: float | None = None  # wall clock, of this call
+
+
+class Average:
+    """Exponential moving average of a network's weights.
+
+    The decay grows with the number of updates, so that the first weights, which are
+    random, are soon forgotten.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.updates = 0
+        self.values = {
+            name: value.detach().clone() for name, value in model.state_dict().items()
+        }
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Take in the network's present weights."""
+        self.updates += 1
+        decay = min(self.decay, self.updates / (self.updates + 10))
+        mine: list[Tensor] = []
+        theirs: list[Tensor] = []
+        for name, value in model.state_dict().items():
+            if value.is_floating_point():
+                mine.append(self.values[name])
+                theirs.append(value)
+            else:
+                self.values[name].copy_(value)
+        torch._foreach_lerp_(mine, theirs, 1.0 - decay)
+
+    @contextmanager
+    def applied(self, model: nn.Module) -> Iterator[None]:
+        """The network with the averaged weights, for as long as the context lasts."""
+        own = {name: value.clone() for name, value in model.state_dict().items()}
+        training = model.training
+        model.load_state_dict(self.values)
+        model.eval()
+        try:
+            yield
+        finally:
+            model.load_state_dict(own)
+            model.train(training)
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimiser over all weights of the network."""
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam(
+            model.parameters(),
+            lr=recipe.learning_rate,
+            betas=(recipe.momentum, recipe.beta2),
+            weight_decay=recipe.weight_decay,
+            fused=True,
+        )
+    return torch.optim.SGD(
+        model.parameters(),
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+    )
+
+
+def clip_gradients(model: nn.Module, recipe: Recipe, rate: float) -> None:
+    """Limit the gradients as the recipe asks; `rate` is the step's learning rate."""
+    parameters = [p for p in model.parameters() if p.grad is not None]
+    if recipe.clip == "norm":
+        torch.nn.utils.clip_grad_norm_(parameters, recipe.clip_at)
+    elif recipe.clip == "value":
+        torch.nn.utils.clip_grad_value_(parameters, recipe.clip_at)
+    elif recipe.clip == "adjustable":
+        # DRRN section 4.2: the tighter, the larger the rate.
+        torch.nn.utils.clip_grad_value_(parameters, recipe.clip_at / rate)
+
+
+class _Log:
+    """The run's JSON lines, from which the curve is drawn."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path = path
+        # Lines past the checkpoint belong to steps that will be run again.
+        kept = []
+        if path.exists() and step > 0:
+            kept = [
+                line
+                for line in path.read_text("utf-8").splitlines()
+                if json.loads(line)["step"] <= step
+            ]
+        path.write_text("".join(f"{line}\n" for line in kept), "utf-8")
+
+    def write(self, **values: Any) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+
+
+class Trainer:
+    """One run: a network, a recipe, its pictures, and the folder it lives in.
+
+    Args:
+        model: The network, already on the device.
+        recipe: How to train it.
+        sampler: Where crops come from, on the same device.
+        folder: The run's folder; made if missing.
+        validate: Measures a network; called every `recipe.validate_every` steps.
+        precision: dtype of the forward pass under autocast; float32 turns it off.
+        progress: Told about every step.
+    """
+
+    def __init__(
+        self,
+        model: SRModel,
+        recipe: Recipe,
+        sampler: CropSampler,
+        folder: Path,
+        *,
+        validate: Validator | None = None,
+        precision: torch.dtype = torch.float32,
+        progress: Progress = SILENT,
+    ) -> None:
+        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.recipe = recipe
+        self.sampler = sampler
+        self.folder = folder
+        self.validate = validate
+        self.precision = precision
+        self.progress = progress
+        self.optimizer = make_optimizer(model, recipe)
+        self.average = Average(model, recipe.ema)
+        self.step = 0
+        self.rate_factor = 1.0  # what a plateau has taken off the learning rate
+        self.best: dict[str, float] = {}
+        self.best_step = 0
+        self._signal: int | None = None
+
+    # -- state -----------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """Everything that decides the steps to come, as tensors and plain values."""
+        device = self.sampler.device
+        cuda = device.type == "cuda"
+        return {
+            "srcli": __version__,
+            "step": self.step,
+            "recipe": self.recipe.as_dict(),
+            "config": self.model.config.as_dict(),
+            "data": self.sampler.fingerprint,
+            "model": self.model.state_dict(),
+            "average": self.average.values,
+            "average_updates": self.average.updates,
+            "optimizer": self.optimizer.state_dict(),
+            "sampler": self.sampler.generator.get_state(),
+            "torch_rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state(device) if cuda else None,
+            "rate_factor": self.rate_factor,
+            "best": self.best,
+            "best_step": self.best_step,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` described.
+
+        Raises:
+            UsageError: If the checkpoint is of another network.
+        """
+        if state["recipe"]["model"] != self.recipe.model:
+            raise UsageError(
+                f"the checkpoint is of {state['recipe']['model']}, "
+                f"not of {self.recipe.model}"
+            )
+        if state["data"] != self.sampler.fingerprint:
+            log.warning("the training pictures are not those of the checkpoint")
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name, value in state["average"].items():
+            self.average.values[name].copy_(value)
+        self.average.updates = state["average_updates"]
+        self.sampler.generator.set_state(state["sampler"])
+        torch.set_rng_state(state["torch_rng"])
+        if state["cuda_rng"] is not None and self.sampler.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_rng"], self.sampler.device)
+        self.step = state["step"]
+        self.rate_factor = state["rate_factor"]
+        self.best = dict(state["best"])
+        self.best_step = state["best_step"]
+
+    def resume(self) -> None:
+        """Go on from the folder's newest checkpoint.
+
+        Raises:
+            InputError: If there is none or it is damaged.
+        """
+        self.restore(load_checkpoint(self.folder))
+        log.info("resumed %s at step %d", self.folder, self.step)
+
+    # -- one step --------------------------------------------------------------------
+
+    def train_step(self) -> float:
+        """Draw a batch, take one optimiser step; returns the loss."""
+        recipe = self.recipe
+        limit = recipe.recursions_at(self.step)
+        if limit != self.model.recursion_limit:
+            self.model.limit_recursions(limit)
+        rate = recipe.learning_rate_at(self.step) * self.rate_factor
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        scales = self.sampler.draw_scales()
+        total = 0.0
+        for scale in scales:
+            lr, hr = self.sampler.draw(scale, max(1, recipe.batch // len(scales)))
+            loss = self._loss(lr, hr, scale) / len(scales)
+            loss.backward()
+            total += float(loss.detach())
+        clip_gradients(self.model, recipe, rate)
+        self.optimizer.step()
+        self.average.update(self.model)
+        self.step += 1
+        if not math.isfinite(total):
+            raise SrcliError(
+                f"the loss is no number any more at step {self.step}: resume "
+                f"{self.folder} with a lower learning_rate"
+            )
+        return total
+
+    def _loss(self, lr: Tensor, hr: Tensor, scale: int) -> Tensor:
+        autocast = torch.autocast(
+            lr.device.type,
+            dtype=self.precision,
+            enabled=self.precision != torch.float32,
+        )
+        with autocast:
+            if self.recipe.supervision == "final":
+                predictions: tuple[Tensor, ...] = (self.model(lr, scale),)
+            else:
+                predictions = self.model.predictions(lr, scale)
+        return supervised_loss(
+            predictions,
+            hr,
+            self.recipe.loss,
+            self.recipe.supervision,
+            self.recipe.alpha_at(self.step),
+        )
+
+    # -- the run ---------------------------------------------------------------------
+
+    def run(self, limits: Limits | None = None) -> None:
+        """Train to the recipe's last step or a limit; always ends with a checkpoint.
+
+        Raises:
+            TrainingStoppedError: After Ctrl-C or SIGTERM, with the checkpoint written.
+            OutputError: If the folder cannot be written.
+        """
+        limits = limits or Limits()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            journal = _Log(self.folder / "log.jsonl", self.step)
+            text = json.dumps(self.recipe.as_dict(), indent=2)
+            (self.folder / "recipe.json").write_text(text + "\n", "utf-8")
+        except OSError as error:
+            raise OutputError(f"cannot write to {self.folder}: {error}") from error
+        self.progress.start("Training", self.recipe.steps)
+        self.progress.advance(self.step)
+        with self._signals():
+            self._steps(limits, journal)
+        self._finish()
+
+    def _steps(self, limits: Limits, journal: _Log) -> None:
+        started = time.monotonic()
+        since, losses = time.monotonic(), 0.0
+        first = self.step
+        self.model.train()
+        while self.step < self.recipe.steps and self._signal is None:
+            losses += self.train_step()
+            self.progress.advance()
+            if self.step % 100 == 0:
+                now = time.monotonic()
+                count = min(100, self.step - first) or 1
+                journal.write(
+                    step=self.step,
+                    loss=losses / count,
+                    rate=self.optimizer.param_groups[0]["lr"],
+                    seconds_per_step=(now - since) / count,
+                )
+                self.progress.note(f"loss {losses / count:.5f}")
+                since, losses = now, 0.0
+            if self.step % self.recipe.validate_every == 0:
+                self._validate(journal)
+                since = time.monotonic()
+            if self.step % self.recipe.checkpoint_every == 0:
+                save_checkpoint(self.folder, self.state())
+            minutes = (time.monotonic() - started) / 60
+            if limits.max_minutes is not None and minutes >= limits.max_minutes:
+                log.info("stopped after %.1f minutes at step %d", minutes, self.step)
+                break
+        if self.step != self.best_step and self.step % self.recipe.validate_every:
+            self._validate(journal)
+
+    def _validate(self, journal: _Log) -> None:
+        """Measure the averaged weights; keep them if they are the best so far."""
+        if self.validate is None:
+            return
+        with self.average.applied(self.model):
+            psnr = self.validate(self.model)
+            mean = sum(psnr.values()) / len(psnr)
+            journal.write(step=self.step, psnr={str(k): v for k, v in psnr.items()})
+            text = ", ".join(f"x{scale} {value:.3f} dB" for scale, value in psnr.items())
+            log.info("step %d: %s", self.step, text)
+            previous = self.best.get("mean", -math.inf)
+            if mean > previous:
+                self.best = {"mean": mean, **{f"x{k}": v for k, v in psnr.items()}}
+                self.best_step = self.step
+                self._export(self.folder / "best.safetensors")
+            elif self._stalled():
+                self.rate_factor *= self.recipe.decay_factor
+                self.best_step = self.step
+                log.info("no better: the learning rate is cut to %g", self.rate_factor)
+
+    def _stalled(self) -> bool:
+        recipe = self.recipe
+        return (
+            recipe.schedule == "plateau"
+            and self.step - self.best_step >= recipe.decay_every
+        )
+
+    def _export(self, path: Path) -> None:
+        """Write the network's present weights as a weight file."""
+        metadata = {
+            "recipe": json.dumps(self.recipe.as_dict()),
+            "recipe_hash": self.recipe.fingerprint,
+            "data": f"{self.sampler.count} pictures, {self.sampler.fingerprint}",
+            "steps": str(self.step),
+        }
+        save_weights(self.model, path, metadata)
+
+    def _finish(self) -> None:
+        save_checkpoint(self.folder, self.state())
+        with self.average.applied(self.model):
+            self._export(self.folder / "last.safetensors")
+        if self._signal == signal.SIGTERM:
+            raise TrainingTerminatedError(self._stop_text("terminated"))
+        if self._signal is not None:
+            raise TrainingStoppedError(self._stop_text("interrupted"))
+
+    def _stop_text(self, what: str) -> str:
+        return f"{what} at step {self.step}: go on with --resume --out {self.folder}"
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Let Ctrl-C and SIGTERM end the run after the step that is being taken."""
+
+        def note(number: int, _frame: FrameType | None) -> None:
+            self._signal = number
+
+        try:
+            before = {
+                number: signal.signal(number, note)
+                for number in (signal.SIGINT, signal.SIGTERM)
+            }
+        except ValueError:  # not in the main thread, where signals cannot be caught
+            yield
+            return
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -1,0 +1,237 @@
+"""Recipes: how a network is trained, as one frozen description read from TOML."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+from srcli.errors import InputError, UsageError, unknown
+from srcli.models import variant
+
+NAMES = ("paper", "fast")
+
+Optimizer = Literal["adam", "sgd"]
+Schedule = Literal["constant", "cosine", "step", "plateau"]
+Clip = Literal["none", "norm", "value", "adjustable"]
+Loss = Literal["l1", "l2"]
+Supervision = Literal["final", "mean", "recursive"]
+ScaleMode = Literal["one", "all"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Everything that decides how a network is trained, except the pictures' folder."""
+
+    model: str  # a variant's name (srcli models)
+    data: str = "your own pictures"  # what the paper trained on, for people
+    scales: tuple[int, ...] = (2, 3, 4)  # factors one network learns
+    # "one": every step draws one factor; "all": every batch is divided over the factors.
+    scale_mode: ScaleMode = "one"
+    degradation: Literal["bi", "bd", "dn", "bd-bicubic"] = "bi"
+
+    steps: int = 100_000  # optimiser steps in all
+    batch: int = 16  # crops a step
+    crop: int = 48  # side of a crop, pixels of `crop_of`
+    crop_of: Literal["lr", "hr"] = "lr"  # hr: rounded up to a multiple of the scale
+    augment: bool = True  # flips and quarter turns
+    rescale: tuple[float, ...] = (1.0,)  # copies of each picture, reduced by bicubic
+
+    optimizer: Optimizer = "adam"
+    learning_rate: float = 1e-4
+    momentum: float = 0.9  # SGD's, or Adam's beta 1
+    beta2: float = 0.999  # Adam
+    weight_decay: float = 0.0
+    schedule: Schedule = "cosine"
+    warmup: int = 0  # steps over which the rate rises from zero
+    decay_every: int = 0  # "step": steps; "plateau": steps without a better validation
+    decay_factor: float = 0.5
+    final_rate: float = 0.0  # "cosine" ends here, as a share of learning_rate
+    clip: Clip = "none"
+    clip_at: float = 0.0  # "adjustable": gradients stay within +-clip_at / rate
+
+    loss: Loss = "l1"
+    # "final": forward's output; "mean": the mean loss of all predictions;
+    # "recursive": DRCN's Eq. 13, alpha * mean of the intermediate ones + (1-alpha) * final.
+    supervision: Supervision = "final"
+    alpha: float = 1.0  # "recursive": its weight at the start
+    alpha_steps: int = 0  # "recursive": steps over which alpha falls linearly to zero
+
+    ema: float = 0.999  # decay of the averaged weights; 0 keeps the last ones
+    # (share of the steps, recursions): how deep the recursion runs from there on.
+    recursions: tuple[tuple[float, int], ...] = ()
+
+    validate_every: int = 1000  # steps
+    checkpoint_every: int = 1000  # steps
+
+    def __post_init__(self) -> None:
+        positive = ("steps", "batch", "crop", "validate_every", "checkpoint_every")
+        for name in positive:
+            if getattr(self, name) < 1:
+                raise UsageError(f"recipe: {name} must be at least 1")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise UsageError("recipe: learning_rate must be positive")
+        if not 0 <= self.ema < 1:
+            raise UsageError("recipe: ema must be in [0, 1)")
+        if self.schedule in ("step", "plateau") and self.decay_every < 1:
+            raise UsageError(f"recipe: schedule {self.schedule!r} needs decay_every")
+        if self.clip != "none" and self.clip_at <= 0:
+            raise UsageError(f"recipe: clip {self.clip!r} needs a positive clip_at")
+        if any(not 0.1 <= factor <= 1 for factor in self.rescale):
+            raise UsageError("recipe: rescale factors lie between 0.1 and 1")
+
+    def learning_rate_at(self, step: int) -> float:
+        """The rate of step number `step` (from 0), before a plateau's reductions."""
+        rate = self.learning_rate
+        if step < self.warmup:
+            return rate * (step + 1) / self.warmup
+        if self.schedule == "cosine":
+            progress = min(1.0, (step - self.warmup) / max(1, self.steps - self.warmup))
+            wave = 0.5 * (1 + math.cos(math.pi * progress))
+            return rate * (self.final_rate + (1 - self.final_rate) * wave)
+        if self.schedule == "step":
+            return rate * self.decay_factor ** (step // self.decay_every)
+        return rate
+
+    def recursions_at(self, step: int) -> int | None:
+        """The recursion limit of step number `step`; None runs them all."""
+        limit: int | None = None
+        for share, recursions in self.recursions:
+            if step >= share * self.steps:
+                limit = recursions
+        return limit
+
+    def alpha_at(self, step: int) -> float:
+        """The weight of the intermediate predictions at step number `step`."""
+        if self.alpha_steps == 0:
+            return self.alpha
+        return self.alpha * max(0.0, 1 - step / self.alpha_steps)
+
+    def lr_crop(self, scale: int) -> int:
+        """Side of a crop in LR pixels at `scale`."""
+        return self.crop if self.crop_of == "lr" else -(-self.crop // scale)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return dataclasses.asdict(self)
+
+    @property
+    def fingerprint(self) -> str:
+        """Twelve hexadecimal digits that change with any field."""
+        text = json.dumps(self.as_dict(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+_FIELDS = {field.name for field in dataclasses.fields(Recipe)}
+
+
+def _as_tuple(value: Any) -> Any:  # noqa: ANN401 - any TOML value
+    if isinstance(value, (list, tuple)):
+        return tuple(_as_tuple(item) for item in value)
+    return value
+
+
+def _checked(name: str, value: Any) -> Any:  # noqa: ANN401 - any TOML value
+    """`value` as the field `name` wants it.
+
+    Raises:
+        UsageError: If the value has the wrong type or is not among the field's choices.
+    """
+    hint = get_type_hints(Recipe)[name]
+    value = _as_tuple(value)
+    choices = getattr(hint, "__args__", ())
+    if getattr(hint, "__origin__", None) is Literal:
+        if value not in choices:
+            raise unknown(f"recipe value for {name}", str(value), map(str, choices))
+        return value
+    if getattr(hint, "__origin__", None) is tuple:
+        value = value if isinstance(value, tuple) else (value,)
+        wanted = choices[0]
+        if wanted in (int, float):
+            kinds = (int,) if wanted is int else (int, float)
+            if any(isinstance(item, bool) or not isinstance(item, kinds) for item in value):
+                raise UsageError(f"recipe: {name} takes a list of numbers, not {value!r}")
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise UsageError(f"recipe: {name} takes {hint.__name__}, not {value!r}")
+    return value
+
+
+def make_recipe(values: Mapping[str, Any], source: str = "recipe") -> Recipe:
+    """A recipe from plain values.
+
+    Raises:
+        UsageError: For an unknown field (naming the nearest) or a wrong value.
+    """
+    for name in values:
+        if name not in _FIELDS:
+            raise unknown(f"field in {source}", name, _FIELDS)
+    if "model" not in values:
+        raise UsageError(f"{source} names no model")
+    return Recipe(**{name: _checked(name, value) for name, value in values.items()})
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read the recipe {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"the recipe {path} is no valid TOML: {error}") from error
+
+
+def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
+    """`key=value` texts as TOML values; a bare word is a string.
+
+    Raises:
+        UsageError: If a text has no `=`.
+    """
+    values: dict[str, Any] = {}
+    for text in assignments:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"--set takes key=value, not {text!r}")
+        try:
+            values[name.strip()] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            values[name.strip()] = value.strip()
+    return values
+
+
+def load_recipe(
+    model: str, recipe: str = "fast", overrides: Mapping[str, Any] | None = None
+) -> Recipe:
+    """The recipe of a network, by name or from a TOML file, with fields replaced.
+
+    Args:
+        model: A variant's name; its network's bundled recipe is read.
+        recipe: "paper", "fast", or the path of a TOML file.
+        overrides: Fields that replace the recipe's.
+
+    Raises:
+        UsageError: For an unknown model, recipe, field or value.
+        InputError: If the file cannot be read.
+    """
+    network, config = variant(model)
+    if recipe in NAMES:
+        name = f"{network.arch}_{recipe}.toml"
+        source = resources.files("srcli.training") / "recipes" / name
+        values = tomllib.loads(source.read_text("utf-8"))
+    elif recipe.endswith(".toml"):
+        values = _read_toml(Path(recipe))
+    else:
+        raise unknown("recipe", recipe, (*NAMES, "FILE.toml"))
+    if model.lower() != network.arch:
+        # A variant is trained at the scales it was studied at.
+        values["scales"] = list(config.scales)
+    values |= {"model": model.lower(), **(overrides or {})}
+    return make_recipe(values, f"recipe {recipe!r}")

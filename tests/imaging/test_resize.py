@@ -1,0 +1,269 @@
+"""MATLAB's imresize: against an exact reference, Pillow, and what must hold anyway."""
+
+from __future__ import annotations
+
+import functools
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from reference_imresize import Rounder, reference_imresize
+
+from srcli.errors import UsageError
+from srcli.imaging.resize import contributions, imresize, imresize_torch
+
+FACTORS = [1 / 2, 1 / 3, 1 / 4, 2, 3, 4, 1.7, 0.37]
+SIZES = [(12, 19), (7, 9), (11, 30), (23, 5), (1, 3)]
+
+
+def random_plane(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
+
+
+@functools.cache
+def exact(
+    height, width, *, scale=None, size=None, antialias=True, rounded=False, seed=0
+):
+    """The reference's answer for `random_plane`, and how far it stays from a tie."""
+    plane = random_plane(height, width, seed).tolist()
+    if size is None:
+        factor = Fraction(scale)
+        size = (math.ceil(height * scale), math.ceil(width * scale))
+        scales = (factor, factor)
+    else:
+        scales = (Fraction(size[0], height), Fraction(size[1], width))
+    rounder = Rounder() if rounded else None
+    rows = reference_imresize(plane, size, scales, antialias=antialias, rounder=rounder)
+    values = np.array([[float(value) for value in row] for row in rows])
+    return values, float(rounder.margin) if rounder else None
+
+
+CASES = [
+    *[{"scale": factor} for factor in FACTORS],
+    *[{"scale": factor, "antialias": False} for factor in (1 / 2, 1 / 3, 0.37, 3)],
+    *[{"size": size} for size in SIZES],
+    {"size": (5, 31), "antialias": False},
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("shape", [(13, 17), (8, 9)], ids=str)
+class TestAgainstExactReference:
+    def test_floating_point_pictures_are_never_rounded(self, case, shape):
+        expected, _ = exact(*shape, **case)
+        result = imresize(random_plane(*shape).astype(np.float64), **case)
+        assert result.dtype == np.float64
+        np.testing.assert_allclose(result, expected, rtol=0, atol=1e-10)
+
+    def test_integer_pictures_are_rounded_after_each_pass(self, case, shape):
+        expected, margin = exact(*shape, **case, rounded=True)
+        result = imresize(random_plane(*shape), **case)
+        assert result.dtype == np.uint8
+        # At an exact tie the answer may hang on the last bit of either arithmetic.
+        if margin > 1e-9:
+            np.testing.assert_array_equal(result, expected)
+        else:
+            assert np.abs(result - expected).max() <= 1
+
+    def test_the_torch_version_equals_the_exact_one(self, case, shape):
+        expected, _ = exact(*shape, **case)
+        lines = torch.from_numpy(random_plane(*shape)) / 255
+        double = imresize_torch(lines.double(), **case).numpy()
+        single = imresize_torch(lines, **case).numpy()
+        assert single.dtype == np.float32
+        np.testing.assert_allclose(double, expected / 255, rtol=0, atol=1e-7)
+        np.testing.assert_allclose(single, expected / 255, rtol=0, atol=1e-6)
+
+
+def test_every_channel_is_resampled_alone():
+    planes = [random_plane(13, 17, seed) for seed in range(3)]
+    result = imresize(np.stack(planes, axis=2), 1 / 2)
+    assert result.shape == (7, 9, 3)
+    for channel, seed in enumerate(range(3)):
+        expected, margin = exact(13, 17, scale=1 / 2, rounded=True, seed=seed)
+        assert margin > 0
+        np.testing.assert_array_equal(result[:, :, channel], expected)
+
+
+def test_the_rounding_between_the_passes_can_be_seen():
+    """The reference with one rounding at the end must differ, else nothing is shown."""
+    once = np.floor(exact(13, 17, scale=1 / 2)[0] + 0.5).clip(0, 255)
+    twice, _ = exact(13, 17, scale=1 / 2, rounded=True)
+    assert np.mean(once != twice) > 0.03
+    np.testing.assert_array_equal(imresize(random_plane(13, 17), 1 / 2), twice)
+
+
+def test_uint16_pictures_keep_their_depth():
+    plane = random_plane(9, 8).astype(np.uint16) * 257
+    result = imresize(plane, 1.7)
+    assert result.dtype == np.uint16
+    expected, _ = exact(9, 8, scale=1.7)
+    wide = (expected * 257).clip(0, 65535)
+    assert np.abs(result - wide).max() < 3  # two roundings, the first one amplified
+    assert np.any(result % 257)
+
+
+def test_doubling_an_impulse_gives_the_known_weights():
+    """Keys' kernel at distances 1/4, 3/4, 5/4 and 7/4."""
+    line = np.zeros((1, 9))
+    line[0, 4] = 1.0
+    weights = np.array([-0.0234375, 0.2265625, 0.8671875])
+    weights = np.array([-3 / 128, -9 / 128, 29 / 128, 111 / 128])
+    expected = np.concatenate([weights, weights[::-1]])
+    np.testing.assert_array_equal(imresize(line, 2)[0, 5:13], expected)
+
+
+@pytest.mark.parametrize("size", [(20, 16), (30, 55), (60, 48), (91, 70)], ids=str)
+def test_pillow_agrees_away_from_the_edges(size):
+    """Pillow has the same kernel and grid, yet drops what lies outside the picture."""
+    plane = np.random.default_rng(3).random((60, 48)).astype(np.float32)
+    theirs = Image.fromarray(plane).resize(size[::-1], Image.Resampling.BICUBIC)
+    edge = [math.ceil(3 * max(1, out / length)) for out, length in zip(size, (60, 48))]
+    inside = tuple(slice(cut, -cut) for cut in edge)
+    ours = imresize(plane, size=size)
+    np.testing.assert_allclose(ours[inside], np.asarray(theirs)[inside], atol=2e-6)
+
+
+lengths = st.integers(1, 40)
+
+
+@settings(deadline=None, max_examples=100, database=None)
+@given(
+    length=lengths,
+    out_length=lengths,
+    antialias=st.booleans(),
+)
+def test_weights_sum_to_one_and_stay_in_the_picture(length, out_length, antialias):
+    indices, weights = contributions(length, out_length, out_length / length, antialias)
+    np.testing.assert_allclose(weights.sum(axis=1), 1.0, rtol=0, atol=1e-12)
+    assert indices.shape == weights.shape == (out_length, indices.shape[1])
+    assert indices.min() >= 0
+    assert indices.max() < length
+
+
+@settings(deadline=None, max_examples=60, database=None)
+@given(
+    value=st.integers(0, 255),
+    shape=st.tuples(lengths, lengths),
+    size=st.tuples(lengths, lengths),
+)
+def test_flat_pictures_stay_flat(value, shape, size):
+    flat = np.full(shape, value, np.uint8)
+    np.testing.assert_array_equal(imresize(flat, size=size), value)
+    np.testing.assert_allclose(
+        imresize(flat.astype(np.float64), size=size), value, rtol=0, atol=1e-9
+    )
+
+
+@settings(deadline=None, max_examples=60, database=None)
+@given(
+    shape=st.tuples(lengths, lengths),
+    size=st.tuples(lengths, lengths),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_mirroring_and_transposing_commute_with_resampling(shape, size, seed):
+    picture = np.random.default_rng(seed).random(shape)
+    result = imresize(picture, size=size)
+    close = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-10)
+    close(imresize(picture[::-1], size=size), result[::-1])
+    close(imresize(picture[:, ::-1], size=size), result[:, ::-1])
+    close(imresize(picture.T, size=size[::-1]), result.T)
+
+
+def test_large_pictures_are_worked_through_without_seams():
+    """The same rows come out whether the picture is one work load or several."""
+    picture = np.random.default_rng(5).random((700, 3, 9000)).astype(np.float32)
+    whole = imresize(picture, size=(350, 3))
+    parts = [imresize(picture[:, :, k : k + 90], size=(350, 3)) for k in (0, 5000)]
+    np.testing.assert_array_equal(whole[:, :, :90], parts[0])
+    np.testing.assert_array_equal(whole[:, :, 5000:5090], parts[1])
+
+
+@pytest.mark.parametrize("size", [(900, 40), (31, 1300), (260, 257)], ids=str)
+def test_the_torch_version_equals_numpy_on_long_sides(size):
+    picture = np.random.default_rng(1).random((300, 270))
+    result = imresize_torch(torch.from_numpy(picture), size=size).numpy()
+    np.testing.assert_allclose(result, imresize(picture, size=size), rtol=0, atol=1e-12)
+
+
+class TestTorch:
+    @pytest.mark.parametrize("scale", [2, 3, 4, 0.5, 1.7, 1])
+    def test_batches_and_channels_are_resampled_alone(self, scale):
+        batch = torch.rand(2, 3, 13, 10, dtype=torch.float64)
+        result = imresize_torch(batch, scale)
+        for picture, resized in zip(batch, result, strict=True):
+            expected = imresize(picture.permute(1, 2, 0).numpy(), scale)
+            np.testing.assert_allclose(
+                resized.permute(1, 2, 0).numpy(), expected, rtol=0, atol=1e-12
+            )
+
+    @pytest.mark.parametrize("scale", [3, 0.5])
+    def test_gradients_are_exact(self, scale):
+        images = torch.rand(1, 1, 5, 4, dtype=torch.float64, requires_grad=True)
+        assert torch.autograd.gradcheck(lambda x: imresize_torch(x, scale), (images,))
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_half_precision_is_rounded_only_at_the_end(self, dtype):
+        images = torch.rand(1, 3, 9, 11).to(dtype)
+        result = imresize_torch(images, 2)
+        assert result.dtype == dtype
+        assert torch.equal(result, imresize_torch(images.float(), 2).to(dtype))
+
+    def test_autocast_leaves_it_in_full_precision(self):
+        images = torch.rand(1, 1, 9, 11)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(imresize_torch(images, 2), imresize_torch(images, 2))
+            result = imresize_torch(images, 2)
+        assert result.dtype == torch.float32
+        assert torch.equal(result, imresize_torch(images, 2))
+
+    def test_training_works_after_validation_at_the_same_size(self):
+        with torch.inference_mode():
+            imresize_torch(torch.rand(1, 1, 14, 15), 2)
+        images = torch.rand(1, 1, 14, 15, requires_grad=True)
+        imresize_torch(images, 2).square().sum().backward()
+        assert images.grad is not None
+
+    def test_sizes_are_known_without_computing(self):
+        images = torch.empty(1, 3, 12, 10, device="meta")
+        assert imresize_torch(images, 3).shape == (1, 3, 36, 30)
+
+
+class TestSizes:
+    def test_a_part_of_a_pixel_makes_a_whole_one(self):
+        assert imresize(random_plane(13, 17), 1 / 3).shape == (5, 6)
+
+    def test_products_that_are_whole_but_for_rounding_stay_whole(self):
+        assert 1.1 * 110 > 121  # in floating point
+        assert imresize(random_plane(110, 10), 1.1).shape == (121, 11)
+
+    def test_the_same_size_gives_a_copy(self):
+        plane = random_plane(5, 6)
+        result = imresize(plane, 1)
+        np.testing.assert_array_equal(result, plane)
+        assert not np.shares_memory(result, plane)
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {},
+            {"scale": 2, "size": (4, 4)},
+            {"scale": 0},
+            {"scale": -2},
+            {"scale": math.nan},
+            {"scale": math.inf},
+            {"scale": 1e-12},
+            {"size": (0, 4)},
+        ],
+        ids=str,
+    )
+    def test_impossible_sizes_are_refused(self, options):
+        with pytest.raises(UsageError):
+            imresize(random_plane(4, 4), **options)
+        with pytest.raises(UsageError):
+            imresize_torch(torch.rand(1, 1, 4, 4), **options)

@@ -1,0 +1,229 @@
+"""DRCN against published counts and a transcription of its equations."""
+
+from __future__ import annotations
+
+import weakref
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from srcli.errors import UsageError
+from srcli.imaging.resize import imresize
+from srcli.models.base import count_macs, count_parameters
+from srcli.models.drcn import DRCN, DRCNConfig
+
+
+def build(**options) -> DRCN:
+    """A narrow float64 network whose weights of equation 10 are not all equal."""
+    model = DRCN(DRCNConfig(**{"width": 8, "recursions": 16, **options})).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model
+
+
+def draw(height: int = 5, width: int = 7):
+    return torch.rand(1, 1, height, width, dtype=torch.float64)
+
+
+def test_parameters_and_macs_are_the_published_ones():
+    model = DRCN()
+    assert count_parameters(model) == 1_775_121
+    # MRNet, Table 3: 1.77M and 17974.3G, the same at every scale.
+    assert f"{count_macs(model, 2) / 1e9:.1f}" == "17974.3"
+
+
+def test_four_depths_differ_by_their_ensemble_weights_alone():
+    counts = {
+        depth: count_parameters(DRCN(DRCNConfig(recursions=depth, width=16)))
+        for depth in (1, 6, 11, 16)
+    }
+    assert len({count - depth for depth, count in counts.items()}) == 1
+
+
+def test_without_sharing_the_parameters_grow_with_the_depth_squared():
+    counts = [
+        count_parameters(DRCN(DRCNConfig(recursions=depth, width=16, sharing="none")))
+        for depth in (1, 2, 3, 4)
+    ]
+    second = np.diff(counts, n=2)
+    assert (second == 16 * 16 * 9 + 16).all()
+
+
+def test_deep_supervision_has_a_reconstruction_for_each_recursion():
+    count = {
+        sharing: count_parameters(
+            DRCN(DRCNConfig(recursions=5, width=16, sharing=sharing))
+        )
+        for sharing in ("all", "recursion")
+    }
+    reconstruction = 16 * 16 * 9 + 16 + 16 * 9 + 1
+    assert count["recursion"] - count["all"] == 4 * reconstruction
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_the_network_follows_the_equations(skip):
+    model = build(recursions=3, skip=skip)
+    lr = draw()
+    state = model.state_dict()
+
+    def convolve(x, name):
+        return F.conv2d(x, state[f"{name}.weight"], state[f"{name}.bias"], padding=1)
+
+    x = torch.from_numpy(imresize(lr[0, 0].numpy(), 2))[None, None]
+    h = F.relu(convolve(F.relu(convolve(x, "embed.0")), "embed.2"))
+    estimates = []
+    for _ in range(3):
+        h = F.relu(convolve(h, "recurse"))
+        residual = convolve(
+            F.relu(convolve(h, "reconstruct.0.hidden")), "reconstruct.0.output"
+        )
+        estimates.append(x + residual if skip else residual)
+    expected = sum(w * y for w, y in zip(state["weights"], estimates, strict=True))
+    with torch.no_grad():
+        *intermediate, final = model.predictions(lr)
+    for estimate, reference in zip(intermediate, estimates, strict=True):
+        torch.testing.assert_close(estimate, reference, atol=1e-12, rtol=0)
+    torch.testing.assert_close(final, expected, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("skip", [True, False])
+@pytest.mark.parametrize("limit", [None, 5])
+def test_one_last_convolution_equals_sixteen(skip, limit):
+    model = build(skip=skip)
+    lr = draw()
+    model.recursion_limit = limit
+    with torch.no_grad():
+        predictions = model.predictions(lr)
+        assert len(predictions) == (limit or 16) + 1
+        torch.testing.assert_close(model(lr), predictions[-1], atol=1e-10, rtol=0)
+
+
+def test_forward_and_predictions_have_the_same_gradients():
+    model = build(recursions=4)
+    lr = draw()
+    for run in (model, lambda lr: model.predictions(lr)[-1]):
+        model.zero_grad()
+        run(lr).square().sum().backward()
+        gradients = {key: p.grad.clone() for key, p in model.named_parameters()}
+        if run is model:
+            first = gradients
+    for key, gradient in gradients.items():
+        torch.testing.assert_close(first[key], gradient, atol=1e-9, rtol=1e-9)
+
+
+class _LiveMaps(TorchDispatchMode):
+    """The most full-width HR maps that were alive at once."""
+
+    def __init__(self, values: int) -> None:
+        super().__init__()
+        self.values = values
+        self.live: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+        self.most = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor) and out.numel() == self.values:
+            self.live.add(out.untyped_storage())
+            self.most = max(self.most, len(self.live))
+        return out
+
+
+def test_forward_keeps_few_maps_alive():
+    model = build()
+    with torch.no_grad(), _LiveMaps(8 * 10 * 14) as maps:
+        model(draw())
+    assert 1 <= maps.most <= 4
+
+
+def test_the_recursion_starts_as_the_identity():
+    model = DRCN(DRCNConfig(width=8))
+    first, *_, last, _ = model.predictions(torch.rand(1, 1, 4, 4))
+    torch.testing.assert_close(first, last, atol=0, rtol=0)
+    assert not model.recurse.bias.any()
+    torch.testing.assert_close(model.ensemble_weights, torch.full((16,), 1 / 16))
+
+
+def test_he_initialisation_elsewhere():
+    weight = DRCN(DRCNConfig(width=64)).embed[2].weight
+    assert weight.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.03)
+
+
+def test_a_network_that_adds_nothing_is_bicubic(picture):
+    model = build(recursions=3)
+    with torch.no_grad():
+        model.reconstruct[0].output.weight.zero_()
+        model.reconstruct[0].output.bias.zero_()
+        model.weights.copy_(torch.tensor([0.2, 0.3, 0.5]))
+        luma = picture(channels=1)[:, :, 0] / 255
+        sr = model(torch.from_numpy(luma)[None, None])
+    np.testing.assert_allclose(sr[0, 0], imresize(luma, 2), atol=1e-12)
+
+
+def test_autocast_keeps_the_picture_in_full_precision():
+    model = DRCN(DRCNConfig(width=8, recursions=3))
+    lr = torch.rand(1, 1, 6, 6)
+    with torch.no_grad():
+        exact = model(lr)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            outputs = (model(lr), *model.predictions(lr))
+            model.reconstruct[0].output.weight.zero_()
+            skip = model(lr)
+    assert {sr.dtype for sr in (*outputs, skip)} == {torch.float32}
+    torch.testing.assert_close(outputs[0], exact, atol=0.02, rtol=0)
+    bicubic = torch.from_numpy(imresize(lr[0, 0].double().numpy(), 2)).float()
+    torch.testing.assert_close(skip[0, 0], bicubic, atol=1e-6, rtol=0)
+
+
+def test_limiting_hands_the_weights_to_the_recursions_that_remain():
+    model = build(recursions=6)
+    total = model.ensemble_weights.sum()
+    model.limit_recursions(2)
+    assert model.ensemble_weights.shape == (2,)
+    torch.testing.assert_close(model.ensemble_weights.sum(), total)
+    model.limit_recursions(None)
+    assert model.ensemble_weights.shape == (6,)
+    assert not model.ensemble_weights[2:].any()
+    torch.testing.assert_close(model.ensemble_weights.sum(), total)
+
+
+def test_a_new_network_with_a_limit_averages_what_runs():
+    model = DRCN(DRCNConfig(width=8))
+    model.limit_recursions(4)
+    torch.testing.assert_close(model.ensemble_weights, torch.full((4,), 1 / 4))
+
+
+def test_reading_the_ensemble_weights_cannot_change_them():
+    model = build(recursions=3)
+    model.ensemble_weights.zero_()
+    assert model.ensemble_weights.all()
+
+
+def test_without_supervision_only_the_last_recursion_predicts():
+    model = build(recursions=4, supervision=False)
+    lr = draw()
+    with torch.no_grad():
+        (only,) = model.predictions(lr)
+        assert torch.equal(model(lr), only)
+        # The same weights, supervised: the estimate after four recursions.
+        twin = build(recursions=4)
+        twin.load_state_dict({**model.state_dict(), "weights": torch.zeros(4)})
+        torch.testing.assert_close(twin.predictions(lr)[3], only)
+    assert model.ensemble_weights.tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"recursions": 0},
+        {"width": 0},
+        {"sharing": "some"},
+        {"sharing": "none", "supervision": False},
+    ],
+)
+def test_a_config_that_means_nothing_is_refused(options):
+    with pytest.raises(UsageError):
+        DRCNConfig(**options)

@@ -1,0 +1,232 @@
+"""DRRN against the counts of its paper and a transcription of its equations."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from srcli.errors import UsageError
+from srcli.imaging.resize import imresize
+from srcli.models.base import count_macs, count_parameters
+from srcli.models.drrn import DRRN, DRRNConfig
+
+
+def count_weights(config: DRRNConfig) -> int:
+    """Convolution weights, as the paper counts k: no biases, no normalisation."""
+    return sum(
+        layer.weight.numel()
+        for layer in DRRN(config).modules()
+        if isinstance(layer, nn.Conv2d)
+    )
+
+
+def shake(model: nn.Module) -> None:
+    """Move every parameter and statistic away from what it starts at."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        for layer in model.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.running_mean.normal_(0, 0.3)
+                layer.running_var.uniform_(0.5, 2.0)
+
+
+@pytest.mark.parametrize("units", [1, 9, 25])
+def test_convolution_weights_do_not_depend_on_the_units(units):
+    assert count_weights(DRRNConfig(units=units)) == 297_216
+
+
+@pytest.mark.parametrize(
+    ("name", "depth", "thousands"),
+    [
+        # As printed in sections 4.3 and 4.4.
+        ("drrn", 52, 297),
+        ("drrn-b1u9", 20, 297),
+        ("drrn-b3u2", 16, 1182),
+        ("drrn-b3u8", 52, 1182),
+        ("drrn-b17u1", 52, 7375),
+        # Printed as 784K, which no reading gives: 4 + 1 layers of 147,456 and the ends.
+        ("drrn-b2u3", 15, 740),
+        # Section 4.5: depths 16, 22 and 28, as many weights as VDSR of that depth.
+        ("drrn-ns-b3u2", 16, 2067),
+        ("vdsr-d16", 16, 2067),
+        ("drrn-ns-b3u3", 22, 2951),
+        ("vdsr-d22", 22, 2951),
+        ("drrn-ns-c-b3u4", 28, 3836),
+        ("vdsr-d28", 28, 3836),
+        ("drrn-c-b3u4", 28, 1182),
+        # MRNet, Table 3: 0.67M.
+        ("vdsr", 20, 665),
+    ],
+)
+def test_depth_and_weights_of_the_studied_networks(name, depth, thousands):
+    config = DRRN.variants[name]
+    assert config.depth == depth
+    assert round(count_weights(config) / 1000) == thousands
+
+
+@pytest.mark.parametrize(("name", "giga"), [("drrn", "6796.9"), ("vdsr", "612.6")])
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_macs_are_the_published_ones(name, giga, scale):
+    # MRNet, Table 3: the same at every scale.
+    assert f"{count_macs(DRRN(DRRN.variants[name]), scale) / 1e9:.1f}" == giga
+
+
+def test_every_application_has_its_own_normalisation():
+    def count(units):
+        return count_parameters(DRRN(DRRNConfig(units=units, width=8)))
+
+    # Two applications a unit, a scale and a shift for each channel.
+    assert count(7) - count(3) == 4 * 2 * 2 * 8
+
+
+def normalize(state, name, x, norm):
+    def read(key):
+        return state[f"{name}.{key}"].view(-1, 1, 1)
+
+    if norm == "batch":
+        x = (x - read("running_mean")) / torch.sqrt(read("running_var") + 1e-5)
+    return read("weight") * x + read("bias")
+
+
+@pytest.mark.parametrize("norm", ["affine", "batch"])
+@pytest.mark.parametrize("path", ["multi", "chain"])
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("units", [0, 3])
+def test_the_network_follows_the_equations(units, shared, path, norm):
+    config = DRRNConfig(
+        scales=(3,),
+        blocks=2,
+        units=units,
+        width=4,
+        shared=shared,
+        path=path,
+        norm=norm,
+    )
+    model = DRRN(config).double().eval()
+    shake(model)
+    state = model.state_dict()
+    lr = torch.rand(1, 1, 5, 4, dtype=torch.float64)
+
+    def layer(x, norm_name, convolution):
+        x = F.relu(normalize(state, norm_name, x, norm))
+        bias = state.get(f"{convolution}.bias")
+        return F.conv2d(x, state[f"{convolution}.weight"], bias, padding=1)
+
+    bicubic = torch.from_numpy(imresize(lr[0, 0].numpy(), 3))[None, None]
+    x = bicubic
+    for b in ("blocks.0", "blocks.1"):
+        h0 = h = layer(x, f"{b}.enter.norm", f"{b}.enter.convolution")
+        for u in range(units):
+            own = 0 if shared else u
+            inner = layer(h, f"{b}.norms.{2 * u}", f"{b}.convolutions.{2 * own}")
+            inner = layer(
+                inner, f"{b}.norms.{2 * u + 1}", f"{b}.convolutions.{2 * own + 1}"
+            )
+            h = inner + (h if path == "chain" else h0)
+        x = h
+    expected = bicubic + layer(x, "reconstruct.norm", "reconstruct.convolution")
+    with torch.no_grad():
+        torch.testing.assert_close(model(lr), expected, atol=1e-10, rtol=1e-10)
+
+
+def test_affine_is_batch_normalisation_with_statistics_at_rest():
+    affine = DRRN(DRRNConfig(scales=(2,), units=3, width=8))
+    batch = DRRN(DRRNConfig(scales=(2,), units=3, width=8, norm="batch")).eval()
+    shake(affine)
+    batch.load_state_dict(affine.state_dict(), strict=False)
+    lr = torch.rand(1, 1, 6, 5)
+    with torch.no_grad():
+        torch.testing.assert_close(affine(lr), batch(lr), atol=1e-3, rtol=1e-3)
+
+
+def test_batch_normalisation_learns_its_statistics_in_training_only():
+    model = DRRN(DRRNConfig(scales=(2,), units=2, width=8, norm="batch"))
+    lr = torch.rand(2, 1, 6, 5)
+    rest = {key: value.clone() for key, value in model.named_buffers()}
+    assert len([key for key in rest if key.endswith("running_mean")]) == 2 * 2 + 2
+    with torch.no_grad():
+        model.eval()(lr)
+        assert all(
+            torch.equal(rest[key], value) for key, value in model.named_buffers()
+        )
+        model.train()(lr)
+    assert not any(
+        torch.equal(rest[key], value) for key, value in model.named_buffers()
+    )
+
+
+@pytest.mark.parametrize("name", ["drrn", "drrn-b17u1", "drrn-c-b3u4", "vdsr"])
+def test_a_new_network_neither_explodes_nor_fades(name):
+    config = DRRN.variants[name]
+    options = {key: value for key, value in config.as_dict().items() if key != "width"}
+    model = DRRN(DRRNConfig.from_dict({**options, "width": 32, "scales": (2,)}))
+    lr = torch.rand(1, 1, 12, 12)
+    with torch.no_grad():
+        bicubic = torch.from_numpy(imresize(lr[0, 0].numpy(), 2))
+        residual = (model(lr)[0, 0] - bicubic).square().mean().sqrt()
+    assert 0.02 < residual < 5
+
+
+def test_the_limit_leaves_out_the_later_units():
+    model = DRRN(DRRNConfig(scales=(2,), blocks=2, units=5, width=8)).double()
+    shake(model)
+    lr = torch.rand(1, 1, 4, 5, dtype=torch.float64)
+    model.limit_recursions(2)
+    with torch.no_grad():
+        limited = model(lr)
+        shallow = DRRN(DRRNConfig(scales=(2,), blocks=2, units=2, width=8)).double()
+        shallow.load_state_dict(
+            {key: model.state_dict()[key] for key in shallow.state_dict()}
+        )
+        torch.testing.assert_close(shallow(lr), limited)
+        model.limit_recursions(None)
+        assert not torch.allclose(model(lr), limited)
+
+
+def test_one_network_serves_all_scales():
+    model = DRRN(DRRNConfig(units=2, width=8))
+    shake(model)
+    lr = torch.rand(1, 1, 4, 5)
+    for scale in (2, 3, 4):
+        single = DRRN(DRRNConfig(scales=(scale,), units=2, width=8))
+        single.load_state_dict(model.state_dict())
+        with torch.no_grad():
+            assert torch.equal(single(lr), model(lr, scale))
+
+
+def test_a_network_that_adds_nothing_is_bicubic(picture):
+    model = DRRN(DRRNConfig(units=2, width=8)).double()
+    with torch.no_grad():
+        model.reconstruct.convolution.weight.zero_()
+        luma = picture(channels=1)[:, :, 0] / 255
+        sr = model(torch.from_numpy(luma)[None, None], 3)
+    np.testing.assert_allclose(sr[0, 0], imresize(luma, 3), atol=1e-12)
+
+
+@pytest.mark.parametrize("norm", ["affine", "batch"])
+def test_autocast_keeps_the_picture_in_full_precision(norm):
+    model = DRRN(DRRNConfig(scales=(2,), units=3, width=8, norm=norm)).eval()
+    lr = torch.rand(1, 1, 6, 6)
+    with torch.no_grad():
+        exact = model(lr)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rough = model(lr)
+            model.reconstruct.convolution.weight.zero_()
+            skip = model(lr)
+    assert rough.dtype == skip.dtype == torch.float32
+    torch.testing.assert_close(rough, exact, atol=0.05, rtol=0)
+    bicubic = torch.from_numpy(imresize(lr[0, 0].double().numpy(), 2)).float()
+    torch.testing.assert_close(skip[0, 0], bicubic, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"blocks": 0}, {"units": -1}, {"width": 0}, {"path": "tree"}, {"norm": "layer"}],
+)
+def test_a_config_that_means_nothing_is_refused(options):
+    with pytest.raises(UsageError):
+        DRRNConfig(**options)
