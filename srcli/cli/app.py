@@ -54,7 +54,10 @@ def root(
     version: Annotated[  # noqa: ARG001 - the callback prints it
         bool,
         typer.Option(
-            "--version", help="Show the version.", callback=_print_version, is_eager=True
+            "--version",
+            help="Show the version.",
+            callback=_print_version,
+            is_eager=True,
         ),
     ] = False,
 ) -> None:
@@ -64,8 +67,14 @@ def root(
     configure(verbose=verbose, quiet=quiet)
 
 
-for command in (upscale.upscale, benchmark.benchmark, train.train, download.download, models.models):
-    app.command(no_args_is_help=command in (upscale.upscale,))(command)
+for command in (
+    upscale.upscale,
+    benchmark.benchmark,
+    train.train,
+    download.download,
+    models.models,
+):
+    app.command()(command)
 
 
 def main() -> None:

@@ -1,7 +1,204 @@
-"""Placeholder."""
+"""`srcli benchmark`: the papers' tables, with our numbers beside theirs."""
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
-def benchmark() -> None:
-    """Being written."""
+import typer
+
+from srcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from srcli.evaluation.benchmark import BenchmarkRequest
+
+log = logging.getLogger(__name__)
+
+MODELS_HELP = (
+    "Network, bicubic, or all (every network with weights here); repeat for several."
+    " Bicubic is always shown. [default: mrnet]"
+)
+SCALES_HELP = (
+    "Enlargement; repeat or join with commas for several."
+    " [default: 2,3,4; with --degradation 3]"
+)
+DATASETS_HELP = (
+    "set5, set14, b100, urban100, manga109, div2k-valid, or a folder of HR pictures;"
+    " repeat for several."
+)
+DATA_DIR_HELP = (
+    "Folder that holds the named data sets."
+    " [default: $SRCLI_DATA_DIR, the cache, the current folder]"
+)
+
+
+def benchmark(
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option("--dataset", "-d", help=f"{DATASETS_HELP} [default: set5]"),
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option("--model", "-m", help=MODELS_HELP)
+    ] = None,
+    scale: Annotated[
+        list[str] | None, typer.Option("--scale", "-x", help=SCALES_HELP)
+    ] = None,
+    degradation: Annotated[
+        str, typer.Option(help="How LR pictures are made: bi, bd, dn or bd-bicubic.")
+    ] = "bi",
+    protocol: Annotated[
+        str,
+        typer.Option(help="auto (the network's own), y or rgb; bicubic: y."),
+    ] = "auto",
+    data_dir: Annotated[Path | None, typer.Option(help=DATA_DIR_HELP)] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="Measure this .safetensors file instead of ours."),
+    ] = None,
+    ifc: Annotated[
+        bool, typer.Option("--ifc", help="Measure the information fidelity too.")
+    ] = False,
+    gray_as_rgb: Annotated[
+        bool,
+        typer.Option(
+            "--gray-as-rgb", help="Convert grey pictures as if they were RGB."
+        ),
+    ] = False,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of the noise of --degradation dn.")
+    ] = 0,
+    per_image: Annotated[
+        bool,
+        typer.Option("--per-image", help="Show every picture: table, JSON and CSV."),
+    ] = False,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write the table as CSV.", metavar="FILE")
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(help="Write the table as Markdown.", metavar="FILE")
+    ] = None,
+    latex: Annotated[
+        Path | None, typer.Option(help="Write the table as LaTeX.", metavar="FILE")
+    ] = None,
+    save_images: Annotated[
+        Path | None,
+        typer.Option(help="Save the measured pictures here.", metavar="FOLDER"),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace existing reports and pictures.")
+    ] = False,
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")
+    ] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
+    tile: Annotated[
+        str, typer.Option(help="Side of a tile in LR pixels, auto, or 0 for none.")
+    ] = "auto",
+    tile_overlap: Annotated[
+        str, typer.Option(help="Context of a tile in LR pixels, or auto.")
+    ] = "auto",
+    ensemble: Annotated[
+        bool, typer.Option("--ensemble", help="Mean of the 8 flips and turns.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document.")
+    ] = False,
+) -> None:
+    """Measure networks on data sets, beside bicubic and the papers' numbers.
+
+    PSNR and SSIM are those of the luma, averaged over the pictures, as in the papers.
+    """
+    scales = _parse_scales(scale)
+    tile_side = _parse_pixels(tile, "--tile")
+    overlap = _parse_pixels(tile_overlap, "--tile-overlap")
+
+    from srcli.evaluation.benchmark import BenchmarkRequest
+    from srcli.evaluation.contenders import Engine, Selection
+    from srcli.evaluation.report import check_reports
+
+    check_reports((csv, markdown, latex), overwrite)
+    request = BenchmarkRequest(
+        datasets=_split(dataset) or ("set5",),
+        selection=Selection(
+            models=tuple(name.lower() for name in _split(model)) or None,
+            scales=scales,
+            degradation=degradation.lower(),
+            protocol=protocol.lower(),
+            weights=weights,
+        ),
+        engine=Engine(
+            device=device,
+            precision=precision,
+            tile=tile_side,
+            overlap=overlap,
+            ensemble=ensemble,
+        ),
+        data_dir=data_dir,
+        ifc=ifc,
+        gray_as_rgb=gray_as_rgb,
+        seed=seed,
+        save_images=save_images,
+        overwrite=overwrite,
+    )
+    _run(request, (csv, markdown, latex), per_image=per_image, as_json=as_json)
+
+
+def _run(
+    request: BenchmarkRequest,
+    files: tuple[Path | None, Path | None, Path | None],
+    *,
+    per_image: bool,
+    as_json: bool,
+) -> None:
+    """Measure, write the reports (CSV, Markdown, LaTeX), print the result."""
+    from srcli.cli.console import out, print_json, progress_bar
+    from srcli.evaluation import report
+    from srcli.evaluation.benchmark import run_benchmark
+    from srcli.evaluation.table import format_line, print_table
+
+    with progress_bar() as progress:
+        rows = run_benchmark(
+            request, progress, on_row=lambda row: log.info("%s", format_line(row))
+        )
+    command = report.format_command(request)
+    # The result comes first: a report that fails then loses nothing.
+    if as_json:
+        print_json(report.build_document(rows, command, per_image=per_image))
+    else:
+        print_table(out, rows, per_image=per_image)
+    csv, markdown, latex = files
+    if csv is not None:
+        report.write_report(report.format_csv(rows, per_image=per_image), csv)
+    if markdown is not None:
+        report.write_report(report.format_markdown(rows, command), markdown)
+    if latex is not None:
+        report.write_report(report.format_latex(rows, command), latex)
+
+
+def _split(given: list[str] | None) -> tuple[str, ...]:
+    """The names of a repeated option, also joined with commas; folders stay whole."""
+    names = []
+    for text in given or ():
+        names += [text] if Path(text).exists() else text.split(",")
+    return tuple(name.strip() for name in names)
+
+
+def _parse_scales(given: list[str] | None) -> tuple[int, ...] | None:
+    """The scales of `-x 2 -x 3,4`; "x2" is understood too."""
+    try:
+        scales = tuple(int(word.lower().removeprefix("x")) for word in _split(given))
+    except ValueError as error:
+        raise UsageError(
+            f"--scale takes 2, 3, 4 or a list such as 2,3, not {','.join(given or ())}"
+        ) from error
+    return scales or None
+
+
+def _parse_pixels(given: str, option: str) -> int | Literal["auto"]:
+    """A length in pixels, or "auto"."""
+    if given.lower() == "auto":
+        return "auto"
+    if given.isdecimal():
+        return int(given)
+    raise UsageError(f"{option} takes auto or a number of pixels, not {given!r}")

@@ -54,13 +54,15 @@ def train(
         typer.Option(min=0.0, help="Stop after so long, with a checkpoint."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Start of every random draw.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")
+    ] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the outcome as JSON.")
     ] = False,
 ) -> None:
-    """Train a network on your pictures; a run can be stopped and resumed at any time."""
+    """Train a network on your pictures; a run can be stopped and resumed."""
     from srcli.cli.console import out as stdout
     from srcli.cli.console import print_json, progress_bar
     from srcli.training.recipe import parse_assignments

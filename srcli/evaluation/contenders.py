@@ -13,6 +13,7 @@ import torch
 from srcli.errors import UsageError, WeightsError, unknown
 from srcli.evaluation.protocol import PROTOCOLS, Enlarger, Protocol, choose_protocol
 from srcli.imaging.degrade import BD_SCALE, check_degradation
+from srcli.inference.device import choose_device
 from srcli.inference.runner import Runner
 from srcli.models import variant
 from srcli.models.base import SRModel, count_macs, count_parameters
@@ -86,6 +87,7 @@ def prepare_contenders(selection: Selection, engine: Engine) -> tuple[Contender,
     """
     if selection.protocol not in ("auto", *PROTOCOLS):
         raise unknown("protocol", selection.protocol, ("auto", *PROTOCOLS))
+    choose_device(engine.device)  # also where bicubic alone needs none
     if selection.weights is None:
         scales = _resolve_scales(selection, SCALES)
         networks = _load_trained(selection, scales)

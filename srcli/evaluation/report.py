@@ -1,4 +1,4 @@
-"""A benchmark's rows as a table on screen, and as JSON, CSV, Markdown and LaTeX."""
+"""A benchmark's rows as JSON, CSV, Markdown and LaTeX, and the files of them."""
 
 from __future__ import annotations
 
@@ -7,35 +7,19 @@ import io
 import math
 import os
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, get_args
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table
-
 from srcli import __version__
 from srcli.errors import OutputError, UsageError
 from srcli.evaluation.benchmark import BenchmarkRequest, Metric, PictureResult, Row
-from srcli.evaluation.columns import (
-    LABELS,
-    Column,
-    format_fixed,
-    list_columns,
-    name_model,
-    name_set,
-)
 from srcli.evaluation.contenders import DEFAULT_MODEL, Engine
+from srcli.evaluation.table import LABELS, list_columns, name_group
 
 METRICS: tuple[Metric, ...] = get_args(Metric)
 _PRECISION = 6  # decimals of the figures in JSON and CSV
-
-# What a narrow terminal does without, in this order; the files have it all.
-_DROPPED = ("source", "macs", "parameters", "ifc paper", "ifc difference", "seconds")
-_WIDE = 200  # columns, where the output is no terminal
 
 _CSV_FIELDS = (
     *("dataset", "scale", "degradation", "protocol", "model", "ensemble", "image"),
@@ -52,23 +36,212 @@ _LATEX = {
 }
 
 
-def write_command(request: BenchmarkRequest) -> str:
+def format_command(request: BenchmarkRequest) -> str:
     """The command line that measures the same again.
 
     Options that only say where files lie or go are left out.
     """
-    chosen, engine = request.selection, request.engine
+    chosen, engine, usual = request.selection, request.engine, Engine()
+    models = chosen.models or (() if chosen.weights else (DEFAULT_MODEL,))
     words = ["srcli", "benchmark"]
-    for name in request.datasets:
-        words += ["-d", name]
-    for name in chosen.models or (() if chosen.weights else (DEFAULT_MODEL,)):
-        words += ["-m", name]
+    words += [word for name in request.datasets for word in ("-d", name)]
+    words += [word for name in models for word in ("-m", name)]
     if chosen.scales is not None:
-        words += ["-x", ",".join(map(str, chosen.scales))]
-    settings: list[tuple[str, object, object]] = [
+        words += ["-x", ",".join(str(scale) for scale in chosen.scales)]
+    settings: tuple[tuple[str, object, object], ...] = (
         ("--degradation", chosen.degradation, "bi"),
         ("--protocol", chosen.protocol, "auto"),
         ("--weights", chosen.weights, None),
-        ("--device", engine.device, Engine.device),
+        ("--seed", request.seed, 0),
+        ("--device", engine.device, usual.device),
+        ("--precision", engine.precision, usual.precision),
+        ("--tile", engine.tile, usual.tile),
+        ("--tile-overlap", engine.overlap, usual.overlap),
+    )
+    for option, value, default in settings:
+        if value != default:
+            words += [option, str(value)]
+    flags = {
+        "--ensemble": engine.ensemble,
+        "--ifc": request.ifc,
+        "--gray-as-rgb": request.gray_as_rgb,
+    }
+    words += [flag for flag, given in flags.items() if given]
+    return shlex.join(words)
+
+
+def build_document(
+    rows: Sequence[Row], command: str, *, per_image: bool = False
+) -> dict[str, Any]:
+    """The JSON document; figures that are unknown or not finite are None.
+
+    Args:
+        rows: What was measured.
+        command: The command line that measures it again (`format_command`).
+        per_image: Include every picture's figures.
+    """
+    return {
+        "srcli": __version__,
+        "command": command,
+        "rows": [_describe_row(row, per_image) for row in rows],
+    }
+
+
+def format_csv(rows: Sequence[Row], *, per_image: bool = False) -> str:
+    """A table for programs: one line for each row and, if asked, for each picture.
+
+    Lines of pictures have a name in the column `image`; those of rows have none.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _CSV_FIELDS, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerows(_list_csv_lines(row, per_image))
+    return text.getvalue()
+
+
+def format_markdown(rows: Sequence[Row], command: str) -> str:
+    """A table for a README, below the command line that measures it again."""
+    columns = [*LABELS, *list_columns(rows)]
+    lines = ["```sh", command, "```", ""]
+    lines.append(_join_markdown(column.title for column in columns))
+    lines.append(_join_markdown("---" if c.left else "---:" for c in columns))
+    lines += [_join_markdown(column.text(row) for column in columns) for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def format_latex(rows: Sequence[Row], command: str) -> str:
+    r"""A `tabular` with the rules of `\usepackage{booktabs}`."""
+    columns = [*LABELS, *list_columns(rows)]
+    alignment = "".join("l" if column.left else "r" for column in columns)
+    lines = [
+        "% " + " ".join(command.split()),
+        rf"\begin{{tabular}}{{{alignment}}}",
+        r"\toprule",
+        _join_latex(column.title for column in columns),
     ]
-    raise NotImplementedError
+    for _, group in groupby(rows, name_group):
+        lines.append(r"\midrule")
+        lines += [_join_latex(column.text(row) for column in columns) for row in group]
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    return "\n".join(lines) + "\n"
+
+
+def check_reports(paths: Iterable[Path | None], overwrite: bool) -> None:
+    """Refuse report files that cannot be written, before anything is measured.
+
+    Args:
+        paths: Files; None is left out.
+        overwrite: Whether existing ones may be replaced.
+
+    Raises:
+        UsageError: If a file is named twice.
+        OutputError: If a file exists and may not be replaced, or its folder cannot be
+            written to.
+    """
+    seen = set()
+    for path in paths:
+        if path is None:
+            continue
+        if path.resolve() in seen:
+            raise UsageError(f"{path} is named for two reports: give each its own file")
+        seen.add(path.resolve())
+        if path.is_dir():
+            raise OutputError(f"{path} is a folder: name a file")
+        if path.exists() and not overwrite:
+            raise OutputError(f"{path} exists: use --overwrite or another name")
+        if not path.parent.is_dir():
+            raise OutputError(f"{path.parent} is no folder: make it first")
+        if not os.access(path.parent, os.W_OK):
+            raise OutputError(f"{path.parent} is not writable: choose another folder")
+
+
+def write_report(text: str, path: Path) -> None:
+    """Write a report; the file appears whole or not at all.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(text, "utf-8", newline="")
+        part.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _round_finite(value: float | None) -> float | None:
+    """`value` rounded; None if it is missing or, which JSON lacks, not finite."""
+    if value is None or not math.isfinite(value):
+        return None
+    return round(value, _PRECISION)
+
+
+def _describe_figures(measured: Row | PictureResult) -> dict[str, float | None]:
+    """The measured figures of a row or of one picture."""
+    names = (*METRICS, "seconds")
+    return {name: _round_finite(getattr(measured, name)) for name in names}
+
+
+def _describe_row(row: Row, per_image: bool) -> dict[str, Any]:
+    """A row of the JSON document."""
+    paper = difference = None
+    if row.paper is not None:
+        names = (*METRICS, "source", "note")
+        paper = {name: getattr(row.paper, name) for name in names}
+        difference = {
+            metric: _round_finite(row.difference(metric)) for metric in METRICS
+        }
+    described: dict[str, Any] = {
+        "dataset": row.dataset,
+        "scale": row.scale,
+        "degradation": row.degradation,
+        "protocol": row.protocol,
+        "model": row.model,
+        "ensemble": row.ensemble,
+        "images": len(row.pictures),
+        **_describe_figures(row),
+        "paper": paper,
+        "difference": difference,
+        "parameters": row.parameters,
+        "macs_720p": row.macs_720p,
+    }
+    if per_image:
+        described["per_image"] = [
+            {"image": picture.image, **_describe_figures(picture)}
+            for picture in row.pictures
+        ]
+    return described
+
+
+def _list_csv_lines(row: Row, per_image: bool) -> list[dict[str, Any]]:
+    """The line of a row, then those of its pictures."""
+    described = _describe_row(row, per_image)
+    pictures = described.pop("per_image", ())
+    for group in ("paper", "difference"):
+        for name, value in (described.pop(group) or {}).items():
+            described[f"{group}_{name}"] = value
+    described.pop("paper_note", None)
+    kept = ("dataset", "scale", "degradation", "protocol", "model", "ensemble")
+    shared = {name: described[name] for name in kept}
+    return [described, *({**shared, **picture} for picture in pictures)]
+
+
+def _join_markdown(cells: Iterable[str]) -> str:
+    """One line of a Markdown table."""
+    escaped = (cell.replace("\\", "\\\\").replace("|", "\\|") for cell in cells)
+    return f"| {' | '.join(escaped)} |"
+
+
+def _join_latex(cells: Iterable[str]) -> str:
+    """One line of a LaTeX table; a sign before a digit is set as a minus or plus."""
+    return " & ".join(_escape_latex(cell) for cell in cells) + r" \\"
+
+
+def _escape_latex(text: str) -> str:
+    """`text` as LaTeX sets it literally, with a real minus sign."""
+    if text[:1] in ("+", "-") and text[1:2].isdigit():
+        return f"${text}$"
+    return "".join(_LATEX.get(character, character) for character in text)

@@ -263,5 +263,5 @@ def _coding_options(image: Image.Image, format: str, quality: int) -> dict[str, 
         return {"quality": quality, **colour}
     if format == "tiff":
         size = image.width * image.height * max(2, len(image.getbands()))
-        return {"compression": "tiff_adobe_deflate", "big_tiff": size > 0xF000_0000}
+        return {"big_tiff": size > 0xF000_0000}  # offsets of 32 bits end at 4 GiB
     return {}

@@ -119,10 +119,9 @@ def writing_options(
     if format == "jpg":
         _drop_oversized(options, name)
     if format == "tiff":
-        options["exif"] = tags = _tiff_tags(exif, xmp)
-        if _EXIF_IFD in tags or _GPS_IFD in tags:
-            # Pillow writes directories within a TIFF's directory only uncompressed.
-            options["compression"] = "raw"
+        options["exif"], nested = _tiff_tags(exif, xmp)
+        # Pillow writes directories within a TIFF's directory only uncompressed.
+        options["compression"] = "raw" if nested else "tiff_adobe_deflate"
     if format == "png" and xmp:
         options["pnginfo"] = PngImagePlugin.PngInfo()
         options["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp)
@@ -163,16 +162,15 @@ def _drop_oversized(options: dict[str, Any], name: str) -> None:
             options[key] = None
 
 
-def _tiff_tags(exif: bytes | None, xmp: bytes | None) -> Image.Exif:
-    """EXIF and XMP as the tags of a TIFF's own directory."""
-    tags = Image.Exif()
-    if exif is not None:
-        found = Image.Exif()
-        found.load(exif)
-        _copy_descriptive(found, tags)
+def _tiff_tags(exif: bytes | None, xmp: bytes | None) -> tuple[bytes | None, bool]:
+    """EXIF and XMP as the tags of a TIFF's own directory; whether they hold others."""
+    found, tags = Image.Exif(), Image.Exif()
+    found.load(exif or b"")
+    copied = _copy_descriptive(found, tags)
     if xmp is not None:
         tags[_XMP_TAG] = xmp
-    return tags
+    blob = tags.tobytes() if copied or xmp is not None else None
+    return blob, not copied.isdisjoint({_EXIF_IFD, _GPS_IFD})
 
 
 def _read_dpi(dpi: Any) -> tuple[float, float] | None:  # noqa: ANN401 - Pillow's info
@@ -200,15 +198,19 @@ def _read_exif(image: Image.Image, name: str) -> bytes | None:
 def _rebuild_exif(image: Image.Image) -> bytes:
     """EXIF of a file that keeps it elsewhere: in a TIFF's own tags, or as PNG text."""
     kept = Image.Exif()
-    _copy_descriptive(image.getexif(), kept)
-    return kept.tobytes() if len(kept) else b""
+    copied = _copy_descriptive(image.getexif(), kept)
+    return kept.tobytes() if copied else b""
 
 
-def _copy_descriptive(source: Image.Exif, target: Image.Exif) -> None:
-    """Copy the tags that describe a picture, not those that lay out its pixels."""
-    for tag in sorted(_DESCRIPTIVE & set(source)):
-        nested = tag in (_EXIF_IFD, _GPS_IFD)
-        target[tag] = dict(source.get_ifd(tag)) if nested else source[tag]
+def _copy_descriptive(source: Image.Exif, target: Image.Exif) -> frozenset[int]:
+    """Copy the tags that describe a picture, not its layout, and say which."""
+    copied = _DESCRIPTIVE & set(source)
+    for tag in sorted(copied):
+        if tag in (_EXIF_IFD, _GPS_IFD):
+            target.get_ifd(tag).update(source.get_ifd(tag))
+        else:
+            target[tag] = source[tag]
+    return copied
 
 
 def _entries(exif: bytes | bytearray, order: str, start: int) -> range:

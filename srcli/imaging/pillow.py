@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import logging
 import struct
 import threading
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -25,29 +26,36 @@ DECODE_ERRORS = (
     OverflowError, RuntimeError, EOFError, struct.error, zlib.error,
 )  # fmt: skip
 
-# MPO is a JPEG that carries more pictures; a GIF of one frame is a palette picture.
-_READABLE = (*(entry.pillow for entry in FORMATS.values()), "MPO", "GIF")
+# A GIF of one frame is a palette picture like any other.
+_READABLE = (*(entry.pillow for entry in FORMATS.values()), "GIF")
 
 
-class _Quiet:
-    """Keeps Pillow's warnings from the user while any thread is inside.
+class _Settings:
+    """Pillow's global settings as we need them while any thread is inside.
 
-    `warnings.catch_warnings` must not be entered by two threads in turns, so the first
-    one in enters it and the last one out leaves it.
+    Its warnings are kept from the user, and its own limit of pixels, which both warns
+    and refuses, gives way to `MAX_PIXELS`. Neither may be set and set back by two
+    threads in turns, so the first one in sets them and the last one out restores them.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inside = 0
-        self._catcher = warnings.catch_warnings()
+        self._saved = ExitStack()
 
     @contextmanager
     def hold(self) -> Iterator[None]:
         with self._lock:
             if self._inside == 0:
-                self._catcher = warnings.catch_warnings()
-                self._catcher.__enter__()
+                self._saved.enter_context(warnings.catch_warnings())
                 warnings.filterwarnings("ignore", module=r"PIL\b")
+                limit = Image.MAX_IMAGE_PIXELS
+                self._saved.callback(setattr, Image, "MAX_IMAGE_PIXELS", limit)
+                Image.MAX_IMAGE_PIXELS = None
+                # Nor may its log reach stderr where nobody has asked for it.
+                handler = logging.NullHandler()
+                logging.getLogger("PIL").addHandler(handler)
+                self._saved.callback(logging.getLogger("PIL").removeHandler, handler)
             self._inside += 1
         try:
             yield
@@ -55,11 +63,10 @@ class _Quiet:
             with self._lock:
                 self._inside -= 1
                 if self._inside == 0:
-                    self._catcher.__exit__(None, None, None)
+                    self._saved.close()
 
 
-quiet = _Quiet().hold
-_open_lock = threading.Lock()
+quiet = _Settings().hold
 
 
 @contextmanager
@@ -82,7 +89,8 @@ def open_image(source: Path | bytes, name: str) -> Iterator[tuple[Image.Image, b
         if not head:
             raise InputError(f"{name} is empty")
         try:
-            with _open_unbounded(file) as image:
+            with Image.open(file, formats=_READABLE) as image:
+                # Only the header is read so far: no bomb has gone off.
                 _check(image, name)
                 yield image, head
         except UnidentifiedImageError as error:
@@ -112,21 +120,6 @@ def _open_file(source: Path | bytes, name: str) -> Iterator[IO[bytes]]:
         yield file
 
 
-def _open_unbounded(file: IO[bytes]) -> Image.Image:
-    """The file opened without Pillow's own limit, which knows no middle and is global.
-
-    Opening reads the header only; `_check` holds the size to our limit before any
-    pixel is decoded.
-    """
-    with _open_lock:
-        limit = Image.MAX_IMAGE_PIXELS
-        Image.MAX_IMAGE_PIXELS = None
-        try:
-            return Image.open(file, formats=_READABLE)
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
-
-
 def _check(image: Image.Image, name: str) -> None:
     """Refuse what is too large or has more than one frame."""
     width, height = image.size
@@ -135,6 +128,7 @@ def _check(image: Image.Image, name: str) -> None:
             f"{name} claims {width}x{height} pixels: more than {MAX_PIXELS // 10**6} "
             "million are refused; cut it into parts"
         )
+    # An MPO is a JPEG that carries more pictures, such as a depth map.
     frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     if frames > 1:
         kind = "pages" if image.format == "TIFF" else "frames"

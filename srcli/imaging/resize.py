@@ -134,6 +134,23 @@ def _resize_rows(
     return out
 
 
+def _resize_columns(
+    image: NDArray[Any], indices: NDArray[np.intp], weights: NDArray[np.float64]
+) -> NDArray[Any]:
+    """Resample the second dimension of `image`, keeping its dtype.
+
+    Transposes bands of rows, so that no second copy of a large picture is made.
+    """
+    out = np.empty((len(image), len(indices), *image.shape[2:]), dtype=image.dtype)
+    row = max(1, len(indices) * int(np.prod(image.shape[2:])))
+    band = max(1, (1 << 21) // row)
+    for start in range(0, len(image), band):
+        rows = slice(start, start + band)
+        flipped = np.ascontiguousarray(np.swapaxes(image[rows], 0, 1))
+        out[rows] = np.swapaxes(_resize_rows(flipped, indices, weights), 0, 1)
+    return out
+
+
 def imresize(
     image: NDArray[_Scalar],
     scale: float | None = None,
@@ -165,13 +182,8 @@ def imresize(
         taps = contributions(
             result.shape[axis], out_size[axis], scales[axis], antialias
         )
-        if axis == 0:
-            result = _resize_rows(result, *taps)
-        else:
-            flipped = np.ascontiguousarray(np.swapaxes(result, 0, 1))
-            result = np.ascontiguousarray(
-                np.swapaxes(_resize_rows(flipped, *taps), 0, 1)
-            )
+        resize = _resize_rows if axis == 0 else _resize_columns
+        result = resize(result, *taps)
     return result.copy() if result is image else result
 
 

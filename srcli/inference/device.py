@@ -36,7 +36,25 @@ _FREE_SHARE = {"cpu": 0.5, "cuda": 0.8, "mps": 0.5}  # of what is free now
 # Measured peak of the process over `activation_bytes_per_pixel`: 1.0 to 1.3 on the CPU
 # (oneDNN's reordered copies); the rest is for what CUDA's kernels ask for.
 _WORKSPACE = 1.5
+# How allocators say that they failed where they do not raise OutOfMemoryError:
+# PyTorch's on the CPU (Linux, Windows), cuDNN and cuBLAS, and the CUDA driver.
+_OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "ALLOC_FAILED",
+    "out of memory",
+)
 _UNKNOWN_MEMORY = 4_000_000_000  # bytes; assumed where nothing tells
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that an allocation failed, on any device."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and any(
+        phrase in text for phrase in _OUT_OF_MEMORY
+    )
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -53,7 +71,7 @@ def choose_device(name: str = "auto") -> torch.device:
     wanted = name.lower()
     if wanted == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda", torch.cuda.current_device())
+            return torch.device("cuda", 0)
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     if wanted == "cpu":
         return torch.device("cpu")
@@ -68,15 +86,13 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def _find_cuda(index: str | None) -> torch.device:
-    """The CUDA device with that index; None is torch's current one."""
+    """The CUDA device with that index; None is the first."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if count == 0:
         built = torch.version.cuda is not None or torch.version.hip is not None
-        why = (
-            "no usable GPU or driver" if built else "this PyTorch is built without CUDA"
-        )
+        why = "no usable GPU or driver" if built else "PyTorch is built without CUDA"
         raise DeviceError(f"no CUDA device ({why}): use --device cpu or auto")
-    chosen = torch.cuda.current_device() if index is None else int(index)
+    chosen = int(index or 0)
     if chosen >= count:
         raise DeviceError(f"no device cuda:{chosen}: the last one is cuda:{count - 1}")
     return torch.device("cuda", chosen)
@@ -124,7 +140,7 @@ def _cuda_at_least(major: int, device: torch.device) -> bool:
 
 def _cpu_has_bf16() -> bool:
     """Whether the CPU multiplies bf16 in hardware, with oneDNN to use it."""
-    if not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     for query in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         supported = getattr(torch.cpu, query, None)
@@ -147,12 +163,10 @@ def free_memory(device: torch.device) -> int:
 def _host_memory() -> int:
     """Memory that the operating system could give, in bytes."""
     try:
-        found = re.search(
-            r"MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text()
-        )
+        details = Path("/proc/meminfo").read_text()
     except OSError:
-        found = None
-    if found is not None:
+        details = ""
+    if found := re.search(r"MemAvailable:\s*(\d+) kB", details):
         return int(found[1]) * 1024
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
@@ -192,8 +206,12 @@ class _LiveBytes(TorchDispatchMode):
         self._known: set[int] = set()
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+        self,
+        func: Any,  # noqa: ANN401 - torch's own signature
+        types: Any,  # noqa: ANN401
+        args: Any = (),  # noqa: ANN401
+        kwargs: Any = None,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
         out = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):

@@ -11,6 +11,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
+
+from srcli.errors import UsageError
+
+TileSize = int | Literal["auto"]
+Overlap = int | Literal["auto", "exact"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,22 @@ class Tile:
 
     core: Box
     padded: Box
+
+
+def check_tiling(tile: TileSize, overlap: Overlap) -> None:
+    """Refuse tile sizes and overlaps that mean nothing.
+
+    Raises:
+        UsageError: If a number is negative, or a word unknown.
+    """
+    if tile != "auto" and not (isinstance(tile, int) and tile >= 0):
+        raise UsageError(f"tile must be auto, 0 or a number of pixels, not {tile!r}")
+    if overlap in ("auto", "exact"):
+        return
+    if not (isinstance(overlap, int) and overlap >= 0):
+        raise UsageError(
+            f"tile overlap must be auto, exact or a number of pixels, not {overlap!r}"
+        )
 
 
 def plan_tiles(height: int, width: int, tile: int, overlap: int) -> list[Tile]:

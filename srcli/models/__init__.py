@@ -6,10 +6,18 @@ import dataclasses
 
 from srcli.errors import unknown
 from srcli.models.base import ModelConfig, SRModel
+from srcli.models.drcn import DRCN
+from srcli.models.drrn import DRRN
+from srcli.models.dsrn import DSRN
 from srcli.models.mrnet import MRNet
+from srcli.models.rrrn import RRRN
 
 MODELS: dict[str, type[SRModel]] = {
+    "drcn": DRCN,
+    "drrn": DRRN,
+    "dsrn": DSRN,
     "mrnet": MRNet,
+    "rrrn": RRRN,
 }
 
 

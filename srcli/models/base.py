@@ -52,9 +52,9 @@ class SRModel(nn.Module):
     """A super-resolution network.
 
     `forward(lr)` takes (N, C, h, w) in [0, 1] and returns (N, C, s*h, s*w), same dtype
-    and device, never clamped. C is 1 (studio-range Y / 255) for `color == "y"` and 3 for
-    `"rgb"`. Networks that work on an interpolated picture interpolate inside.
-    All recursive state is local to a call.
+    and device, never clamped. C is 1 (studio-range Y / 255) for `color == "y"` and 3
+    for `"rgb"`. Networks that work on an interpolated picture interpolate inside. All
+    recursive state is local to a call.
     """
 
     arch: ClassVar[str]  # the paper's name in lower case
@@ -84,7 +84,8 @@ class SRModel(nn.Module):
         """
         if scale is None:
             if len(self.config.scales) > 1:
-                raise UsageError(f"{self.arch} serves {self.config.scales}: name a scale")
+                served = ", ".join(f"x{known}" for known in self.config.scales)
+                raise UsageError(f"{self.arch} serves {served}: name a scale")
             return self.config.scales[0]
         if scale not in self.config.scales:
             served = ", ".join(f"x{known}" for known in self.config.scales)
@@ -142,8 +143,12 @@ class _ConvolutionCounter(TorchDispatchMode):
         self.macs = 0
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+        self,
+        func: Any,  # noqa: ANN401 - torch's own signature
+        types: Any,  # noqa: ANN401
+        args: Any = (),  # noqa: ANN401
+        kwargs: Any = None,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
         out = func(*args, **(kwargs or {}))
         if func is torch.ops.aten.convolution.default:
             image, weight, transposed = args[0], args[1], args[6]
@@ -154,9 +159,7 @@ class _ConvolutionCounter(TorchDispatchMode):
         return out
 
 
-def count_macs(
-    model: SRModel, scale: int, height: int = 720, width: int = 1280
-) -> int:
+def count_macs(model: SRModel, scale: int, height: int = 720, width: int = 1280) -> int:
     """Multiply-accumulates of the paper's whole computation for one output picture.
 
     Measured by running `predictions` on the meta device. Every layer is a convolution

@@ -1,15 +1,15 @@
-"""MRNet: memory recursive network (Wang et al., ACM MM 2020).
+"""MRNet: memory recursive network.
 
-Source: "Lightweight Single Image Super-Resolution via a Memory Recursive Network",
-the text in section 3, the settings in section 4.1. The counts of Tables 1, 2 and 3 are
-met exactly (tests/models/test_mrnet.py).
+Source: Liu, Zou, Tang and Wu, "Memory Recursive Network for Single Image
+Super-Resolution", ACM Multimedia 2020: section 3 for the structure, 4.1 for the sizes.
+The counts of Tables 1, 2 and 3 are met exactly (tests/models/test_mrnet.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +19,7 @@ from srcli.errors import UsageError
 from srcli.models.base import ModelConfig, SRModel
 
 # Table 1 and Figure 5: how one recursion's input is made from what came before.
-Recursion = Literal[
-    "mrm", "input-encoder", "memory-updater", "residual", "baseline"
-]
+Recursion = Literal["mrm", "input-encoder", "memory-updater", "residual", "baseline"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +89,7 @@ class _MemoryRecursiveModule(nn.Module):
 
 
 class _ShuffleConv(nn.Module):
-    """Section 3.3: channel i of x_1 ... x_T forms a group; T to s*s values, ReLU, shuffle.
+    """Section 3.3: channel i of x_1 ... x_T is a group; T to s*s values, ReLU, shuffle.
 
     `weight` is (64*s*s, T, k, k): group and sub-pixel, then recursion. Fewer than T
     inputs use the weights of the first recursions, as if the others were zero.
@@ -123,7 +121,7 @@ class _ShuffleConv(nn.Module):
 
 
 class _ConvFusion(nn.Module):
-    """Table 2's baseline: 1x1 fusion of all recursions, then a 3x3 to s*s sub-pixels."""
+    """Table 2's baseline: 1x1 fusion of all recursions, a 3x3 to s*s sub-pixels."""
 
     def __init__(self, config: MRNetConfig, scale: int) -> None:
         super().__init__()
@@ -150,8 +148,11 @@ class _Head(nn.Module):
             nn.ReLU(),
             nn.Conv2d(width, width, 3, padding=1),
         )
-        fusion = _ShuffleConv if config.fusion == "shuffle" else _ConvFusion
-        self.fusion = fusion(config, scale)
+        self.fusion: _ShuffleConv | _ConvFusion = (
+            _ShuffleConv(config, scale)
+            if config.fusion == "shuffle"
+            else _ConvFusion(config, scale)
+        )
         self.reconstruct = nn.Sequential(
             nn.Conv2d(width, width, 3, padding=1),
             nn.ReLU(),
@@ -196,10 +197,13 @@ class MRNet(SRModel):
             {str(scale): _Head(self.config, scale) for scale in self.config.scales}
         )
 
+    def _head(self, scale: int) -> _Head:
+        return cast(_Head, self.heads[str(scale)])
+
     def predictions(self, lr: Tensor, scale: int | None = None) -> tuple[Tensor, ...]:
         """The one estimate that the L1 loss of section 4.1 supervises."""
         scale = self.resolve_scale(scale)
-        head = self.heads[str(scale)]
+        head = self._head(scale)
         steps = self.limited(self.config.steps(scale))
         shallow = head.extract(lr)
         memory = shallow
@@ -219,7 +223,8 @@ class MRNet(SRModel):
         if limit is None:
             return
         with torch.no_grad():
-            for head in self.heads.values():
+            for scale in self.config.scales:
+                head = self._head(scale)
                 if isinstance(head.fusion, _ShuffleConv):
                     head.fusion.weight[:, limit:] = 0.0
                 else:

@@ -1,13 +1,12 @@
 """RRRN: recurrent residual refinement network.
 
-Source: "Recurrent Residual Refinement Network for Image Super-Resolution", section 2 for
+Source: the RRRN paper (citation in evaluation/published.json), section 2 for
 the structure (equations 3 to 10), section 3.1 for g and t. The paper gives no count of
 parameters; what it leaves open is decided in docs/models.md.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -21,7 +20,6 @@ from srcli.models.base import ModelConfig, SRModel
 
 # Of D and D*: with kernel = stride + 2 * padding both grids are exact at every size.
 _PADDING = 2
-_SLOPE = 0.25  # initial slope of every PReLU
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,8 +104,7 @@ class _Reconstruction(nn.Module):
         self.merge = _pointwise(dense, width, activated=False)
         self.up = _upsampler(width, scale, activated=False)
         self.restore = _pointwise(dense, width, activated=True)
-        to_rgb = nn.Conv2d(width, 3, kernel, padding=kernel // 2)
-        self.to_rgb = _layer(to_rgb, activated=False, gain=0.1)
+        self.to_rgb = nn.Conv2d(width, 3, kernel, padding=kernel // 2)
 
     def forward(self, deltas: list[Tensor], zetas: list[Tensor]) -> Tensor:
         raised = self.up(self.merge(torch.cat(deltas[1:], dim=1)))
@@ -240,16 +237,6 @@ def _downsampler(width: int, scale: int) -> nn.Module:
     return _layer(nn.Conv2d(width, width, kernel, scale, _PADDING), activated=True)
 
 
-def _layer(
-    conv: nn.Conv2d | nn.ConvTranspose2d, *, activated: bool, gain: float = 1.0
-) -> nn.Module:
-    """The convolution, with its PReLU if activated, keeping its input's variance."""
-    taps = conv.in_channels * conv.kernel_size[0] ** 2
-    if isinstance(conv, nn.ConvTranspose2d):
-        # Only so many of the kernel's positions meet in one output pixel.
-        taps /= conv.stride[0] ** 2
-    square = 2.0 / (1.0 + _SLOPE**2) if activated else 1.0
-    nn.init.normal_(conv.weight, std=gain * math.sqrt(square / taps))
-    if conv.bias is not None:
-        nn.init.zeros_(conv.bias)
-    return nn.Sequential(conv, nn.PReLU(init=_SLOPE)) if activated else conv
+def _layer(conv: nn.Conv2d | nn.ConvTranspose2d, *, activated: bool) -> nn.Module:
+    """The convolution, with its PReLU of one slope if activated."""
+    return nn.Sequential(conv, nn.PReLU()) if activated else conv

@@ -76,8 +76,8 @@ def unpack(archive: Path, folder: Path, progress: Progress = SILENT) -> None:
         ValueError,  # headers that make no sense
     ) as error:
         raise InputError(
-            f"{archive} is not unpacked: {error or 'it is cut off'}; delete it and "
-            "download it again"
+            f"{archive} is not unpacked: {error or 'it is cut off'}; download it "
+            "again, or unpack a copy you trust yourself"
         ) from error
     except OSError as error:
         raise OutputError(

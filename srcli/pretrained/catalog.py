@@ -241,7 +241,7 @@ def _build(path: Path, metadata: Mapping[str, str]) -> SRModel:
         ) from error
     except (ValueError, TypeError, UsageError) as error:
         raise WeightsError(f"{path} has an unreadable config: {error}") from error
-    return network(config)  # type: ignore[arg-type]
+    return network(config)
 
 
 def save_weights(

@@ -126,11 +126,11 @@ def _check(source: Source, path: Path, progress: Progress) -> tuple[int, str]:
             if source.md5:
                 md5.update(data)
             progress.advance(len(data) / MB)
-    if source.sha256 not in (None, sha256.hexdigest()):
-        voucher = f" as {source.voucher} says" if source.voucher else ""
-        raise TransferError(
-            f"wrong checksum: SHA-256 {sha256.hexdigest()}, not {source.sha256}{voucher}"
-        )
-    if source.md5 not in (None, md5.hexdigest()):
-        raise TransferError(f"wrong checksum: MD5 {md5.hexdigest()}, not {source.md5}")
+    for kind, found, expected in (
+        ("SHA-256", sha256.hexdigest(), source.sha256),
+        ("MD5", md5.hexdigest(), source.md5),
+    ):
+        if expected not in (None, found):
+            voucher = f" as in {source.voucher}" if source.voucher else ""
+            raise TransferError(f"wrong {kind}: {found}, not {expected}{voucher}")
     return size, sha256.hexdigest()

@@ -50,6 +50,7 @@ class DataSet:
     name: str
     source: Source | None  # None: its owners must be asked
     ask: str = ""
+    part_of: str = ""  # the set that is the whole archive, where this is not
     top: str = ""  # the archive's folder that is left out
     contents: tuple[str, ...] = ()  # all folders of the archive
     folders: tuple[str, ...] = ()  # those that this name stands for
@@ -57,6 +58,11 @@ class DataSet:
     size: int | None = None  # bytes of the archive, perhaps only roughly
 
     kind = "data"
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Where it is downloaded from."""
+        return (self.source.url,) if self.source else ()
 
     def find(self, data_folder: Path) -> tuple[Path, ...]:
         """Where it is installed; empty if it is not, or not all of it."""
@@ -78,7 +84,7 @@ class DataSet:
                 f"{self.name} is given out by its owners only: ask at {self.ask}, then "
                 f"unpack it into {folder / self.folders[0]}"
             )
-        if self.folders != self.contents:
+        if self.part_of:
             log.info(
                 "%s comes in %s, together with %s",
                 self.name,
@@ -87,7 +93,12 @@ class DataSet:
             )
         source = _add_recorded(self.source, folder)
         fetched = download.fetch(source, folder, progress=options.progress)
-        self._unpack(fetched.path, options)
+        try:
+            self._unpack(fetched.path, options)
+        except InputError:
+            if fetched.fresh:  # no use, and the next call would take it for good
+                fetched.path.unlink(missing_ok=True)
+            raise
         _record(self.source, fetched, folder)
         if not options.keep_archive:
             fetched.path.unlink(missing_ok=True)
@@ -161,7 +172,10 @@ def _read_table(name: str, table: dict[str, Any]) -> list[DataSet]:
     parts = zip(table.get("parts", ()), folders, strict=False)
     return [
         whole,
-        *(replace(whole, name=part, folders=(folder,)) for part, folder in parts),
+        *(
+            replace(whole, name=part, part_of=name, folders=(folder,))
+            for part, folder in parts
+        ),
     ]
 
 
@@ -206,7 +220,8 @@ def _add_recorded(source: Source, folder: Path) -> Source:
 def _record(source: Source, fetched: download.Fetched, folder: Path) -> None:
     """Keep the SHA-256 of an archive whose publisher states none."""
     records = _read_records(folder)
-    if source.sha256 is not None or source.file in records:
+    known = records.get(source.file, {}).get("url") == source.url
+    if source.sha256 is not None or known:
         return
     records[source.file] = {"url": source.url, "sha256": fetched.sha256}
     part = folder / f"{RECORD}.part"

@@ -21,6 +21,13 @@ class Weights:
     entries: tuple[catalog.WeightEntry, ...]
 
     kind = "weights"
+    ask = ""
+    part_of = ""
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Where the files that are not bundled are downloaded from."""
+        return tuple(entry.url for entry in self.entries if entry.url)
 
     @property
     def terms(self) -> str:

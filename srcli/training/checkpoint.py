@@ -1,7 +1,7 @@
 """Checkpoints: everything a run needs to go on exactly where it stopped.
 
-A checkpoint is written beside its final name and renamed, and the one before it is kept,
-so that a kill at any moment leaves a whole one.
+A checkpoint is written beside its final name and renamed, and the one before it is
+kept, so that a kill at any moment leaves a whole one.
 """
 
 from __future__ import annotations

@@ -58,14 +58,16 @@ def find_pictures(folders: Sequence[Path]) -> list[Path]:
 
 @dataclass(frozen=True, slots=True)
 class _Flat:
-    """Pictures end to end: `values` is (pixels, C), the rest has one entry a picture."""
+    """Pictures end to end: `values` is (pixels, C), the rest one entry a picture."""
 
     values: Tensor
     offsets: Tensor
     widths: Tensor
 
     @classmethod
-    def pack(cls, pictures: Sequence[NDArray[np.generic]], device: torch.device) -> _Flat:
+    def pack(
+        cls, pictures: Sequence[NDArray[np.generic]], device: torch.device
+    ) -> _Flat:
         sizes = [picture.shape[0] * picture.shape[1] for picture in pictures]
         channels = pictures[0].shape[2]
         values = np.empty((sum(sizes), channels), dtype=pictures[0].dtype)
@@ -133,8 +135,8 @@ class CropSampler:
     Args:
         paths: HR pictures.
         recipe: Scales, crop, degradation, augmentation.
-        color: "rgb": LR is the rounded uint8 picture, as files are; "y": LR is made from
-            the uint8 luma and not rounded (notes on the two protocols: docs/models.md).
+        color: "rgb": LR is the rounded uint8 picture, as files are; "y": LR is made
+            from the uint8 luma and not rounded, as in the two protocols of evaluation.
         device: Where the buffers live.
         seed: Start of the random draws.
         progress: Told about every picture read.
@@ -237,7 +239,10 @@ class CropSampler:
         )
         room = reduced.sizes[picture] - crop + 1
         place = torch.rand(
-            (count, 2), dtype=torch.float64, generator=self.generator, device=self.device
+            (count, 2),
+            dtype=torch.float64,
+            generator=self.generator,
+            device=self.device,
         )
         corner = (place * room).long().minimum(room - 1)
         turns = torch.randint(

@@ -22,9 +22,11 @@ from srcli.errors import ExitCode, OutputError, SrcliError, UsageError
 from srcli.models.base import SRModel
 from srcli.pretrained.catalog import save_weights
 from srcli.progress import SILENT, Progress
+from srcli.training.average import Average
 from srcli.training.checkpoint import load_checkpoint, save_checkpoint
 from srcli.training.data import CropSampler
-from srcli.training.losses import supervised_loss
+from srcli.training.journal import Journal
+from srcli.training.losses import Norm, supervised_loss
 from srcli.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -50,49 +52,6 @@ class Limits:
     """When a run ends, besides the recipe's last step."""
 
     max_minutes: float | None = None  # wall clock, of this call
-
-
-class Average:
-    """Exponential moving average of a network's weights.
-
-    The decay grows with the number of updates, so that the first weights, which are
-    random, are soon forgotten.
-    """
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.updates = 0
-        self.values = {
-            name: value.detach().clone() for name, value in model.state_dict().items()
-        }
-
-    @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Take in the network's present weights."""
-        self.updates += 1
-        decay = min(self.decay, self.updates / (self.updates + 10))
-        mine: list[Tensor] = []
-        theirs: list[Tensor] = []
-        for name, value in model.state_dict().items():
-            if value.is_floating_point():
-                mine.append(self.values[name])
-                theirs.append(value)
-            else:
-                self.values[name].copy_(value)
-        torch._foreach_lerp_(mine, theirs, 1.0 - decay)
-
-    @contextmanager
-    def applied(self, model: nn.Module) -> Iterator[None]:
-        """The network with the averaged weights, for as long as the context lasts."""
-        own = {name: value.clone() for name, value in model.state_dict().items()}
-        training = model.training
-        model.load_state_dict(self.values)
-        model.eval()
-        try:
-            yield
-        finally:
-            model.load_state_dict(own)
-            model.train(training)
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -123,26 +82,6 @@ def clip_gradients(model: nn.Module, recipe: Recipe, rate: float) -> None:
     elif recipe.clip == "adjustable":
         # DRRN section 4.2: the tighter, the larger the rate.
         torch.nn.utils.clip_grad_value_(parameters, recipe.clip_at / rate)
-
-
-class _Log:
-    """The run's JSON lines, from which the curve is drawn."""
-
-    def __init__(self, path: Path, step: int) -> None:
-        self.path = path
-        # Lines past the checkpoint belong to steps that will be run again.
-        kept = []
-        if path.exists() and step > 0:
-            kept = [
-                line
-                for line in path.read_text("utf-8").splitlines()
-                if json.loads(line)["step"] <= step
-            ]
-        path.write_text("".join(f"{line}\n" for line in kept), "utf-8")
-
-    def write(self, **values: Any) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
 
 
 class Trainer:
@@ -180,6 +119,7 @@ class Trainer:
         self.average = Average(model, recipe.ema)
         self.step = 0
         self.rate_factor = 1.0  # what a plateau has taken off the learning rate
+        self.plateau_step = 0  # when it last did, or when the best came
         self.best: dict[str, float] = {}
         self.best_step = 0
         self._signal: int | None = None
@@ -204,6 +144,7 @@ class Trainer:
             "torch_rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state(device) if cuda else None,
             "rate_factor": self.rate_factor,
+            "plateau_step": self.plateau_step,
             "best": self.best,
             "best_step": self.best_step,
         }
@@ -232,6 +173,7 @@ class Trainer:
             torch.cuda.set_rng_state(state["cuda_rng"], self.sampler.device)
         self.step = state["step"]
         self.rate_factor = state["rate_factor"]
+        self.plateau_step = state["plateau_step"]
         self.best = dict(state["best"])
         self.best_step = state["best_step"]
 
@@ -261,7 +203,7 @@ class Trainer:
         for scale in scales:
             lr, hr = self.sampler.draw(scale, max(1, recipe.batch // len(scales)))
             loss = self._loss(lr, hr, scale) / len(scales)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
         clip_gradients(self.model, recipe, rate)
         self.optimizer.step()
@@ -288,7 +230,7 @@ class Trainer:
         return supervised_loss(
             predictions,
             hr,
-            self.recipe.loss,
+            Norm(self.recipe.loss, self.recipe.reduction),
             self.recipe.supervision,
             self.recipe.alpha_at(self.step),
         )
@@ -305,7 +247,7 @@ class Trainer:
         limits = limits or Limits()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            journal = _Log(self.folder / "log.jsonl", self.step)
+            journal = Journal(self.folder / "log.jsonl", self.step)
             text = json.dumps(self.recipe.as_dict(), indent=2)
             (self.folder / "recipe.json").write_text(text + "\n", "utf-8")
         except OSError as error:
@@ -316,12 +258,12 @@ class Trainer:
             self._steps(limits, journal)
         self._finish()
 
-    def _steps(self, limits: Limits, journal: _Log) -> None:
+    def _steps(self, limits: Limits, journal: Journal) -> None:
         started = time.monotonic()
         since, losses = time.monotonic(), 0.0
         first = self.step
         self.model.train()
-        while self.step < self.recipe.steps and self._signal is None:
+        while not self.finished and self._signal is None:
             losses += self.train_step()
             self.progress.advance()
             if self.step % 100 == 0:
@@ -344,10 +286,10 @@ class Trainer:
             if limits.max_minutes is not None and minutes >= limits.max_minutes:
                 log.info("stopped after %.1f minutes at step %d", minutes, self.step)
                 break
-        if self.step != self.best_step and self.step % self.recipe.validate_every:
+        if self.step > first and self.step % self.recipe.validate_every:
             self._validate(journal)
 
-    def _validate(self, journal: _Log) -> None:
+    def _validate(self, journal: Journal) -> None:
         """Measure the averaged weights; keep them if they are the best so far."""
         if self.validate is None:
             return
@@ -355,24 +297,32 @@ class Trainer:
             psnr = self.validate(self.model)
             mean = sum(psnr.values()) / len(psnr)
             journal.write(step=self.step, psnr={str(k): v for k, v in psnr.items()})
-            text = ", ".join(f"x{scale} {value:.3f} dB" for scale, value in psnr.items())
+            text = ", ".join(
+                f"x{scale} {value:.3f} dB" for scale, value in psnr.items()
+            )
             log.info("step %d: %s", self.step, text)
-            previous = self.best.get("mean", -math.inf)
-            if mean > previous:
+            if mean > self.best.get("mean", -math.inf):
                 self.best = {"mean": mean, **{f"x{k}": v for k, v in psnr.items()}}
-                self.best_step = self.step
+                self.best_step = self.plateau_step = self.step
                 self._export(self.folder / "best.safetensors")
-            elif self._stalled():
-                self.rate_factor *= self.recipe.decay_factor
-                self.best_step = self.step
-                log.info("no better: the learning rate is cut to %g", self.rate_factor)
+        self._watch_plateau()
 
-    def _stalled(self) -> bool:
+    def _watch_plateau(self) -> None:
+        """Cut the learning rate when validation has not improved for long enough."""
         recipe = self.recipe
-        return (
+        if (
             recipe.schedule == "plateau"
-            and self.step - self.best_step >= recipe.decay_every
-        )
+            and self.step - self.plateau_step >= recipe.decay_every
+        ):
+            self.rate_factor *= recipe.decay_factor
+            self.plateau_step = self.step
+            log.info("no better: the learning rate is now %.3g times", self.rate_factor)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the recipe's last step is done, or its plateau has ended the run."""
+        rate = self.recipe.learning_rate * self.rate_factor
+        return self.step >= self.recipe.steps or rate < self.recipe.min_rate
 
     def _export(self, path: Path) -> None:
         """Write the network's present weights as a weight file."""

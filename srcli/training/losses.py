@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from srcli.training.recipe import Loss, Supervision
+from srcli.training.recipe import Loss, Reduction, Supervision
 
 
-def pixel_loss(sr: Tensor, hr: Tensor, kind: Loss) -> Tensor:
-    """Mean absolute error ("l1"), or half the mean squared error ("l2"), in float32.
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """How one estimate is compared with the reference.
 
-    The half is the papers' own (DRCN Eq. 11, DRRN Eq. 10, DSRN Eq. 6).
-
-    Args:
-        sr: Estimate, (N, C, H, W).
-        hr: Reference, same shape.
-        kind: Which norm.
+    Attributes:
+        kind: "l1": absolute differences; "l2": half the squared ones. The half is the
+            papers' own (DRCN Eq. 11, DRRN Eq. 10).
+        reduction: "mean" over all values, or "sum" over those of a crop and the mean
+            over the crops, as the squared norms of DRCN and DRRN are written.
     """
-    difference = sr.float() - hr.float()
-    if kind == "l1":
-        return difference.abs().mean()
-    return 0.5 * difference.square().mean()
+
+    kind: Loss = "l1"
+    reduction: Reduction = "mean"
+
+    def __call__(self, sr: Tensor, hr: Tensor) -> Tensor:
+        """The scalar loss in float32 of an estimate (N, C, H, W)."""
+        difference = sr.float() - hr.float()
+        l1 = self.kind == "l1"
+        values = difference.abs() if l1 else 0.5 * difference.square()
+        return values.mean() if self.reduction == "mean" else values.sum() / len(sr)
 
 
 def supervised_loss(
     predictions: Sequence[Tensor],
     hr: Tensor,
-    kind: Loss,
+    norm: Norm,
     supervision: Supervision,
     alpha: float = 0.0,
 ) -> Tensor:
@@ -38,18 +45,18 @@ def supervised_loss(
     Args:
         predictions: What `SRModel.predictions` returned, the final estimate last.
         hr: Reference, (N, C, H, W).
-        kind: Norm of every term.
+        norm: Of every term.
         supervision: "final" takes the last prediction; "mean" averages the loss of all
             (RRRN Eq. 10); "recursive" is DRCN Eq. 13: alpha times the mean loss of the
             intermediate predictions plus (1 - alpha) times the final one's.
         alpha: The weight for "recursive".
     """
+    final = norm(predictions[-1], hr)
     if supervision == "final":
-        return pixel_loss(predictions[-1], hr, kind)
+        return final
     if supervision == "mean":
-        return torch.stack([pixel_loss(sr, hr, kind) for sr in predictions]).mean()
-    final = pixel_loss(predictions[-1], hr, kind)
+        return torch.stack([norm(sr, hr) for sr in predictions]).mean()
     if alpha == 0.0 or len(predictions) == 1:
         return final
-    stages = torch.stack([pixel_loss(sr, hr, kind) for sr in predictions[:-1]])
+    stages = torch.stack([norm(sr, hr) for sr in predictions[:-1]])
     return alpha * stages.mean() + (1.0 - alpha) * final

@@ -8,10 +8,10 @@ import json
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from srcli.errors import InputError, UsageError, unknown
 from srcli.models import variant
@@ -23,6 +23,7 @@ Schedule = Literal["constant", "cosine", "step", "plateau"]
 Clip = Literal["none", "norm", "value", "adjustable"]
 Loss = Literal["l1", "l2"]
 Supervision = Literal["final", "mean", "recursive"]
+Reduction = Literal["mean", "sum"]
 ScaleMode = Literal["one", "all"]
 
 
@@ -32,8 +33,9 @@ class Recipe:
 
     model: str  # a variant's name (srcli models)
     data: str = "your own pictures"  # what the paper trained on, for people
+    config: dict[str, Any] = field(default_factory=dict)  # fields of the model's config
     scales: tuple[int, ...] = (2, 3, 4)  # factors one network learns
-    # "one": every step draws one factor; "all": every batch is divided over the factors.
+    # "one": every step draws one factor; "all": every batch is divided over them.
     scale_mode: ScaleMode = "one"
     degradation: Literal["bi", "bd", "dn", "bd-bicubic"] = "bi"
 
@@ -53,13 +55,15 @@ class Recipe:
     warmup: int = 0  # steps over which the rate rises from zero
     decay_every: int = 0  # "step": steps; "plateau": steps without a better validation
     decay_factor: float = 0.5
+    min_rate: float = 0.0  # "plateau": the run ends when the rate falls below
     final_rate: float = 0.0  # "cosine" ends here, as a share of learning_rate
     clip: Clip = "none"
     clip_at: float = 0.0  # "adjustable": gradients stay within +-clip_at / rate
 
     loss: Loss = "l1"
-    # "final": forward's output; "mean": the mean loss of all predictions;
-    # "recursive": DRCN's Eq. 13, alpha * mean of the intermediate ones + (1-alpha) * final.
+    reduction: Reduction = "mean"  # over values, or their sum for each crop
+    # "final": forward's output; "mean": the mean loss of all predictions; "recursive":
+    # DRCN's Eq. 13, alpha * mean of the intermediate ones + (1 - alpha) * final.
     supervision: Supervision = "final"
     alpha: float = 1.0  # "recursive": its weight at the start
     alpha_steps: int = 0  # "recursive": steps over which alpha falls linearly to zero
@@ -129,13 +133,18 @@ class Recipe:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-_FIELDS = {field.name for field in dataclasses.fields(Recipe)}
+_FIELDS = {item.name for item in dataclasses.fields(Recipe)}
 
 
 def _as_tuple(value: Any) -> Any:  # noqa: ANN401 - any TOML value
     if isinstance(value, (list, tuple)):
         return tuple(_as_tuple(item) for item in value)
     return value
+
+
+def _is_number(value: Any, wanted: type) -> bool:  # noqa: ANN401 - any TOML value
+    kinds = (int, float) if wanted is float else (int,)
+    return isinstance(value, kinds) and not isinstance(value, bool)
 
 
 def _checked(name: str, value: Any) -> Any:  # noqa: ANN401 - any TOML value
@@ -145,25 +154,32 @@ def _checked(name: str, value: Any) -> Any:  # noqa: ANN401 - any TOML value
         UsageError: If the value has the wrong type or is not among the field's choices.
     """
     hint = get_type_hints(Recipe)[name]
-    value = _as_tuple(value)
-    choices = getattr(hint, "__args__", ())
-    if getattr(hint, "__origin__", None) is Literal:
+    origin, choices = get_origin(hint), get_args(hint)
+    if origin is Literal:
         if value not in choices:
             raise unknown(f"recipe value for {name}", str(value), map(str, choices))
         return value
-    if getattr(hint, "__origin__", None) is tuple:
-        value = value if isinstance(value, tuple) else (value,)
-        wanted = choices[0]
-        if wanted in (int, float):
-            kinds = (int,) if wanted is int else (int, float)
-            if any(isinstance(item, bool) or not isinstance(item, kinds) for item in value):
-                raise UsageError(f"recipe: {name} takes a list of numbers, not {value!r}")
-        return value
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise UsageError(f"recipe: {name} takes {hint.__name__}, not {value!r}")
+    if origin is tuple:
+        return _checked_numbers(name, value, choices[0])
+    plain = origin or hint
+    if plain is float and _is_number(value, int):
+        return float(value)
+    if not isinstance(value, plain) or (plain is int and isinstance(value, bool)):
+        raise UsageError(f"recipe: {name} takes {plain.__name__}, not {value!r}")
     return value
+
+
+def _checked_numbers(name: str, value: Any, kind: Any) -> tuple[Any, ...]:  # noqa: ANN401
+    """A list of numbers, or of pairs of them where `kind` is a tuple type."""
+    values = _as_tuple(value if isinstance(value, (list, tuple)) else [value])
+    items = values
+    if get_origin(kind) is tuple:
+        pairs = all(isinstance(item, tuple) and len(item) == 2 for item in values)
+        items = tuple(part for item in values for part in item) if pairs else (None,)
+    wanted = int if kind is int else float
+    if not all(_is_number(item, wanted) for item in items):
+        raise UsageError(f"recipe: {name} takes a list of numbers, not {value!r}")
+    return values
 
 
 def make_recipe(values: Mapping[str, Any], source: str = "recipe") -> Recipe:
@@ -189,21 +205,38 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise InputError(f"the recipe {path} is no valid TOML: {error}") from error
 
 
+def merge(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with those of `overrides` in their place, tables merged."""
+    merged = dict(values)
+    for name, value in overrides.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(name), Mapping):
+            value = merge(merged[name], value)
+        merged[name] = value
+    return merged
+
+
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
     """`key=value` texts as TOML values; a bare word is a string.
 
+    A dotted key reaches into a table: `config.width=32`.
+
     Raises:
-        UsageError: If a text has no `=`.
+        UsageError: If a text has no `=` or no sensible key.
     """
     values: dict[str, Any] = {}
     for text in assignments:
         name, equals, value = text.partition("=")
         if not equals:
             raise UsageError(f"--set takes key=value, not {text!r}")
-        try:
-            values[name.strip()] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            values[name.strip()] = value.strip()
+        quoted = json.dumps(value.strip())
+        for candidate in (f"{name}={value}", f"{name}={quoted}"):
+            try:
+                values = merge(values, tomllib.loads(candidate))
+                break
+            except tomllib.TOMLDecodeError:
+                continue
+        else:
+            raise UsageError(f"--set takes key=value, not {text!r}")
     return values
 
 
@@ -233,5 +266,5 @@ def load_recipe(
     if model.lower() != network.arch:
         # A variant is trained at the scales it was studied at.
         values["scales"] = list(config.scales)
-    values |= {"model": model.lower(), **(overrides or {})}
+    values = merge({**values, "model": model.lower()}, overrides or {})
     return make_recipe(values, f"recipe {recipe!r}")

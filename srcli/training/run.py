@@ -7,25 +7,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
 from srcli.errors import InputError, OutputError, UsageError
 from srcli.evaluation.datasets import Dataset, find_dataset, read_hr
 from srcli.evaluation.metrics import psnr
-from srcli.imaging.color import rgb_to_y, rgb_to_y_uint8
-from srcli.imaging.degrade import crop_to_multiple, degrade
-from srcli.imaging.resize import imresize
-from srcli.inference.device import choose_device, choose_precision
+from srcli.evaluation.protocol import Enlarger, Task, estimate
+from srcli.imaging.degrade import crop_to_multiple
+from srcli.inference.device import DTYPES, choose_device, choose_precision
 from srcli.models import variant
-from srcli.models.base import SRModel
+from srcli.models.base import Color, SRModel
 from srcli.pretrained.catalog import load_model
 from srcli.progress import SILENT, Progress
 from srcli.training.checkpoint import NAME, load_checkpoint
 from srcli.training.data import CropSampler, find_pictures
 from srcli.training.loop import Limits, Trainer, Validator
-from srcli.training.recipe import Recipe, load_recipe, make_recipe
+from srcli.training.recipe import Recipe, load_recipe, make_recipe, merge
 
 log = logging.getLogger(__name__)
 
@@ -67,15 +65,15 @@ def _recipe(request: TrainRequest) -> Recipe:
         overrides["scales"] = list(request.scales)
     if request.resume:
         kept = load_checkpoint(request.out)["recipe"]
-        return make_recipe({**kept, **overrides}, "the checkpoint's recipe")
+        return make_recipe(merge(kept, overrides), "the checkpoint's recipe")
     return load_recipe(request.model, request.recipe, overrides)
 
 
 def _network(request: TrainRequest, recipe: Recipe) -> SRModel:
     """A new network of the recipe's model, or one that starts from weights."""
     network_class, config = variant(recipe.model)
-    values = {**config.as_dict(), "scales": recipe.scales}
-    network = network_class(type(config).from_dict(values))  # type: ignore[arg-type]
+    values = {**config.as_dict(), **recipe.config, "scales": recipe.scales}
+    network = network_class(type(config).from_dict(values))
     if request.init is None or request.resume:
         return network
     source: str | Path = (
@@ -95,59 +93,53 @@ def _network(request: TrainRequest, recipe: Recipe) -> SRModel:
     return network
 
 
-def _read_luma_pair(
-    hr: NDArray[np.uint8], scale: int, recipe: Recipe, color: str
-) -> tuple[torch.Tensor, NDArray[np.float64]]:
-    """The network's input (1, C, h, w) and the luma its output is compared with."""
-    hr = crop_to_multiple(hr, scale)
-    if color == "rgb":
-        lr = degrade(hr, scale, recipe.degradation).astype(np.float32)
-        return torch.from_numpy(lr / 255.0).permute(2, 0, 1)[None], rgb_to_y(hr)
-    y = rgb_to_y_uint8(hr)
-    if recipe.degradation == "bi":
-        low = imresize(y.astype(np.float64), 1 / scale)
-    else:
-        low = degrade(y, scale, recipe.degradation).astype(np.float64)
-    tensor = torch.from_numpy(low.astype(np.float32) / 255.0)
-    return tensor[None, None], y.astype(np.float64)
-
-
 def make_validator(
     dataset: Dataset,
     recipe: Recipe,
-    color: str,
+    color: Color,
     device: torch.device,
     precision: torch.dtype,
 ) -> Validator:
-    """A function that measures a network on pictures kept ready in memory.
+    """A function that measures a network's PSNR by its own protocol.
 
     Args:
-        dataset: HR pictures.
+        dataset: HR pictures; they stay in memory.
         recipe: Its scales and degradation.
-        color: The network's colour, which decides the protocol.
+        color: The network's, which decides the protocol.
         device: Where the network runs.
         precision: dtype of the autocast.
     """
-    cases = []
-    for scale in recipe.scales:
-        for path in dataset.pictures(scale):
-            pixels = read_hr(path)
-            if pixels.ndim == 2:
-                pixels = np.repeat(pixels[:, :, None], 3, axis=2)
-            cases.append((scale, *_read_luma_pair(pixels, scale, recipe, color)))
+    tasks = [
+        Task(protocol=color, scale=scale, degradation=recipe.degradation)
+        for scale in recipe.scales
+    ]
+    pictures = {
+        task.scale: [
+            crop_to_multiple(read_hr(path), task.scale)
+            for path in dataset.pictures(task.scale)
+        ]
+        for task in tasks
+    }
+    autocast = torch.autocast(
+        device.type, dtype=precision, enabled=precision != torch.float32
+    )
 
     @torch.inference_mode()
     def validate(model: SRModel) -> dict[int, float]:
-        results: dict[int, list[float]] = {scale: [] for scale in recipe.scales}
-        for scale, lr, luma in cases:
-            with torch.autocast(
-                device.type, dtype=precision, enabled=precision != torch.float32
-            ):
-                sr = model(lr.to(device), scale)
-            values = sr[0].float().clamp(0, 1).mul(255).round().cpu().numpy()
-            found = rgb_to_y(values.transpose(1, 2, 0)) if color == "rgb" else values[0]
-            results[scale].append(psnr(found.astype(np.float64), luma, scale))
-        return {scale: sum(v) / len(v) for scale, v in results.items()}
+        results = {}
+        for task in tasks:
+
+            def enlarge(lr: Tensor, scale: int = task.scale) -> Tensor:
+                with autocast:
+                    sr: Tensor = model(lr[None].to(device), scale)
+                return sr[0].float().cpu()
+
+            values = []
+            for hr in pictures[task.scale]:
+                found = estimate(hr, task, Enlarger(color, enlarge))
+                values.append(psnr(found.luma, found.reference, task.scale))
+            results[task.scale] = sum(values) / len(values)
+        return results
 
     return validate
 
@@ -168,9 +160,10 @@ def train(request: TrainRequest, progress: Progress = SILENT) -> TrainSummary:
             "--out names another"
         )
     recipe = _recipe(request)
-    network = _network_seeded(request, recipe)
+    torch.manual_seed(request.seed)
+    network = _network(request, recipe)
     device = choose_device(request.device)
-    precision = choose_precision(request.precision, device)
+    precision = DTYPES[choose_precision(request.precision, device)]
     if not request.data:
         raise InputError(
             f"no training pictures: the recipe was made for {recipe.data}; "
@@ -211,9 +204,3 @@ def train(request: TrainRequest, progress: Progress = SILENT) -> TrainSummary:
         trainer.resume()
     trainer.run(Limits(max_minutes=request.max_minutes))
     return TrainSummary(request.out, trainer.step, trainer.best, trainer.best_step)
-
-
-def _network_seeded(request: TrainRequest, recipe: Recipe) -> SRModel:
-    """`_network` with the request's seed, so that a run repeats."""
-    torch.manual_seed(request.seed)
-    return _network(request, recipe)

@@ -52,7 +52,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-@pytest.mark.parametrize("shape", [(13, 17), (8, 9)], ids=str)
+@pytest.mark.parametrize("shape", [(11, 14), (8, 9)], ids=str)
 class TestAgainstExactReference:
     def test_floating_point_pictures_are_never_rounded(self, case, shape):
         expected, _ = exact(*shape, **case)
@@ -64,8 +64,9 @@ class TestAgainstExactReference:
         expected, margin = exact(*shape, **case, rounded=True)
         result = imresize(random_plane(*shape), **case)
         assert result.dtype == np.uint8
-        # At an exact tie the answer may hang on the last bit of either arithmetic.
-        if margin > 1e-9:
+        # Near a tie the answer hangs on the last bit of the weights, unless these are
+        # whole fractions of a power of two: then ties are met, and go up.
+        if margin > 1e-9 or case.get("scale") in (1 / 2, 1 / 4, 2, 4):
             np.testing.assert_array_equal(result, expected)
         else:
             assert np.abs(result - expected).max() <= 1
@@ -85,8 +86,7 @@ def test_every_channel_is_resampled_alone():
     result = imresize(np.stack(planes, axis=2), 1 / 2)
     assert result.shape == (7, 9, 3)
     for channel, seed in enumerate(range(3)):
-        expected, margin = exact(13, 17, scale=1 / 2, rounded=True, seed=seed)
-        assert margin > 0
+        expected, _ = exact(13, 17, scale=1 / 2, rounded=True, seed=seed)
         np.testing.assert_array_equal(result[:, :, channel], expected)
 
 
@@ -99,20 +99,18 @@ def test_the_rounding_between_the_passes_can_be_seen():
 
 
 def test_uint16_pictures_keep_their_depth():
-    plane = random_plane(9, 8).astype(np.uint16) * 257
+    # Away from 0 and 65535, so that nothing is clipped between the passes.
+    plane = random_plane(9, 8).astype(np.uint16) * 128 + 16384
     result = imresize(plane, 1.7)
     assert result.dtype == np.uint16
-    expected, _ = exact(9, 8, scale=1.7)
-    wide = (expected * 257).clip(0, 65535)
-    assert np.abs(result - wide).max() < 3  # two roundings, the first one amplified
-    assert np.any(result % 257)
+    expected = exact(9, 8, scale=1.7)[0] * 128 + 16384
+    assert np.abs(result - expected).max() < 2  # two roundings, the first amplified
 
 
 def test_doubling_an_impulse_gives_the_known_weights():
     """Keys' kernel at distances 1/4, 3/4, 5/4 and 7/4."""
     line = np.zeros((1, 9))
     line[0, 4] = 1.0
-    weights = np.array([-0.0234375, 0.2265625, 0.8671875])
     weights = np.array([-3 / 128, -9 / 128, 29 / 128, 111 / 128])
     expected = np.concatenate([weights, weights[::-1]])
     np.testing.assert_array_equal(imresize(line, 2)[0, 5:13], expected)
@@ -123,8 +121,8 @@ def test_pillow_agrees_away_from_the_edges(size):
     """Pillow has the same kernel and grid, yet drops what lies outside the picture."""
     plane = np.random.default_rng(3).random((60, 48)).astype(np.float32)
     theirs = Image.fromarray(plane).resize(size[::-1], Image.Resampling.BICUBIC)
-    edge = [math.ceil(3 * max(1, out / length)) for out, length in zip(size, (60, 48))]
-    inside = tuple(slice(cut, -cut) for cut in edge)
+    cuts = [math.ceil(3 * max(1, size[0] / 60)), math.ceil(3 * max(1, size[1] / 48))]
+    inside = tuple(slice(cut, -cut) for cut in cuts)
     ours = imresize(plane, size=size)
     np.testing.assert_allclose(ours[inside], np.asarray(theirs)[inside], atol=2e-6)
 
@@ -177,11 +175,12 @@ def test_mirroring_and_transposing_commute_with_resampling(shape, size, seed):
 
 def test_large_pictures_are_worked_through_without_seams():
     """The same rows come out whether the picture is one work load or several."""
-    picture = np.random.default_rng(5).random((700, 3, 9000)).astype(np.float32)
-    whole = imresize(picture, size=(350, 3))
-    parts = [imresize(picture[:, :, k : k + 90], size=(350, 3)) for k in (0, 5000)]
-    np.testing.assert_array_equal(whole[:, :, :90], parts[0])
-    np.testing.assert_array_equal(whole[:, :, 5000:5090], parts[1])
+    picture = np.random.default_rng(5).random((300, 3, 7000)).astype(np.float32)
+    whole = imresize(picture, size=(150, 3))
+    for start in (0, 5000):
+        part = np.ascontiguousarray(picture[:, :, start : start + 50])
+        expected = imresize(part, size=(150, 3))
+        np.testing.assert_array_equal(whole[:, :, start : start + 50], expected)
 
 
 @pytest.mark.parametrize("size", [(900, 40), (31, 1300), (260, 257)], ids=str)

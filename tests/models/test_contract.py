@@ -311,7 +311,7 @@ class _Probe(SRModel):
         self.config = config
         self.body = self.make()
 
-    def predictions(self, lr, scale=None):
+    def predictions(self, lr, scale=None):  # noqa: ARG002
         return (self.body(lr),)
 
 

@@ -13,7 +13,7 @@ from srcli.models.mrnet import MRNet, MRNetConfig
 
 @pytest.mark.parametrize(
     ("scales", "parameters"),
-    [((2,), 878_339), ((3,), 881_859), ((4,), 886_275), ((2, 3, 4), 1_061_705)],
+    [((2,), 878_339), ((3,), 881_091), ((4,), 886_275), ((2, 3, 4), 1_061_705)],
 )
 def test_parameters_of_table_3(scales, parameters):
     assert count_parameters(MRNet(MRNetConfig(scales=scales))) == parameters

@@ -1,13 +1,24 @@
-"""The figures of a benchmark as text, one column each, in the order of the tables."""
+"""The table of a benchmark on screen, and the columns it shares with the files."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
 
 from srcli.evaluation.benchmark import Metric, PictureResult, Row
 
 _DIGITS: dict[Metric, int] = {"psnr": 2, "ssim": 4, "ifc": 3}  # as the papers print
+# What a narrow terminal does without, in this order; the files have it all.
+_DROPPED = ("source", "macs", "parameters", "ifc paper", "ifc difference", "seconds")
+_WIDE = 200  # columns, where the output is no terminal
+
 _UNITS = (("T", 1e12), ("G", 1e9), ("M", 1e6), ("K", 1e3))
 
 
@@ -39,7 +50,14 @@ def name_model(row: Row) -> str:
 
 def name_set(row: Row) -> str:
     """The data set, with the degradation unless it is bicubic."""
-    return row.dataset if row.degradation == "bi" else f"{row.dataset} {row.degradation}"
+    return (
+        row.dataset if row.degradation == "bi" else f"{row.dataset} {row.degradation}"
+    )
+
+
+def name_group(row: Row) -> str:
+    """Rows of one data set and scale stand together under this name."""
+    return f"{name_set(row)} x{row.scale}"
 
 
 LABELS = (
@@ -60,7 +78,10 @@ def list_columns(rows: Sequence[Row]) -> list[Column]:
             lambda row: _format_quantity(row.parameters, 3),
         ),
         Column(
-            "macs", "MACs", "MACs (720p)", lambda row: _format_quantity(row.macs_720p, 4)
+            "macs",
+            "MACs",
+            "MACs (720p)",
+            lambda row: _format_quantity(row.macs_720p, 4),
         ),
         Column(
             "seconds",
@@ -80,6 +101,64 @@ def list_columns(rows: Sequence[Row]) -> list[Column]:
     return [column for column in columns if any(column.text(row) for row in rows)]
 
 
+def format_line(row: Row) -> str:
+    """A row in one line, for the log of a long run."""
+    figures = f"{format_fixed(row.psnr, 2)} dB, SSIM {format_fixed(row.ssim, 4)}"
+    return f"{name_group(row)} {name_model(row)}: {figures}"
+
+
+def print_table(
+    console: Console, rows: Sequence[Row], *, per_image: bool = False
+) -> None:
+    """Print the table, with as many columns as the console has room for.
+
+    Figures are never cut: on a very narrow console lines run over its edge.
+
+    Args:
+        console: Of any width; a file or pipe gets every column.
+        rows: What was measured.
+        per_image: Show every picture's figures below the model's.
+    """
+    room = console.width if console.is_terminal else _WIDE
+    columns = list_columns(rows)
+    unbound = console.options.update(width=_WIDE)
+    for dropped in ("", *_DROPPED):
+        columns = [column for column in columns if column.name != dropped]
+        table = _build_table(rows, columns, per_image)
+        table.width = Measurement.get(console, unbound, table).maximum
+        if table.width <= room:
+            break
+    console.print(table, crop=False)
+    if "source" not in [column.name for column in columns]:
+        sources = dict.fromkeys(row.paper.source for row in rows if row.paper)
+        if sources:
+            console.print("paper:", "; ".join(sources), markup=False, highlight=False)
+
+
+def _build_table(
+    rows: Sequence[Row], columns: Sequence[Column], per_image: bool
+) -> Table:
+    """The table with just these columns, the models grouped by data set and scale."""
+    table = Table(
+        box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0)
+    )
+    table.add_column("model", no_wrap=True)
+    for column in columns:
+        table.add_column(
+            column.head, justify="left" if column.left else "right", no_wrap=True
+        )
+    for title, group in groupby(rows, name_group):
+        table.add_row(Text(title, "bold"))
+        for row in group:
+            cells = [Text(column.text(row)) for column in columns]
+            table.add_row(Text(f"  {name_model(row)}"), *cells)
+            for picture in row.pictures if per_image else ():
+                cells = [Text(column.of_picture(picture)) for column in columns]
+                table.add_row(Text(f"    {picture.image}"), *cells, style="dim")
+        table.add_section()
+    return table
+
+
 def _list_metric(metric: Metric) -> tuple[Column, Column, Column]:
     """Ours, the paper's and the difference of one metric."""
     title, digits = metric.upper(), _DIGITS[metric]
@@ -91,7 +170,10 @@ def _list_metric(metric: Metric) -> tuple[Column, Column, Column]:
         return format_fixed(getattr(row.paper, metric, None), digits)
 
     def gap(row: Row) -> str:
-        return format_fixed(row.difference(metric), digits, "+")
+        if row.difference(metric) is None:
+            return ""
+        # Of the figures as shown, so that the table agrees with itself.
+        return format_fixed(float(ours(row)) - float(theirs(row)), digits, "+")
 
     return (
         Column(metric, title, title, ours, ours),
@@ -117,5 +199,7 @@ def _format_quantity(value: float | None, digits: int) -> str:
 
 def _format_seconds(value: float) -> str:
     """Seconds in five characters, up to a day."""
-    decimals = next((n for n, limit in ((3, 0.1), (2, 10), (1, 100)) if value < limit), 0)
+    decimals = next(
+        (n for n, limit in ((3, 0.1), (2, 10), (1, 100)) if value < limit), 0
+    )
     return f"{value:.{decimals}f}"

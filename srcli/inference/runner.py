@@ -1,0 +1,305 @@
+"""One network run over pictures of any size: in tiles, on any device."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from srcli.errors import DeviceError
+from srcli.inference.device import (
+    DTYPES,
+    SMALLEST_TILE,
+    choose_device,
+    choose_precision,
+    choose_tile,
+    is_out_of_memory,
+)
+from srcli.inference.tiling import (
+    Box,
+    Overlap,
+    Tile,
+    TileSize,
+    check_tiling,
+    plan_tiles,
+    split_tile,
+)
+from srcli.models.base import Color, SRModel
+from srcli.progress import SILENT, Progress
+
+log = logging.getLogger(__name__)
+
+ReadTile = Callable[[Box], Tensor]
+WriteTile = Callable[[Box, Tensor], None]
+
+_WHOLE = 1 << 30  # px; longer than any picture
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, slots=True)
+class RunStats:
+    """What the last run took."""
+
+    device: str  # where it ended
+    precision: str
+    tiles: int = 0
+    fallbacks: int = (
+        0  # times that memory ran out and the work was cut smaller or moved
+    )
+    seconds: float = 0.0
+
+    def followed_by(self, later: RunStats) -> RunStats:
+        """Both runs as one, which ended where the later one ended."""
+        return replace(
+            later,
+            tiles=self.tiles + later.tiles,
+            fallbacks=self.fallbacks + later.fallbacks,
+            seconds=self.seconds + later.seconds,
+        )
+
+
+class Runner:
+    """A network at one scale, ready to enlarge pictures.
+
+    Works on a copy of the model, which stays as it is. When memory runs out, the tiles
+    shrink, and as a last resort the work goes on on the CPU; what is done stays done,
+    and the next pictures begin with what worked.
+
+    Attributes:
+        scale: Enlargement.
+        stats: What the last run took.
+    """
+
+    def __init__(
+        self,
+        model: SRModel,
+        scale: int,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        tile: TileSize = "auto",
+        overlap: Overlap = "auto",
+        ensemble: bool = False,
+    ) -> None:
+        """Put the network on its device.
+
+        Args:
+            model: The network.
+            scale: Enlargement; one that the network serves.
+            device: As `choose_device`.
+            precision: As `choose_precision`.
+            tile: Longest side of a tile in LR pixels, context apart; 0 is the whole
+                picture, "auto" what is fast and fits.
+            overlap: Context of a tile in LR pixels; "auto" is the network's
+                `tile_overlap`, "exact" its receptive radius.
+            ensemble: Average the results for the 8 flips and turns of the picture.
+
+        Raises:
+            UsageError: If an option is not valid, or the network has no such scale.
+            DeviceError: If the device is absent or cannot do it.
+        """
+        check_tiling(tile, overlap)
+        self.scale = model.resolve_scale(scale)
+        self._model = copy.deepcopy(model).eval()
+        self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._precision_wanted = precision
+        self._tile_wanted = tile
+        self._overlap = _resolve_overlap(model, self.scale, overlap)
+        self._ensemble = ensemble
+        self._place(choose_device(device))
+
+    @property
+    def color(self) -> Color:
+        """What the pictures are in: "y" (one channel) or "rgb" (three)."""
+        return self._model.color
+
+    def enlarge(self, lr: Tensor) -> Tensor:
+        """The enlarged picture, not clamped.
+
+        Args:
+            lr: (C, h, w) float32 in [0, 1] on the CPU; C is the network's 1 or 3.
+
+        Returns:
+            (C, s*h, s*w) float32 on the CPU.
+
+        Raises:
+            DeviceError: If memory does not even suffice for the smallest tiles.
+        """
+        _, height, width = lr.shape
+        sr = torch.empty(lr.shape[0], height * self.scale, width * self.scale)
+
+        def read(box: Box) -> Tensor:
+            return lr[:, *box.slices]
+
+        def write(box: Box, tile: Tensor) -> None:
+            sr[:, *box.scaled(self.scale).slices] = tile
+
+        self.run_tiles(height, width, read, write)
+        return sr
+
+    def run_tiles(
+        self,
+        height: int,
+        width: int,
+        read: ReadTile,
+        write: WriteTile,
+        progress: Progress = SILENT,
+    ) -> None:
+        """Enlarge a picture that only `read` and `write` know.
+
+        Args:
+            height: Rows of the LR picture.
+            width: Columns of the LR picture.
+            read: Gives a box of the LR picture, (C, h, w) float32 in [0, 1].
+            write: Takes the result for a box (given in LR pixels; the boxes of all
+                calls make up the picture): (C, s*h, s*w) float32 on the device that
+                computed it. It is called again where it ran out of memory itself, so
+                it should store last.
+            progress: Told of tiles.
+
+        Raises:
+            DeviceError: If memory does not even suffice for the smallest tiles.
+        """
+        started = time.perf_counter()
+        self.stats = RunStats(str(self._device), self._precision)
+        queue = deque(plan_tiles(height, width, self._side, self._overlap))
+        progress.start(f"{self._model.arch} x{self.scale}", len(queue))
+        tile_area = height * width / len(queue)
+        while queue:
+            tile = queue.popleft()
+            if tile.core.side > self._side:
+                parts = split_tile(tile, self._side, height, width, self._overlap)
+                queue.extendleft(reversed(parts))
+            elif self._run_tile(tile, read, write):
+                self.stats = replace(self.stats, tiles=self.stats.tiles + 1)
+                progress.advance(tile.core.area / tile_area)
+            else:
+                self._make_room(tile)
+                queue.appendleft(tile)
+        self.stats = replace(self.stats, seconds=time.perf_counter() - started)
+
+    def _run_tile(self, tile: Tile, read: ReadTile, write: WriteTile) -> bool:
+        """Compute one tile; False if memory ran out."""
+        try:
+            with torch.inference_mode():
+                write(tile.core, self._enlarge_tile(tile, read))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            # The traceback holds the tensors of the failed call: it must be gone
+            # before their memory can be given back.
+            return False
+        return True
+
+    def _enlarge_tile(self, tile: Tile, read: ReadTile) -> Tensor:
+        lr = read(tile.padded).to(self._device)[None]
+        with self._arithmetic():
+            sr = self._average(lr) if self._ensemble else self._forward(lr)
+        return sr[0, :, *tile.core.within(tile.padded).scaled(self.scale).slices]
+
+    def _forward(self, lr: Tensor) -> Tensor:
+        lr = lr.contiguous(memory_format=torch.channels_last)
+        return self._model(lr, self.scale).float()
+
+    def _average(self, lr: Tensor) -> Tensor:
+        """The mean over the 8 symmetries of the square, each undone after the network.
+
+        Source: Timofte et al., "Seven Ways to Improve Example-Based Single Image Super
+        Resolution", CVPR 2016, section 3 (enhanced prediction).
+        """
+        total = torch.zeros((), device=lr.device)
+        for turned in (False, True):
+            for axes in ((), (2,), (3,), (2, 3)):
+                view = (lr.mT if turned else lr).flip(axes)
+                sr = self._forward(view).flip(axes)
+                total = total + (sr.mT if turned else sr)
+        return total / 8
+
+    def _arithmetic(self) -> AbstractContextManager[object]:
+        """The precision, for the time of a call."""
+        if self._precision != "fp32":
+            return torch.autocast(self._device.type, DTYPES[self._precision])
+        if self._device.type == "cuda":
+            # By default cuDNN's fp32 is TF32, whose 11 bits are no more than fp16's.
+            return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+        return nullcontext()
+
+    def _place(self, device: torch.device) -> None:
+        """Move the network to a device, and choose precision and tiles for it."""
+        self._device = device
+        try:
+            # Even the first question to a full GPU may fail.
+            self._precision = choose_precision(self._precision_wanted, device)
+            self._model.to(device)
+            self._side = self._choose_side()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self._leave_device()
+        self.stats = RunStats(str(self._device), self._precision)
+
+    def _choose_side(self) -> int:
+        if self._tile_wanted == "auto":
+            dtype = DTYPES[self._precision]
+            return choose_tile(
+                self._model, self.scale, self._device, dtype, self._overlap
+            )
+        return self._tile_wanted or _WHOLE
+
+    def _make_room(self, tile: Tile) -> None:
+        """See to it that the tile that ran out of memory will fit next time.
+
+        Raises:
+            DeviceError: If nothing is left to try.
+        """
+        fallbacks, tiles = self.stats.fallbacks + 1, self.stats.tiles
+        if tile.core.side > SMALLEST_TILE:
+            self._side = max(SMALLEST_TILE, math.ceil(tile.core.side / 2))
+            log.debug("out of memory: tiles of at most %d pixels now", self._side)
+            _empty_cache(self._device)
+        else:
+            self._leave_device()
+        self.stats = RunStats(str(self._device), self._precision, tiles, fallbacks)
+
+    def _leave_device(self) -> None:
+        """Go on on the CPU.
+
+        Raises:
+            DeviceError: If that is where memory ran out.
+        """
+        left = self._device
+        if left.type == "cpu":
+            raise DeviceError(
+                "the memory does not suffice for the smallest tiles: close other "
+                "programs, or use a smaller --tile-overlap"
+            )
+        log.warning("out of memory on %s: going on on the CPU", left)
+        if self._precision_wanted != "fp32":
+            self._precision_wanted = "auto"
+        self._tile_wanted = "auto"
+        self._place(_CPU)
+        _empty_cache(left)
+
+
+def _resolve_overlap(model: SRModel, scale: int, overlap: Overlap) -> int:
+    if overlap == "auto":
+        return model.tile_overlap(scale)
+    if overlap == "exact":
+        return model.receptive_radius(scale)
+    return overlap
+
+
+def _empty_cache(device: torch.device) -> None:
+    """Give back the memory that PyTorch keeps for later."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()

@@ -1,0 +1,102 @@
+"""How large a picture becomes, and by which networks in turn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import combinations_with_replacement
+
+from srcli.errors import UsageError
+
+MAX_FACTOR = 8.0
+_MAX_STEPS = 3  # three times x2 make the largest factor
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """The size wanted: a factor, or else a width, a height or both in pixels."""
+
+    scale: float | None = None
+    width: int | None = None
+    height: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.is_sized:
+            if self.scale is None:
+                raise UsageError("upscaling needs a scale, a width or a height")
+            _check_factor(self.scale)
+        for length in (self.width, self.height):
+            if length is not None and length < 1:
+                raise UsageError(f"width and height must be positive, not {length}")
+
+    @property
+    def is_sized(self) -> bool:
+        """Whether a width or height is given, so that the factor depends on pictures."""
+        return self.width is not None or self.height is not None
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """The (height, width) in pixels that a picture of this size gets.
+
+        Where only one of width and height is given, the other keeps the proportions.
+        """
+        if self.scale is not None and not self.is_sized:
+            return _round(height * self.scale), _round(width * self.scale)
+        if self.width is None:
+            assert self.height is not None
+            return self.height, _round(width * self.height / height)
+        return self.height or _round(height * self.width / width), self.width
+
+    def factor(self, height: int, width: int) -> float:
+        """The enlargement that a picture of this size needs.
+
+        Raises:
+            UsageError: If it is not between 1 and `MAX_FACTOR`.
+        """
+        if self.scale is not None and not self.is_sized:
+            return self.scale
+        ratios = ((self.height or 0) / height, (self.width or 0) / width)
+        detail = " for {}x{} to become {}x{} pixels"
+        size = self.size(height, width)
+        return _check_factor(
+            max(ratios), detail.format(width, height, size[1], size[0])
+        )
+
+
+def plan_steps(factor: float, available: Iterable[int]) -> tuple[int, ...]:
+    """The scales to enlarge by in turn, for at least `factor` at the least cost.
+
+    The cost is ruled by the largest picture that is computed, so the smallest product
+    wins, then the fewest steps. The larger scale comes first: it is the harder task,
+    and gets the picture as it was.
+
+    Args:
+        factor: Enlargement wanted, from 1 to `MAX_FACTOR`.
+        available: Scales that networks are there for.
+
+    Raises:
+        UsageError: If no combination reaches `factor`.
+    """
+    scales = sorted(set(available), reverse=True)
+    chains = [
+        chain
+        for length in range(1, _MAX_STEPS + 1)
+        for chain in combinations_with_replacement(scales, length)
+        if math.prod(chain) >= factor
+    ]
+    if not chains:
+        raise UsageError(f"there is no network that enlarges by {factor:g}")
+    return min(chains, key=lambda chain: (math.prod(chain), len(chain)))
+
+
+def _round(length: float) -> int:
+    """The nearest number of pixels, halves up, at least one."""
+    return max(1, math.floor(length + 0.5))
+
+
+def _check_factor(factor: float, detail: str = "") -> float:
+    if not 1.0 <= factor <= MAX_FACTOR:  # also refuses NaN
+        raise UsageError(
+            f"pictures are enlarged by 1 to {MAX_FACTOR:g}, not by {factor:.4g}{detail}"
+        )
+    return factor

@@ -1,0 +1,231 @@
+"""A picture in, a larger picture out: any factor from 1 to 8, in its own colours."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import KW_ONLY, dataclass, field
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from srcli.imaging.alpha import fill_transparent
+from srcli.imaging.files import Picture
+from srcli.imaging.resize import imresize
+from srcli.inference.canvas import Canvas, check_memory
+from srcli.inference.device import choose_device, choose_precision
+from srcli.inference.exchange import array_of_picture, image_of_picture, picture_of
+from srcli.inference.runner import Runner, RunStats
+from srcli.inference.sizes import MAX_FACTOR, Goal, plan_steps
+from srcli.inference.tiling import Overlap, TileSize, check_tiling
+from srcli.models.base import SRModel
+from srcli.pretrained.catalog import available_scales, load_model
+from srcli.progress import SILENT, Progress
+
+BICUBIC = "bicubic"  # a model like the others, without weights
+_SCALES = (2, 3, 4)  # what networks are made for
+_UNUSED = RunStats("cpu", "fp32")  # of pictures that no network has seen
+
+
+@dataclass(eq=False, repr=False)
+class Upscaler:
+    """Enlarges pictures; networks are loaded once, and stay on their device.
+
+    The factor is `scale`, unless a width or height is given. What the networks' own
+    scales do not meet is done by the next larger combination of them and a bicubic
+    step down. Transparency is always enlarged by bicubic interpolation.
+    """
+
+    model: str | Path | SRModel = "mrnet"  # a name of `srcli models`, file, or network
+    scale: float | None = 4.0  # 1 to 8
+    _: KW_ONLY
+    width: int | None = None  # px of the result; the height follows if not given
+    height: int | None = None
+    device: str = "auto"  # auto, cpu, cuda, cuda:N or mps
+    precision: str = "auto"  # auto, fp32, bf16 or fp16
+    tile: TileSize = "auto"  # LR px; 0 is the whole picture
+    overlap: Overlap = "auto"  # LR px of context around a tile, or "exact"
+    ensemble: bool = False  # mean over 8 flips and turns: better, 8 times slower
+    weights: Path | None = None  # a weight file instead of the model's own
+    degradation: str = "bi"  # what the pictures suffered: bi, bd or dn
+    # What the networks took for the last picture.
+    stats: RunStats = field(init=False, default=_UNUSED)
+    _goal: Goal = field(init=False)
+    _models: list[SRModel] = field(init=False, default_factory=list)
+    _runners: dict[int, Runner] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check the options and load what will be needed, as far as it is known.
+
+        Raises:
+            UsageError: If an option is not valid.
+            WeightsError: If the weights are missing or damaged.
+            DeviceError: If the device is not there, or cannot do the precision.
+        """
+        self._goal = Goal(self.scale, self.width, self.height)
+        check_tiling(self.tile, self.overlap)
+        choose_precision(self.precision, choose_device(self.device))
+        if self.weights is not None:
+            self.model = self.weights
+        if isinstance(self.model, str) and self.model.endswith(".safetensors"):
+            self.model = Path(self.model)
+        if isinstance(self.model, SRModel):
+            self._models.append(self.model)
+        elif isinstance(self.model, Path):
+            self._models.append(load_model(self.model))
+        if self.name == BICUBIC:
+            return
+        if self.scale is None or self._goal.is_sized:
+            self._get_runner(max(self._list_scales(MAX_FACTOR)))
+        else:
+            for step in plan_steps(self.scale, self._list_scales(self.scale)):
+                self._get_runner(step)
+
+    @property
+    def name(self) -> str:
+        """The model's name as given, in lower case, or that of its file or network."""
+        if isinstance(self.model, SRModel):
+            return self.model.arch
+        return self.model.stem if isinstance(self.model, Path) else self.model.lower()
+
+    def target_size(self, height: int, width: int) -> tuple[int, int]:
+        """The (height, width) in pixels that a picture of this size will have.
+
+        Raises:
+            UsageError: If the factor is not between 1 and 8.
+        """
+        self._goal.factor(height, width)
+        return self._goal.size(height, width)
+
+    def plan(self, height: int, width: int) -> tuple[int, ...]:
+        """The networks' scales that a picture of this size goes through, in turn.
+
+        Raises:
+            UsageError: If the factor is not between 1 and 8.
+        """
+        factor = self._goal.factor(height, width)
+        if self.name == BICUBIC:
+            return ()
+        return plan_steps(factor, self._list_scales(factor))
+
+    def describe(self, height: int, width: int) -> str:
+        """How a picture of this size is enlarged: "mrnet x3, then bicubic to 90x60".
+
+        Raises:
+            UsageError: If the factor is not between 1 and 8.
+        """
+        steps = self.plan(height, width)
+        size = self.target_size(height, width)
+        parts = [f"{self.name} x{step}" for step in steps]
+        if size != (height * math.prod(steps), width * math.prod(steps)) or not steps:
+            parts.append(f"bicubic to {size[1]}x{size[0]}")
+        return ", then ".join(parts)
+
+    def __call__(self, picture: Picture, progress: Progress = SILENT) -> Picture:
+        """The enlarged picture, with the same metadata, bit depth and channels.
+
+        Args:
+            picture: Any size.
+            progress: Told of tiles.
+
+        Raises:
+            UsageError: If the factor is not between 1 and 8.
+            DeviceError: If memory does not suffice.
+            WeightsError: If weights that only this size needs are missing.
+        """
+        pixels: NDArray[Any] = picture.pixels
+        alpha: NDArray[Any] | None = picture.alpha
+        height, width, channels = pixels.shape
+        size = self.target_size(height, width)
+        check_memory((*size, channels), pixels.dtype)
+        if alpha is not None:
+            pixels = fill_transparent(pixels, alpha)
+            alpha = imresize(alpha, size=size)
+        self.stats = _UNUSED
+        for step in self.plan(height, width):
+            pixels = self._run(self._get_runner(step), pixels, progress)
+        if pixels.shape[:2] != size:
+            pixels = imresize(pixels, size=size)
+        return dataclasses.replace(picture, pixels=pixels, alpha=alpha)
+
+    def _list_scales(self, factor: float) -> tuple[int, ...]:
+        """Scales that there are networks for; `factor` alone where it is such a scale."""
+        if not isinstance(self.model, str):
+            return self._models[0].config.scales
+        if factor in _SCALES and not self._goal.is_sized:
+            # If its weights are missing, the error says what to do.
+            return (int(factor),)
+        return available_scales(self.model, self.degradation) or _SCALES
+
+    def _get_runner(self, scale: int) -> Runner:
+        if scale not in self._runners:
+            model = next((m for m in self._models if scale in m.config.scales), None)
+            if model is None:
+                model = load_model(self.name, scale, degradation=self.degradation)
+                self._models.append(model)
+            self._runners[scale] = Runner(
+                model,
+                scale,
+                device=self.device,
+                precision=self.precision,
+                tile=self.tile,
+                overlap=self.overlap,
+                ensemble=self.ensemble,
+            )
+        return self._runners[scale]
+
+    def _run(
+        self, runner: Runner, pixels: NDArray[Any], progress: Progress
+    ) -> NDArray[Any]:
+        """One network over one picture; adds to `stats`."""
+        canvas = Canvas(pixels, runner.scale, runner.color)
+        height, width, _ = pixels.shape
+        runner.run_tiles(height, width, canvas.read, canvas.write, progress)
+        self.stats = self.stats.followed_by(runner.stats)
+        return canvas.result
+
+
+@overload
+def upscale(
+    image: Path | str | Image.Image,
+    model: str | Path | SRModel = ...,
+    scale: float | None = ...,
+    **options: Any,  # noqa: ANN401 - the fields of `Upscaler`
+) -> Image.Image: ...
+@overload
+def upscale(
+    image: NDArray[Any],
+    model: str | Path | SRModel = ...,
+    scale: float | None = ...,
+    **options: Any,  # noqa: ANN401
+) -> NDArray[Any]: ...
+def upscale(
+    image: Path | str | Image.Image | NDArray[Any],
+    model: str | Path | SRModel = "mrnet",
+    scale: float | None = 4,
+    **options: Any,  # noqa: ANN401
+) -> Image.Image | NDArray[Any]:
+    """The enlarged picture, of the kind that was given (for a path, a Pillow image).
+
+    Args:
+        image: A picture file; a Pillow image; or an array, (H, W) grey or (H, W, 3)
+            RGB, uint8 or uint16.
+        model: A name of `srcli models`, "bicubic", a weight file, or a network.
+        scale: Factor from 1 to 8; not looked at where a width or height is given.
+        **options: The other fields of `Upscaler`, which is to be preferred for many
+            pictures.
+
+    Raises:
+        UsageError: If an option or the kind of image is not valid.
+        InputError: If a file cannot be read.
+        WeightsError: If the weights are missing or damaged.
+        DeviceError: If the device is not there or memory does not suffice.
+    """
+    picture = picture_of(image)
+    larger = Upscaler(model, scale, **options)(picture)
+    if isinstance(image, np.ndarray):
+        return array_of_picture(larger, image.ndim)
+    return image_of_picture(larger)

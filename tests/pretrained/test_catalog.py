@@ -1,0 +1,190 @@
+"""Weights: found, verified, loaded, refused."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from srcli.errors import OutputError, UsageError, WeightsError
+from srcli.models import MODELS, variant
+from srcli.models.base import count_parameters
+from srcli.models.mrnet import MRNet, MRNetConfig
+from srcli.pretrained import catalog
+from srcli.pretrained.catalog import (
+    WeightEntry,
+    load_model,
+    locate,
+    manifest,
+    read_weights,
+    save_weights,
+    sha256_of,
+)
+
+SMALL = MRNetConfig(scales=(2, 4), width=4, blocks=1, recursions=(1, 2, 2))
+
+
+@pytest.fixture
+def network():
+    return MRNet(SMALL)
+
+
+@pytest.fixture
+def weight_file(network, tmp_path):
+    path = tmp_path / "small.safetensors"
+    save_weights(network, path, {"steps": "12"})
+    return path
+
+
+@pytest.fixture
+def entry(weight_file, network, monkeypatch, tmp_path):
+    """A manifest of one entry, `mrnet-s`, whose file lies in the user's cache."""
+    cache = tmp_path / "cache"
+    (cache / "weights").mkdir(parents=True)
+    weight_file.rename(cache / "weights" / weight_file.name)
+    path = cache / "weights" / weight_file.name
+    made = WeightEntry(
+        file=path.name,
+        sha256=sha256_of(path),
+        bytes=path.stat().st_size,
+        model="mrnet-s",
+        arch="mrnet",
+        scales=(2, 4),
+        config=SMALL.as_dict(),
+        parameters=count_parameters(network),
+        data="none",
+        data_licence="none",
+        recipe="none",
+        steps=12,
+    )
+    monkeypatch.setenv("SRCLI_CACHE_DIR", str(cache))
+    monkeypatch.setattr(catalog, "manifest", lambda: (made,))
+    return made
+
+
+def test_saved_weights_load_to_an_equal_network(weight_file, network):
+    loaded = read_weights(weight_file)
+    assert loaded.config == SMALL
+    assert not loaded.training
+    lr = torch.rand(1, 3, 5, 6)
+    with torch.no_grad():
+        assert torch.equal(loaded(lr, 4), network(lr, 4))
+
+
+def test_half_precision_files_load_as_float32(network, tmp_path):
+    path = tmp_path / "half.safetensors"
+    save_weights(network, path, dtype=torch.float16)
+    loaded = read_weights(path)
+    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("arch", MODELS)
+def test_every_network_survives_the_round_trip(arch, tmp_path):
+    model_class, config = variant(arch, 2)
+    small = dataclasses.replace(config, width=8)
+    torch.manual_seed(1)
+    network = model_class(small).eval()
+    path = tmp_path / f"{arch}.safetensors"
+    save_weights(network, path)
+    loaded = read_weights(path)
+    assert loaded.config == small
+    lr = torch.rand(1, network.channels, 6, 5)
+    with torch.no_grad():
+        assert torch.equal(loaded(lr, 2), network(lr, 2))
+
+
+def test_cached_weights_are_found_by_name_and_scale(entry):
+    assert load_model("mrnet-s", 4).config == SMALL
+    assert load_model("MRNet-S").config == SMALL
+    assert catalog.available_scales("mrnet-s") == (2, 4)
+
+
+def test_wrong_hash_is_refused(entry):
+    path = locate(entry)
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(WeightsError, match="damaged"):
+        load_model("mrnet-s", 4)
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights", b"\x10" * 64])
+def test_files_that_are_no_safetensors_are_refused(tmp_path, content):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match="no readable safetensors"):
+        read_weights(path)
+
+
+def test_cut_file_is_refused(weight_file):
+    weight_file.write_bytes(weight_file.read_bytes()[:-100])
+    with pytest.raises(WeightsError, match="no readable safetensors"):
+        read_weights(weight_file)
+
+
+def test_foreign_files_and_wrong_shapes_are_refused(network, tmp_path):
+    path = tmp_path / "foreign.safetensors"
+    save_file({"a": torch.zeros(3)}, path)
+    with pytest.raises(WeightsError, match="which network"):
+        read_weights(path)
+    state = {k: v.contiguous() for k, v in network.state_dict().items()}
+    wrong = {"arch": "mrnet", "config": json.dumps({**SMALL.as_dict(), "width": 8})}
+    save_file(state, path, wrong)
+    with pytest.raises(WeightsError, match="do not fit"):
+        read_weights(path)
+    unknown = {"arch": "mrnet", "config": json.dumps({"depth": 8})}
+    save_file(state, path, unknown)
+    with pytest.raises(WeightsError, match="config"):
+        read_weights(path)
+
+
+def test_missing_weights_say_what_to_do(entry, tmp_path):
+    with pytest.raises(WeightsError, match="no weights are bundled yet"):
+        load_model("drcn", 2)
+    with pytest.raises(WeightsError, match="trained: x2, x4"):
+        load_model("mrnet-s", 3)
+    locate(entry).unlink()
+    with pytest.raises(WeightsError, match="srcli download mrnet-s"):
+        load_model("mrnet-s", 4)
+    with pytest.raises(WeightsError, match="no weight file"):
+        load_model(tmp_path / "gone.safetensors")
+
+
+def test_unknown_names_and_scales_are_usage_errors(entry, tmp_path):
+    with pytest.raises(UsageError, match="did you mean mrnet"):
+        load_model("mrnett", 4)
+    with pytest.raises(UsageError, match="not 5"):
+        load_model("mrnet-s", 5)
+
+
+def test_weights_appear_whole_or_not_at_all(network, tmp_path):
+    with pytest.raises(OutputError):
+        save_weights(network, tmp_path / "none" / "x.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_damaged_manifest_is_a_weights_error(tmp_path, monkeypatch):
+    path = tmp_path / "weights_manifest.json"
+    path.write_text("{")
+    monkeypatch.setattr(catalog, "manifest_path", lambda: path)
+    manifest.cache_clear()
+    try:
+        with pytest.raises(WeightsError, match="damaged"):
+            manifest()
+    finally:
+        manifest.cache_clear()
+
+
+@pytest.mark.parametrize("listed", manifest(), ids=lambda e: e.file)
+def test_bundled_files_are_what_the_manifest_says(listed):
+    path = locate(listed)
+    assert path is not None
+    assert path.stat().st_size == listed.bytes
+    network = read_weights(path, listed)
+    assert network.arch == listed.arch
+    assert network.config.as_dict() == type(network.config).from_dict(
+        listed.config
+    ).as_dict()
+    assert network.config.scales == listed.scales
+    assert count_parameters(network) == listed.parameters
