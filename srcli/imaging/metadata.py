@@ -20,7 +20,7 @@ from PIL import Image, PngImagePlugin
 
 log = logging.getLogger(__name__)
 
-EXIF_HEADER = b"Exif\x00\x00"
+_EXIF_HEADER = b"Exif\x00\x00"
 _XMP_MARKER = b"http://ns.adobe.com/xap/1.0/\x00"
 _XMP_TAG = 700
 _ORIENTATION = 0x0112
@@ -50,7 +50,7 @@ class Metadata:
 
     Attributes:
         icc: ICC profile that gives the pixels their meaning; None means sRGB.
-        exif: A TIFF structure without the "Exif" header; orientation 1, no thumbnail.
+        exif: EXIF as Pillow takes it, its header first; orientation 1, no thumbnail.
         xmp: An XMP packet; orientation 1.
         dpi: Pixels per inch along x and y.
     """
@@ -141,7 +141,7 @@ def _size_exif(exif: bytes | None, size: tuple[int, int]) -> bytes | None:
     if exif is None:
         return None
     values = dict.fromkeys(_WIDTH_TAGS, size[0]) | dict.fromkeys(_HEIGHT_TAGS, size[1])
-    return EXIF_HEADER + _edit_exif(exif, values)
+    return _edit_exif(exif, values)
 
 
 def _size_xmp(xmp: bytes | None, size: tuple[int, int]) -> bytes | None:
@@ -188,7 +188,6 @@ def _read_exif(image: Image.Image, name: str) -> bytes | None:
     try:
         if not isinstance(blob, bytes):
             blob = _rebuild_exif(image)
-        blob = blob.removeprefix(EXIF_HEADER)
         return _edit_exif(blob, {_ORIENTATION: 1}) if blob else None
     except _MALFORMED:
         log.warning("%s: its EXIF cannot be read: left out", name)
@@ -232,11 +231,12 @@ def _number_at(exif: bytes | bytearray, order: str, entry: int) -> int:
 
 
 def _edit_exif(exif: bytes, values: Mapping[int, int]) -> bytes:
-    """EXIF with the tags of `values` that it has set anew, and no thumbnail.
+    """EXIF with its header, the tags of `values` that it has set anew, no thumbnail.
 
     Raises:
         ValueError: If it is no TIFF structure (struct.error: if it is cut off).
     """
+    exif = exif.removeprefix(_EXIF_HEADER)
     order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(exif[:4])
     if order is None:
         raise ValueError("not a TIFF structure")
@@ -255,7 +255,7 @@ def _edit_exif(exif: bytes, values: Mapping[int, int]) -> bytes:
                 if tag == _ORIENTATION:
                     short = (_SHORT, 1, values[tag], 0)
                     struct.pack_into(f"{order}HIHH", edited, entry + 2, *short)
-    return _without_thumbnail(edited, order, main)
+    return _EXIF_HEADER + _without_thumbnail(edited, order, main)
 
 
 def _without_thumbnail(exif: bytearray, order: str, main: int) -> bytes:

@@ -206,7 +206,7 @@ def upscale(
     image: Path | str | Image.Image | NDArray[Any],
     model: str | Path | SRModel = "mrnet",
     scale: float | None = 4,
-    **options: Any,  # noqa: ANN401
+    **options: Any,
 ) -> Image.Image | NDArray[Any]:
     """The enlarged picture, of the kind that was given (for a path, a Pillow image).
 

@@ -36,6 +36,8 @@ class DRCNConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         ModelConfig.__post_init__(self)
+        if len(self.scales) > 1:
+            raise UsageError("a drcn network serves one scale; build one for each")
         if min(self.recursions, self.width) < 1:
             raise UsageError("recursions and width must be at least 1")
         if self.sharing not in (known := ("all", "recursion", "none")):

@@ -147,26 +147,14 @@ class Transfer:
     def _accept(self, response: requests.Response) -> None:
         """Decide from status and headers what the body is, and where it goes."""
         self._refuse_downgrade(response)
-        if response.status_code in _PASSING:
-            raise _BrokenOffError(
-                f"the server answers {response.status_code} {response.reason}",
-                _read_seconds(response.headers.get("Retry-After")),
-            )
-        if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise TransferError("the server sends it in another encoding than asked")
-        if response.status_code == 416 and self._part.size:
-            self._start_over()
-            raise _BrokenOffError("the part does not fit the server's file", 0)
+        self._check_answer(response)
         stamp = _read_stamp(self._source.url, response)
-        if response.status_code == 206 and self._part.size:
+        if response.status_code == 206:
             self._continue_with(stamp, response.headers.get("Content-Range", ""))
-        elif response.status_code == 200:
+        else:
+            self._check_total(stamp.total)  # before the part is given up for it
             self._start_over()
             self._stamp = stamp
-        else:
-            raise TransferError(
-                f"the server answers {response.status_code} {response.reason}"
-            )
         self._check_room()
         self._part.write_stamp(self._stamp)
         self._progress.start(
@@ -174,6 +162,24 @@ class Transfer:
             self._stamp.total and self._stamp.total / MB,
         )
         self._progress.advance(self._part.size / MB)
+
+    def _check_answer(self, response: requests.Response) -> None:
+        """Make sure that the body is the file or the rest of it."""
+        answer = f"the server answers {response.status_code} {response.reason}"
+        if response.status_code in _PASSING:
+            wait_s = _read_seconds(response.headers.get("Retry-After"))
+            raise _BrokenOffError(answer, wait_s)
+        if response.status_code == 416 and self._part.size:
+            self._start_over()
+            raise _BrokenOffError("the part does not fit the server's file", 0)
+        if response.status_code != 200 and (
+            response.status_code != 206 or not self._part.size
+        ):
+            raise TransferError(answer)
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            raise TransferError("the server sends it in another encoding than asked")
+        if response.headers.get("Content-Type", "").startswith("text/html"):
+            raise TransferError("the server sends a web page instead of the file")
 
     def _continue_with(self, stamp: Stamp, content_range: str) -> None:
         """Make sure that a partial answer continues the part; not all servers do."""
@@ -187,6 +193,7 @@ class Transfer:
         if match is None or not fits:
             self._start_over()
             raise _BrokenOffError("the file has changed on the server", 0)
+        self._check_total(int(match[2]))
         self._stamp = replace(self._stamp, total=int(match[2]))
 
     def _refuse_downgrade(self, response: requests.Response) -> None:
@@ -198,13 +205,18 @@ class Transfer:
         ):
             raise TransferError("the server leads from https to an unsafe address")
 
-    def _check_room(self) -> None:
-        total, expected = self._stamp.total, self._source.size
-        if total is not None and total > (expected or self._source.limit):
+    def _check_total(self, total: int | None) -> None:
+        """Make sure that the size that the server states can be right."""
+        expected = self._source.size
+        if total is None:
+            return
+        if expected not in (None, total):
+            raise TransferError(f"the server's file has {total} bytes, not {expected}")
+        if total > self._source.limit:
             raise TransferError(f"the server's file is too large ({total} bytes)")
-        if total is not None and total < (expected or 0):
-            raise TransferError(f"the server has {total} bytes of it, not {expected}")
-        missing = (total or expected or 0) - self._part.size
+
+    def _check_room(self) -> None:
+        missing = (self._stamp.total or self._source.size or 0) - self._part.size
         free = shutil.disk_usage(self._part.path.parent).free
         if missing > free:
             raise OutputError(

@@ -159,9 +159,18 @@ def test_a_scale_that_is_not_served_is_refused(name):
         model(draw(model), 2)
     with pytest.raises(UsageError, match="not x4"):
         model.receptive_radius(4)
-    several = MODELS[name](shrink(MODELS[name].config_class(scales=(2, 4))))
-    with pytest.raises(UsageError, match="name a scale"):
-        several(draw(several))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_network_serves_several_scales_or_says_that_it_does_not(name):
+    model_class = MODELS[name]
+    if model_class.multi_scale:
+        model = model_class(shrink(model_class.config_class(scales=(2, 4))))
+        with pytest.raises(UsageError, match="name a scale"):
+            model(draw(model))
+    else:
+        with pytest.raises(UsageError, match="serves one scale"):
+            model_class(shrink(model_class.config_class(scales=(2, 4))))
 
 
 @pytest.mark.parametrize("name", MODELS)

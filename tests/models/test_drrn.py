@@ -168,7 +168,7 @@ def test_a_new_network_neither_explodes_nor_fades(name):
     with torch.no_grad():
         bicubic = torch.from_numpy(imresize(lr[0, 0].numpy(), 2))
         residual = (model(lr)[0, 0] - bicubic).square().mean().sqrt()
-    assert 0.02 < residual < 5
+    assert 0.02 < residual < 20
 
 
 def test_the_limit_leaves_out_the_later_units():

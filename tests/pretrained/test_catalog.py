@@ -183,8 +183,9 @@ def test_bundled_files_are_what_the_manifest_says(listed):
     assert path.stat().st_size == listed.bytes
     network = read_weights(path, listed)
     assert network.arch == listed.arch
-    assert network.config.as_dict() == type(network.config).from_dict(
-        listed.config
-    ).as_dict()
+    assert (
+        network.config.as_dict()
+        == type(network.config).from_dict(listed.config).as_dict()
+    )
     assert network.config.scales == listed.scales
     assert count_parameters(network) == listed.parameters

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import requests
@@ -202,7 +203,7 @@ def test_a_server_that_always_claims_more_than_it_sends(
 def test_a_server_that_claims_less_than_the_file_has(file_server, tmp_path, patience):
     body = file_server.body
     file_server.plan = [file_server.answer(200, body, Content_Length="1000")]
-    with pytest.raises(InputError, match=f"1000 bytes of it, not {len(body)}"):
+    with pytest.raises(InputError, match=f"has 1000 bytes, not {len(body)}"):
         fetch(source_of(file_server, size=len(body)), tmp_path, patience=patience)
     assert names_in(tmp_path) == []
 
@@ -354,6 +355,20 @@ def test_an_encoding_that_was_not_asked_for_is_refused(file_server, tmp_path, pa
     assert file_server.asked[0]["Accept-Encoding"] == "identity"
 
 
+@pytest.mark.parametrize("portal", [{"Content_Type": "text/html"}, {}])
+def test_a_web_page_does_not_cost_what_was_gained(
+    file_server, tmp_path, patience, portal
+):
+    fail_midway(file_server, tmp_path, patience)
+    source = source_of(file_server, size=len(file_server.body))
+    file_server.plan = [file_server.answer(200, b"<html>log in", **portal)]
+    with pytest.raises(InputError, match="a web page|has 12 bytes"):
+        fetch(source, tmp_path, patience=patience)
+    assert (tmp_path / "some.bin.part").stat().st_size == 300_000
+    assert fetch(source, tmp_path, patience=patience).sha256 == sha256(file_server.body)
+    assert file_server.ranges() == ["bytes=300000-"] * 2
+
+
 def test_a_folder_that_cannot_be_written(file_server, tmp_path):
     (tmp_path / "folder").write_bytes(b"a file")
     with pytest.raises(OutputError, match="cannot write"):
@@ -363,7 +378,8 @@ def test_a_folder_that_cannot_be_written(file_server, tmp_path):
 def test_too_little_room_is_seen_before_the_transfer(
     file_server, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("shutil.disk_usage", lambda _: (10**9, 10**9, 1000))
+    nearly_full = SimpleNamespace(free=1000)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: nearly_full)
     with pytest.raises(OutputError, match="make room"):
         fetch(source_of(file_server), tmp_path)
     assert names_in(tmp_path) == []

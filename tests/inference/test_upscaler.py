@@ -1,0 +1,434 @@
+"""Pictures of every kind come out larger, with their own colours and depth."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from srcli.errors import DeviceError, UsageError, WeightsError
+from srcli.imaging.color import RGB_TO_YCBCR, YCBCR_OFFSET, YCBCR_TO_RGB
+from srcli.imaging.files import Metadata, Picture, write_picture
+from srcli.imaging.resize import imresize
+from srcli.inference import canvas as canvas_module
+from srcli.inference import upscaler as upscaler_module
+from srcli.inference.upscaler import Upscaler, plan_steps, upscale
+from srcli.models.base import ModelConfig, SRModel
+from srcli.models.drrn import DRRN, DRRNConfig
+from srcli.models.mrnet import MRNet, MRNetConfig
+from srcli.pretrained.catalog import save_weights
+
+EXACT = {"device": "cpu", "precision": "fp32", "overlap": "exact"}
+
+
+class Constant(SRModel):
+    """Answers one value everywhere, or repeats its pixels."""
+
+    arch = "constant"
+    color = "rgb"
+    config_class = ModelConfig
+    variants = {"constant": ModelConfig()}  # noqa: RUF012
+    multi_scale = True
+
+    def __init__(self, value=None, scales=(2, 3, 4)):
+        super().__init__()
+        self.config = ModelConfig(scales=scales)
+        self.value = value
+
+    def predictions(self, lr, scale=None):
+        sr = lr.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+        return (sr if self.value is None else torch.full_like(sr, self.value),)
+
+    def receptive_radius(self, scale=None):
+        return 0
+
+
+class Luma(Constant):
+    """The same on Y."""
+
+    color = "y"
+
+
+def small_mrnet() -> MRNet:
+    config = MRNetConfig(width=4, blocks=1, recursions=(1, 1, 1))
+    return MRNet(config).eval()
+
+
+def small_drrn() -> DRRN:
+    return DRRN(DRRNConfig(width=6, units=2)).eval()
+
+
+def levels(values: np.ndarray, dtype=np.uint8) -> np.ndarray:
+    peak = np.iinfo(dtype).max
+    return np.clip(np.floor(values * peak + 0.5), 0, peak).astype(dtype)
+
+
+# How far, in which steps
+
+
+@pytest.mark.parametrize(
+    ("factor", "available", "steps"),
+    [
+        (1, (2, 3, 4), (2,)),
+        (2, (2, 3, 4), (2,)),
+        (2.5, (2, 3, 4), (3,)),
+        (3.01, (2, 3, 4), (4,)),
+        (5, (2, 3, 4), (3, 2)),
+        (6, (2, 3, 4), (3, 2)),
+        (6.5, (2, 3, 4), (4, 2)),
+        (8, (2, 3, 4), (4, 2)),
+        (8, (2,), (2, 2, 2)),
+        (2, (4,), (4,)),
+        (8, (3,), (3, 3)),
+    ],
+)
+def test_steps(factor, available, steps):
+    assert plan_steps(factor, available) == steps
+
+
+@given(
+    st.floats(1, 8),
+    st.sets(st.sampled_from([2, 3, 4]), min_size=1),
+)
+@settings(deadline=None)
+def test_steps_reach_the_factor_and_waste_nothing(factor, available):
+    steps = plan_steps(factor, available)
+    assert set(steps) <= available
+    assert math.prod(steps) >= factor
+    without = math.prod(steps[:-1])
+    assert len(steps) == 1 or without < factor
+
+
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        ({"scale": 4}, (40, 60)),
+        ({"scale": 2.25}, (23, 34)),
+        ({"scale": 1}, (10, 15)),
+        ({"width": 45}, (30, 45)),
+        ({"height": 25}, (25, 38)),
+        ({"width": 40, "height": 55}, (55, 40)),
+        ({"width": 30, "height": 5}, (5, 30)),
+    ],
+)
+def test_the_result_has_the_size_asked_for(picture, options, size):
+    upscaler = Upscaler(Constant(), device="cpu", **options)
+    assert upscaler.target_size(10, 15) == size
+    assert upscaler(Picture(picture(10, 15))).pixels.shape == (*size, 3)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"scale": 0.5}, {"scale": 8.5}, {"scale": math.nan}, {"scale": None},
+        {"width": 0}, {"height": -3}, {"precision": "fp8"}, {"device": "gpu"},
+        {"tile": -1}, {"overlap": "wide"},
+    ],
+)  # fmt: skip
+def test_options_that_mean_nothing_are_refused_at_once(options):
+    with pytest.raises(UsageError):
+        Upscaler(Constant(), **{"device": "cpu", **options})
+
+
+@pytest.mark.parametrize("options", [{"width": 7}, {"width": 200}, {"height": 81}])
+def test_sizes_out_of_reach_are_refused(picture, options):
+    upscaler = Upscaler(Constant(), device="cpu", **options)
+    with pytest.raises(UsageError, match="enlarged by 1 to 8"):
+        upscaler(Picture(picture(10, 15)))
+
+
+def test_the_steps_are_described():
+    def describe(**options):
+        return Upscaler(Constant(), device="cpu", **options).describe(80, 100)
+
+    assert describe(scale=4) == "constant x4"
+    assert describe(scale=8) == "constant x4, then constant x2"
+    assert describe(scale=2.5) == "constant x3, then bicubic to 250x200"
+    assert describe(width=300) == "constant x3"
+    assert Upscaler("bicubic", 2).describe(80, 100) == "bicubic to 200x160"
+
+
+# Colour, depth and transparency
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("build", [small_mrnet, small_drrn])
+def test_tiles_join_without_a_seam(picture, build, dtype):
+    pixels = picture(45, 38).astype(dtype) * (257 if dtype == np.uint16 else 1)
+    model = build()
+    tiled = Upscaler(model, 2, tile=9, **EXACT)(Picture(pixels)).pixels
+    whole = Upscaler(model, 2, tile=0, **EXACT)(Picture(pixels)).pixels
+    assert tiled.dtype == dtype
+    difference = np.abs(tiled.astype(int) - whole)
+    assert difference.max() <= (1 if dtype == np.uint8 else 2)
+    if dtype == np.uint8:
+        assert np.count_nonzero(difference) <= 2
+
+
+def test_an_rgb_network_gives_its_own_colours(picture):
+    pixels = picture(12, 17)
+    model = small_mrnet()
+    lr = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
+    with torch.inference_mode():
+        expected = levels(model(lr, 3)[0].permute(1, 2, 0).double().numpy())
+    result = Upscaler(model, 3, tile=0, **EXACT)(Picture(pixels)).pixels
+    assert np.abs(result.astype(int) - expected).max() <= 1
+    assert np.count_nonzero(result != expected) <= 3
+
+
+def test_a_y_network_takes_chroma_from_bicubic(picture):
+    pixels = picture(21, 26)
+    model = small_drrn()
+    ycbcr = (pixels @ RGB_TO_YCBCR.T + YCBCR_OFFSET) / 255
+    luma = torch.from_numpy(ycbcr[None, None, :, :, 0]).float()
+    with torch.inference_mode():
+        large = model(luma, 3)[0, 0].double().numpy()
+    chroma = imresize(ycbcr[:, :, 1:], 3)
+    joined = np.dstack((large, chroma)) - YCBCR_OFFSET / 255
+    expected = levels(joined @ YCBCR_TO_RGB.T)
+    result = Upscaler(model, 3, tile=8, **EXACT)(Picture(pixels)).pixels
+    assert np.abs(result.astype(int) - expected).max() <= 1
+    assert np.count_nonzero(result != expected) <= 5
+
+
+def test_a_grey_picture_is_its_own_luma(picture):
+    pixels = picture(14, 11, channels=1)
+    model = small_drrn()
+    with torch.inference_mode():
+        large = model(torch.from_numpy(pixels[None, None, :, :, 0]) / 255, 2)[0, 0]
+    result = Upscaler(model, 2, tile=0, **EXACT)(Picture(pixels)).pixels
+    assert result.shape == (28, 22, 1)
+    expected = levels(large.double().numpy())
+    assert np.abs(result[:, :, 0].astype(int) - expected).max() <= 1
+
+
+def test_a_grey_picture_stays_grey_with_an_rgb_network(picture):
+    pixels = picture(14, 11, channels=1)
+    model = small_mrnet()
+    lr = (torch.from_numpy(pixels).permute(2, 0, 1) / 255).expand(3, -1, -1)[None]
+    with torch.inference_mode():
+        expected = levels(model(lr, 2)[0].mean(0).double().numpy())
+    result = Upscaler(model, 2, tile=0, **EXACT)(Picture(pixels)).pixels
+    assert result.shape == (28, 22, 1)
+    assert np.abs(result[:, :, 0].astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("model", [Constant(), Luma()])
+def test_every_level_survives(dtype, model):
+    peak = np.iinfo(dtype).max
+    pixels = np.linspace(0, peak, 600).round().astype(dtype).reshape(20, 30, 1)
+    result = Upscaler(model, 2, device="cpu", precision="fp32")(Picture(pixels)).pixels
+    np.testing.assert_array_equal(result, pixels.repeat(2, 0).repeat(2, 1))
+
+
+@pytest.mark.parametrize(
+    ("value", "level"), [(100.5 / 255, 101), (100.49 / 255, 100), (1.3, 255), (-0.2, 0)]
+)
+def test_values_are_rounded_halves_up_and_clamped(picture, value, level):
+    upscaler = Upscaler(Constant(value), 2, device="cpu", precision="fp32")
+    assert np.unique(upscaler(Picture(picture(5, 6))).pixels).tolist() == [level]
+
+
+@pytest.mark.parametrize("model", ["bicubic", Constant()])
+@pytest.mark.parametrize("level", [0, 1, 77, 255])
+def test_constant_alpha_stays_constant(picture, model, level):
+    alpha = np.full((9, 8), level, np.uint8)
+    result = Upscaler(model, 2.5, device="cpu")(Picture(picture(9, 8), alpha))
+    assert result.alpha.shape == (23, 20)
+    assert np.unique(result.alpha).tolist() == [level]
+
+
+def test_alpha_is_bicubic(picture):
+    alpha = picture(13, 16)[:, :, 0]
+    result = Upscaler(Constant(), 3, device="cpu", tile=5)(
+        Picture(picture(13, 16), alpha)
+    )
+    np.testing.assert_array_equal(result.alpha, imresize(alpha, 3))
+
+
+@pytest.mark.parametrize("model", ["bicubic", Luma(), Constant()])
+def test_hidden_colours_leave_no_fringe(model):
+    alpha = np.zeros((16, 16), np.uint8)
+    alpha[:, 5:11] = 255
+    pixels = np.zeros((16, 16, 3), np.uint8)
+    pixels[:, 5:11] = (200, 150, 90)
+    result = Upscaler(model, 2, device="cpu", precision="fp32")(Picture(pixels, alpha))
+    seen = result.pixels[result.alpha > 0].astype(int)
+    assert np.abs(seen - (200, 150, 90)).max() <= 1
+
+
+def test_bicubic_is_matlabs(picture):
+    pixels = picture(15, 19)
+    upscaler = Upscaler("bicubic", 3)
+    np.testing.assert_array_equal(upscaler(Picture(pixels)).pixels, imresize(pixels, 3))
+    assert upscaler.stats.tiles == 0
+
+
+def test_what_a_picture_says_of_itself_is_kept(picture):
+    metadata = Metadata(xmp=b"<x/>", dpi=(300.0, 300.0))
+    result = upscale_picture(Picture(picture(6, 7), None, metadata, "webp"))
+    assert result.metadata == metadata
+    assert result.format == "webp"
+
+
+def upscale_picture(picture):
+    return Upscaler(Constant(), 2, device="cpu")(picture)
+
+
+# Networks, weights and memory
+
+
+def test_a_chain_runs_every_scale_and_adds_up(picture):
+    upscaler = Upscaler(Constant(), 5, device="cpu", tile=10, overlap=0)
+    result = upscaler(Picture(picture(20, 20))).pixels
+    assert result.shape == (100, 100, 3)
+    assert upscaler.stats.tiles == 2 * 2 + 6 * 6
+    assert upscaler.stats.device == "cpu"
+
+
+def test_an_enlarged_picture_scaled_back_is_nearly_the_picture(picture):
+    smooth = imresize(picture(12, 12), 2)
+    result = upscale(smooth, Constant(), 1, device="cpu")
+    assert np.abs(result.astype(int) - smooth).max() <= 2
+
+
+def test_a_weight_file_is_a_model(picture, tmp_path):
+    model = small_mrnet()
+    path = tmp_path / "mine.safetensors"
+    save_weights(model, path, {})
+    options = {"device": "cpu", "precision": "fp32"}
+    expected = upscale(picture(8, 9), model, 2, **options)
+    for given in ({"weights": path}, {"model": path}, {"model": str(path)}):
+        result = upscale(picture(8, 9), **{"scale": 2, **given, **options})
+        np.testing.assert_array_equal(result, expected)
+    assert Upscaler(path, 2, device="cpu").describe(8, 9) == "mine x2"
+
+
+@pytest.fixture
+def shelf(monkeypatch):
+    """A catalogue of single-scale networks named "shelf"; notes what is loaded."""
+    loaded = []
+
+    def load(name, scale, *, degradation):
+        loaded.append((name, scale, degradation))
+        if scale == 3:
+            raise WeightsError("no x3: srcli download")
+        return Constant(scales=(scale,))
+
+    monkeypatch.setattr(upscaler_module, "load_model", load)
+    monkeypatch.setattr(upscaler_module, "available_scales", lambda *_: (2, 4))
+    return loaded
+
+
+def test_networks_are_loaded_once_and_before_the_first_picture(picture, shelf):
+    upscaler = Upscaler("Shelf", 6.5, device="cpu", degradation="bd")
+    assert sorted(shelf) == [("shelf", 2, "bd"), ("shelf", 4, "bd")]
+    for _ in range(2):
+        upscaler(Picture(picture(5, 5)))
+    assert len(shelf) == 2
+
+
+def test_a_missing_scale_is_an_error_when_asked_for_and_else_gone_round(picture, shelf):
+    with pytest.raises(WeightsError, match="srcli download"):
+        Upscaler("shelf", 3, device="cpu")
+    upscaler = Upscaler("shelf", 2.5, device="cpu")
+    assert upscaler.describe(10, 10) == "shelf x4, then bicubic to 25x25"
+    assert upscaler(Picture(picture(10, 10))).pixels.shape == (25, 25, 3)
+    assert Upscaler("shelf", width=30, device="cpu").plan(10, 10) == (4,)
+
+
+def test_a_network_of_all_scales_is_loaded_once(monkeypatch, shelf):
+    def load(name, scale, *, degradation):
+        shelf.append(scale)
+        return Constant()
+
+    monkeypatch.setattr(upscaler_module, "load_model", load)
+    Upscaler("shelf", 8, device="cpu")
+    assert len(shelf) == 1
+
+
+def test_results_too_large_for_the_memory_are_refused_before_the_work(
+    picture, monkeypatch
+):
+    def never(self, lr, scale=None):
+        raise AssertionError("the network ran")
+
+    upscaler = Upscaler(Constant(), 4, device="cpu")
+    monkeypatch.setattr(canvas_module, "free_memory", lambda _: 40 * 60 * 16 * 3 - 1)
+    monkeypatch.setattr(Constant, "predictions", never)
+    with pytest.raises(DeviceError, match="240x160 pixels"):
+        upscaler(Picture(picture(40, 60)))
+
+
+# What Python programs hand over
+
+
+@pytest.mark.parametrize("kind", [str, "path", "array", "image"])
+def test_every_kind_of_input(picture, tmp_path, kind):
+    pixels = picture(9, 7)
+    path = tmp_path / "in.png"
+    write_picture(Picture(pixels), path)
+    given = {
+        str: str(path),
+        "path": path,
+        "array": pixels,
+        "image": Image.fromarray(pixels),
+    }[kind]
+    result = upscale(given, "bicubic", 2)
+    assert isinstance(result, np.ndarray if kind == "array" else Image.Image)
+    np.testing.assert_array_equal(np.asarray(result), imresize(pixels, 2))
+
+
+@pytest.mark.parametrize(
+    ("mode", "becomes"),
+    [
+        ("1", "L"), ("L", "L"), ("LA", "LA"), ("RGB", "RGB"), ("RGBA", "RGBA"),
+        ("P", "RGB"), ("CMYK", "RGB"), ("I;16", "I;16"),
+    ],
+)  # fmt: skip
+def test_pillow_modes(mode, becomes):
+    image = Image.linear_gradient("L").resize((12, 10))
+    image = (
+        image.convert("RGB").convert(mode) if mode != "I;16" else image.convert(mode)
+    )
+    result = upscale(image, "bicubic", 2)
+    assert result.mode == becomes
+    assert result.size == (24, 20)
+
+
+def test_pillow_modes_that_would_lose_values_are_refused():
+    with pytest.raises((UsageError, WeightsError, Exception), match="F|float"):
+        upscale(Image.new("F", (4, 4)), "bicubic", 2)
+
+
+def test_a_turned_photograph_is_turned_upright():
+    image = Image.new("RGB", (12, 8))
+    image.getexif()[0x0112] = 6
+    assert upscale(image, "bicubic", 2).size == (16, 24)
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (6, 5, 3)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_arrays_keep_their_kind(shape, dtype):
+    array = np.arange(math.prod(shape)).reshape(shape).astype(dtype)
+    result = upscale(array, Constant(), 3, device="cpu", precision="fp32")
+    assert result.dtype == dtype
+    np.testing.assert_array_equal(result, array.repeat(3, 0).repeat(3, 1))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        np.zeros((4, 4), np.float32), np.zeros((4, 4), bool), np.zeros((4, 4, 4), np.uint8),
+        np.zeros((0, 4), np.uint8), np.zeros(4, np.uint8), [[1, 2]], torch.zeros(4, 4),
+    ],
+)  # fmt: skip
+def test_what_is_no_picture_is_refused(given):
+    with pytest.raises(UsageError):
+        upscale(given, "bicubic", 2)

@@ -1,0 +1,119 @@
+"""Names that can be downloaded, and the weights among them."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from srcli.errors import UsageError, WeightsError
+from srcli.pretrained import catalog
+from srcli.pretrained.public_sets import Options
+from srcli.pretrained.sources import list_items, select_items
+
+BODY = b"weights" * 100
+
+
+@pytest.fixture
+def entries(tmp_path, monkeypatch):
+    """The manifest, to be filled; bundled files and cache lie in `tmp_path`."""
+    listed = []
+    monkeypatch.setenv("SRCLI_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(catalog, "manifest", lambda: tuple(listed))
+    monkeypatch.setattr(catalog, "bundled_folder", lambda: tmp_path / "bundled")
+    (tmp_path / "bundled").mkdir()
+    return listed
+
+
+def make_entry(file="mrnet_x2.safetensors", body=BODY, url=None):
+    return catalog.WeightEntry(
+        file=file,
+        sha256=hashlib.sha256(body).hexdigest(),
+        bytes=len(body),
+        model="mrnet",
+        arch="mrnet",
+        scales=(2,),
+        config={},
+        parameters=1,
+        data="some pictures",
+        data_licence="CC0",
+        recipe="fast",
+        steps=1,
+        url=url,
+    )
+
+
+def install(tmp_path):
+    (item,) = select_items(["mrnet"])
+    return item.install(Options(tmp_path / "data"))
+
+
+def test_names_are_found_in_any_case_and_once(entries):
+    items = select_items(["Set5", "DIV2K_valid", "set5", "MRNet"])
+    assert [item.name for item in items] == ["set5", "div2k-valid", "mrnet"]
+
+
+def test_an_unknown_name_names_the_nearest(entries):
+    with pytest.raises(UsageError, match="did you mean urban100"):
+        select_items(["set5", "urban10"])
+
+
+def test_only_models_with_weights_are_listed(entries):
+    assert "mrnet" not in [item.name for item in list_items()]
+    entries.append(make_entry())
+    (item,) = (item for item in list_items() if item.name == "mrnet")
+    assert (item.kind, item.size, item.terms) == ("weights", len(BODY), "CC0")
+
+
+def test_a_model_without_weights(entries, tmp_path):
+    with pytest.raises(WeightsError, match="srcli train -m mrnet"):
+        install(tmp_path)
+
+
+def test_bundled_weights_are_checked_and_need_no_network(entries, tmp_path):
+    entries.append(make_entry(url="http://127.0.0.1:9/never.asked"))
+    path = tmp_path / "bundled" / "mrnet_x2.safetensors"
+    path.write_bytes(BODY)
+    outcome = install(tmp_path)
+    assert (outcome.status, outcome.paths) == ("bundled", (path,))
+    path.write_bytes(b"damaged")
+    with pytest.raises(WeightsError, match="install srcli again"):
+        install(tmp_path)
+
+
+def test_weights_that_are_nowhere(entries, tmp_path):
+    entries.append(make_entry())
+    with pytest.raises(WeightsError, match="neither bundled nor published"):
+        install(tmp_path)
+
+
+def test_published_weights_go_to_the_cache(entries, tmp_path, file_server):
+    file_server.body = BODY
+    entries.append(make_entry(url=file_server.url))
+    (item,) = select_items(["mrnet"])
+    assert item.find(tmp_path) == ()
+    outcome = install(tmp_path)
+    path = tmp_path / "cache" / "weights" / "mrnet_x2.safetensors"
+    assert (outcome.status, outcome.paths) == ("downloaded", (path,))
+    assert path.read_bytes() == BODY
+    assert catalog.locate(entries[0]) == path
+    assert install(tmp_path).status == "installed"
+    assert len(file_server.asked) == 1
+
+
+def test_damaged_weights_of_the_cache_are_replaced(entries, tmp_path, file_server):
+    file_server.body = BODY
+    entries.append(make_entry(url=file_server.url))
+    path = tmp_path / "cache" / "weights" / "mrnet_x2.safetensors"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"damaged")
+    assert install(tmp_path).status == "downloaded"
+    assert path.read_bytes() == BODY
+
+
+def test_wrong_weights_are_never_used(entries, tmp_path, file_server):
+    file_server.body = BODY[:-1] + b"!"
+    entries.append(make_entry(url=file_server.url))
+    with pytest.raises(WeightsError, match="wrong SHA-256"):
+        install(tmp_path)
+    assert list((tmp_path / "cache" / "weights").iterdir()) == []
