@@ -96,7 +96,7 @@ def benchmark(
         str, typer.Option(help="Side of a tile in LR pixels, auto, or 0 for none.")
     ] = "auto",
     tile_overlap: Annotated[
-        str, typer.Option(help="Context of a tile in LR pixels, or auto.")
+        str, typer.Option(help="Context of a tile in LR pixels, auto or exact.")
     ] = "auto",
     ensemble: Annotated[
         bool, typer.Option("--ensemble", help="Mean of the 8 flips and turns.")
@@ -195,10 +195,6 @@ def _parse_scales(given: list[str] | None) -> tuple[int, ...] | None:
     return scales or None
 
 
-def _parse_pixels(given: str, option: str) -> int | Literal["auto"]:
-    """A length in pixels, or "auto"."""
-    if given.lower() == "auto":
-        return "auto"
-    if given.isdecimal():
-        return int(given)
-    raise UsageError(f"{option} takes auto or a number of pixels, not {given!r}")
+def _parse_pixels(given: str) -> int | str:
+    """A length in pixels, or the word that stands for one."""
+    return int(given) if given.removeprefix("-").isdecimal() else given.lower()

@@ -69,6 +69,8 @@ class Row:
     protocol: Protocol
     model: str
     ensemble: bool = False
+    device: str | None = None  # where the last picture was enlarged; None for bicubic
+    precision: str | None = None
     parameters: int | None = None  # None for bicubic
     macs_720p: int | None = None  # multiply-accumulates for an output of 1280x720
     paper: PublishedResult | None = None
@@ -224,6 +226,7 @@ def _measure(
         progress.advance()
         progress.note(f"{result.psnr:.2f} dB")
     degradation = cast(Degradation, request.selection.degradation)
+    stats = contender.runner.stats if contender.runner else None
     return Row(
         dataset=stage.dataset.name,
         scale=stage.scale,
@@ -231,6 +234,8 @@ def _measure(
         protocol=contender.protocol,
         model=contender.name,
         ensemble=contender.ensemble,
+        device=stats.device if stats else None,
+        precision=stats.precision if stats else None,
         parameters=contender.parameters,
         macs_720p=contender.macs,
         paper=_find_published(contender, stage, degradation),

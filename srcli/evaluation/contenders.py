@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 
@@ -15,6 +13,7 @@ from srcli.evaluation.protocol import PROTOCOLS, Enlarger, Protocol, choose_prot
 from srcli.imaging.degrade import BD_SCALE, check_degradation
 from srcli.inference.device import choose_device
 from srcli.inference.runner import Runner
+from srcli.inference.tiling import Overlap, TileSize, check_tiling
 from srcli.models import variant
 from srcli.models.base import SRModel, count_macs, count_parameters
 from srcli.pretrained.catalog import available_scales, load_model, model_names
@@ -34,8 +33,8 @@ class Engine:
 
     device: str = "auto"
     precision: str = "auto"
-    tile: int | Literal["auto"] = "auto"
-    overlap: int | Literal["auto"] = "auto"
+    tile: TileSize = "auto"
+    overlap: Overlap = "auto"
     ensemble: bool = False
 
 
@@ -46,10 +45,17 @@ class Contender:
     name: str
     scale: int
     protocol: Protocol
-    enlarger: Enlarger = dataclasses.field(default_factory=Enlarger)
+    runner: Runner | None = None  # None for bicubic
     ensemble: bool = False
     parameters: int | None = None  # None for bicubic
     macs: int | None = None  # for an output of 1280x720
+
+    @property
+    def enlarger(self) -> Enlarger:
+        """What enlarges the pictures."""
+        if self.runner is None:
+            return Enlarger()
+        return Enlarger(self.runner.color, self.runner.enlarge)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +93,9 @@ def prepare_contenders(selection: Selection, engine: Engine) -> tuple[Contender,
     """
     if selection.protocol not in ("auto", *PROTOCOLS):
         raise unknown("protocol", selection.protocol, ("auto", *PROTOCOLS))
-    choose_device(engine.device)  # also where bicubic alone needs none
+    # Also where bicubic alone needs neither.
+    choose_device(engine.device)
+    check_tiling(engine.tile, engine.overlap)
     if selection.weights is None:
         scales = _resolve_scales(selection, SCALES)
         networks = _load_trained(selection, scales)
@@ -216,7 +224,7 @@ def _make_ready(
         name=name,
         scale=scale,
         protocol=protocol,
-        enlarger=Enlarger(network.color, runner.enlarge),
+        runner=runner,
         ensemble=engine.ensemble,
         parameters=count_parameters(network),
         macs=count_macs(network, scale),

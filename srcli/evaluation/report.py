@@ -23,6 +23,7 @@ _PRECISION = 6  # decimals of the figures in JSON and CSV
 
 _CSV_FIELDS = (
     *("dataset", "scale", "degradation", "protocol", "model", "ensemble", "image"),
+    *("device", "precision"),
     *("images", *METRICS, "seconds"),
     *(f"paper_{name}" for name in (*METRICS, "source")),
     *(f"difference_{metric}" for metric in METRICS),
@@ -201,6 +202,8 @@ def _describe_row(row: Row, per_image: bool) -> dict[str, Any]:
         "protocol": row.protocol,
         "model": row.model,
         "ensemble": row.ensemble,
+        "device": row.device,
+        "precision": row.precision,
         "images": len(row.pictures),
         **_describe_figures(row),
         "paper": paper,

@@ -15,8 +15,15 @@ from rich.text import Text
 from srcli.evaluation.benchmark import Metric, PictureResult, Row
 
 _DIGITS: dict[Metric, int] = {"psnr": 2, "ssim": 4, "ifc": 3}  # as the papers print
-# What a narrow terminal does without, in this order; the files have it all.
-_DROPPED = ("source", "macs", "parameters", "ifc paper", "ifc difference", "seconds")
+# What a narrow terminal does without, one after the other: a column, then space between
+# columns. The files have it all.
+_FITTINGS = (
+    ("", 1),
+    ("source", 1),
+    ("", 0),
+    *((name, 0) for name in ("macs", "parameters", "ifc paper", "ifc difference")),
+    ("seconds", 0),
+)
 _WIDE = 200  # columns, where the output is no terminal
 
 _UNITS = (("T", 1e12), ("G", 1e9), ("M", 1e6), ("K", 1e3))
@@ -122,9 +129,9 @@ def print_table(
     room = console.width if console.is_terminal else _WIDE
     columns = list_columns(rows)
     unbound = console.options.update(width=_WIDE)
-    for dropped in ("", *_DROPPED):
+    for dropped, padding in _FITTINGS:
         columns = [column for column in columns if column.name != dropped]
-        table = _build_table(rows, columns, per_image)
+        table = _build_table(rows, columns, padding, per_image)
         table.width = Measurement.get(console, unbound, table).maximum
         if table.width <= room:
             break
@@ -136,11 +143,11 @@ def print_table(
 
 
 def _build_table(
-    rows: Sequence[Row], columns: Sequence[Column], per_image: bool
+    rows: Sequence[Row], columns: Sequence[Column], padding: int, per_image: bool
 ) -> Table:
     """The table with just these columns, the models grouped by data set and scale."""
     table = Table(
-        box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0)
+        box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, padding, 0, 0)
     )
     table.add_column("model", no_wrap=True)
     for column in columns:

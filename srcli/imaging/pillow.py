@@ -107,9 +107,9 @@ def _open_file(source: Path | bytes, name: str) -> Iterator[IO[bytes]]:
     if isinstance(source, bytes):
         yield io.BytesIO(source)
         return
-    if source.is_dir():
-        raise InputError(f"{name} is a folder, not a picture")
     try:
+        if source.is_dir():
+            raise InputError(f"{name} is a folder, not a picture")
         file = source.open("rb")
     except FileNotFoundError as error:
         raise InputError(f"{name} does not exist") from error

@@ -28,7 +28,7 @@ class Canvas:
     enlarged by bicubic interpolation; a grey picture is its own luma.
 
     Attributes:
-        result: The enlarged picture, (s*H, s*W, C); complete when all tiles are written.
+        result: The enlarged picture, (s*H, s*W, C); whole when all tiles are written.
     """
 
     def __init__(self, pixels: NDArray[Any], scale: int, color: Color) -> None:

@@ -10,8 +10,8 @@ import logging
 import re
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -34,14 +34,13 @@ class Source:
 
     Attributes:
         path: The file; None is standard input.
-        branch: Its folder below the input folder or the fixed part of the pattern.
-        is_listed: Whether it was found in a folder or by a pattern, not named.
+        root: The input folder, or the fixed part of the pattern, that it was found
+            below; None where the file itself was named.
         data: What standard input held.
     """
 
     path: Path | None
-    branch: Path = Path()
-    is_listed: bool = False
+    root: Path | None = None
     data: bytes = field(default=b"", repr=False)
 
     @property
@@ -53,6 +52,13 @@ class Source:
     def content(self) -> Path | bytes:
         """What `read_picture` takes."""
         return self.path or self.data
+
+    @property
+    def branch(self) -> Path:
+        """Its folder below `root`."""
+        if self.path is None or self.root is None:
+            return Path()
+        return self.path.parent.relative_to(self.root)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,15 +159,11 @@ def plan_jobs(sources: Sequence[Source], naming: Naming) -> list[Job]:
         OutputError: If two results would share a name, a result would replace a source,
             or results are there already and `naming.existing` is "refuse".
     """
-    folder = _choose_folder(sources, naming)
-    kept = [source for source in sources if not _is_earlier(source, naming, folder)]
-    if len(kept) < len(sources):
-        log.info("%d earlier results are left out", len(sources) - len(kept))
-    if not kept:
-        raise InputError("every picture found is an earlier result: nothing to do")
-    jobs = [_plan(source, naming, folder) for source in kept]
-    _check_names(jobs)
-    return _check_existing(jobs, naming.existing)
+    try:
+        return _plan_all(sources, naming)
+    except OSError as error:  # a folder on the way may not be looked into
+        reason = error.strerror or str(error)
+        raise OutputError(f"{error.filename} cannot be written: {reason}") from error
 
 
 def prepare_folders(jobs: Iterable[Job]) -> None:
@@ -181,16 +183,32 @@ def prepare_folders(jobs: Iterable[Job]) -> None:
             raise OutputError(f"folder {folder} cannot be written: {reason}") from error
 
 
-def _expand(text: str, recursive: bool) -> Iterator[Source]:
+def _plan_all(sources: Sequence[Source], naming: Naming) -> list[Job]:
+    """`plan_jobs`, except that what the operating system refuses is raised as it is."""
+    folder = _choose_folder(sources, naming)
+    kept = [source for source in sources if not _is_earlier(source, naming, folder)]
+    if len(kept) < len(sources):
+        log.info("%d earlier results are left out", len(sources) - len(kept))
+    if not kept:
+        raise InputError("every picture found is an earlier result: nothing to do")
+    jobs = [_plan(source, naming, folder) for source in kept]
+    _check_names(jobs)
+    return _check_existing(jobs, naming.existing)
+
+
+def _expand(text: str, recursive: bool) -> list[Source]:
     path = Path(text)
     if text == STREAM:
-        yield _read_stream()
-    elif path.is_dir():
-        yield from _list_folder(path, recursive)
-    elif _MAGIC.isdisjoint(text) or path.exists():
-        yield Source(path)
-    else:
-        yield from _match_pattern(path)
+        return [_read_stream()]
+    try:
+        if path.is_dir():
+            return _list_folder(path, recursive)
+        if _MAGIC.isdisjoint(text) or path.exists():
+            return [Source(path)]
+        return _match_pattern(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"{text} cannot be read: {reason}") from error
 
 
 def _read_stream() -> Source:
@@ -199,29 +217,24 @@ def _read_stream() -> Source:
     return Source(None, data=sys.stdin.buffer.read())
 
 
-def _list_folder(folder: Path, recursive: bool) -> Iterator[Source]:
-    try:
-        paths = sorted(folder.rglob("*") if recursive else folder.iterdir())
-    except OSError as error:
-        raise InputError(f"folder {folder} cannot be read: {error.strerror}") from error
-    pictures = [path for path in paths if _is_picture(path, folder)]
+def _list_folder(folder: Path, recursive: bool) -> list[Source]:
+    paths = sorted(folder.rglob("*") if recursive else folder.iterdir())
+    pictures = [Source(path, folder) for path in paths if _is_picture(path, folder)]
     if not pictures:
         hint = "" if recursive else "; --recursive looks into its folders too"
         raise InputError(f"folder {folder} holds no pictures{hint}")
-    for path in pictures:
-        yield Source(path, path.parent.relative_to(folder), is_listed=True)
+    return pictures
 
 
-def _match_pattern(pattern: Path) -> Iterator[Source]:
+def _match_pattern(pattern: Path) -> list[Source]:
     parts = pattern.parts
     fixed = next(i for i, part in enumerate(parts) if not _MAGIC.isdisjoint(part))
     base = Path(*parts[:fixed])
     paths = sorted(base.glob(str(Path(*parts[fixed:]))))
-    pictures = [path for path in paths if _is_picture(path, base)]
+    pictures = [Source(path, base) for path in paths if _is_picture(path, base)]
     if not pictures:
         raise InputError(f"no picture matches {pattern}")
-    for path in pictures:
-        yield Source(path, path.parent.relative_to(base), is_listed=True)
+    return pictures
 
 
 def _is_picture(path: Path, base: Path) -> bool:
@@ -239,7 +252,7 @@ def _choose_folder(sources: Sequence[Source], naming: Naming) -> Path | None:
         raise UsageError(f"suffix {naming.suffix!r} must not name a folder")
     if naming.output is None:
         return None
-    several = len(sources) > 1 or any(source.is_listed for source in sources)
+    several = len(sources) > 1 or sources[0].root is not None
     if naming.output == STREAM:
         if several:
             raise UsageError("standard output takes one picture: -o needs a folder")
@@ -249,6 +262,8 @@ def _choose_folder(sources: Sequence[Source], naming: Naming) -> Path | None:
         return path
     if not several:
         _check_file_name(path, naming.format)
+        if not path.parent.is_dir():
+            raise OutputError(f"folder {path.parent} does not exist: make it first")
         return None
     if format_of(path) is not None or path.exists():
         raise UsageError(f"{path} is one file for several pictures: name a folder")
@@ -270,19 +285,13 @@ def _check_file_name(path: Path, format: str) -> None:
 
 def _is_earlier(source: Source, naming: Naming, folder: Path | None) -> bool:
     """Whether a listed file is a result that the same command left there before."""
-    if not source.is_listed or source.path is None:
+    if source.root is None or source.path is None:
         return False
-    home = source.path.parent.resolve()
-    if folder is not None:
-        target = folder.resolve()
-        root = home
-        for _ in source.branch.parts:
-            root = root.parent
-        if target != root and home.is_relative_to(target):
-            return True
-        if target != root:
-            return False
-    return naming.is_result(source.path.stem)
+    if folder is None or folder.resolve() == source.root.resolve():
+        return naming.is_result(source.path.stem)
+    # A folder for results inside the folder of the pictures.
+    is_inside = folder.resolve().is_relative_to(source.root.resolve())
+    return is_inside and source.path.resolve().is_relative_to(folder.resolve())
 
 
 def _plan(source: Source, naming: Naming, folder: Path | None) -> Job:
@@ -380,4 +389,4 @@ def _check_existing(jobs: Sequence[Job], existing: Existing) -> list[Job]:
         )
     if existing == "overwrite":
         return list(jobs)
-    return [_mark_done(job) if job in there else job for job in jobs]
+    return [replace(job, is_done=True) if job in there else job for job in jobs]

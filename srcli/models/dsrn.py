@@ -208,8 +208,14 @@ class DSRN(SRModel):
         return 1 - (1 - 2 * high - scale) // (2 * scale)
 
     def tile_overlap(self, scale: int | None = None) -> int:
-        """The exact radius, 17 LR pixels at T = 7: a measured one saves little."""
-        return self.receptive_radius(scale)
+        """2 T LR pixels, 14 at T = 7: measured (docs/models.md); the exact radius is 17.
+
+        On a briefly trained x2 network of 32 channels, tiles of 32 LR pixels and Set-like
+        photographs, an overlap of 8 leaves 0.007 grey levels, 10 leaves 0.0002 and no
+        rounded value of 390,000 differs. The margin is for longer training.
+        """
+        radius = self.receptive_radius(scale)
+        return min(2 * self.config.steps, radius) if self.config.dual else radius
 
 
 def _check(config: DSRNConfig) -> None:

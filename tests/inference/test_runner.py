@@ -48,7 +48,7 @@ class Nearest(SRModel):
     variants = {"nearest": ModelConfig()}  # noqa: RUF012
     multi_scale = True
 
-    def __init__(self, before=lambda lr: None):
+    def __init__(self, before=lambda _: None):
         super().__init__()
         self.config = ModelConfig()
         self.before = before
@@ -57,7 +57,7 @@ class Nearest(SRModel):
         self.before(lr)
         return (lr.repeat_interleave(scale, 2).repeat_interleave(scale, 3),)
 
-    def receptive_radius(self, scale=None):
+    def receptive_radius(self, scale=None):  # noqa: ARG002
         return 0
 
 

@@ -82,8 +82,10 @@ def test_y_networks_get_luma_that_was_never_rounded(folder):
     sampler = CropSampler(find_pictures([folder]), recipe, "y", CPU)
     lr, hr = sampler.draw(2, 4)
     assert lr.shape[1] == hr.shape[1] == 1
-    lumas = [rgb_to_y_uint8(p)[: p.shape[0] // 2 * 2, : p.shape[1] // 2 * 2]
-             for p in pictures_of(folder)]
+    lumas = [
+        rgb_to_y_uint8(p)[: p.shape[0] // 2 * 2, : p.shape[1] // 2 * 2]
+        for p in pictures_of(folder)
+    ]
     smalls = [imresize(y.astype(np.float64), 0.5)[None] for y in lumas]
     crop = lr[0].numpy() * 255
     assert np.abs(crop - np.rint(crop)).max() > 0.01
