@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -12,6 +12,7 @@ from srcli.errors import UsageError
 
 if TYPE_CHECKING:
     from srcli.evaluation.benchmark import BenchmarkRequest
+    from srcli.inference.tiling import Overlap, TileSize
 
 log = logging.getLogger(__name__)
 
@@ -110,8 +111,6 @@ def benchmark(
     PSNR and SSIM are those of the luma, averaged over the pictures, as in the papers.
     """
     scales = _parse_scales(scale)
-    tile_side = _parse_pixels(tile, "--tile")
-    overlap = _parse_pixels(tile_overlap, "--tile-overlap")
 
     from srcli.evaluation.benchmark import BenchmarkRequest
     from srcli.evaluation.contenders import Engine, Selection
@@ -130,8 +129,8 @@ def benchmark(
         engine=Engine(
             device=device,
             precision=precision,
-            tile=tile_side,
-            overlap=overlap,
+            tile=cast("TileSize", _parse_pixels(tile)),
+            overlap=cast("Overlap", _parse_pixels(tile_overlap)),
             ensemble=ensemble,
         ),
         data_dir=data_dir,
@@ -196,5 +195,8 @@ def _parse_scales(given: list[str] | None) -> tuple[int, ...] | None:
 
 
 def _parse_pixels(given: str) -> int | str:
-    """A length in pixels, or the word that stands for one."""
-    return int(given) if given.removeprefix("-").isdecimal() else given.lower()
+    """A length in pixels, or the word that stands for one (checked by the engine)."""
+    try:
+        return int(given)
+    except ValueError:
+        return given.lower()

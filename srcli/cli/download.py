@@ -170,7 +170,11 @@ def _name_state(row: dict[str, Any]) -> str:
 
 
 def _format_size(size: int | None) -> str:
-    """Megabytes or gigabytes, to two digits or so."""
+    """A size with its unit, to about two digits."""
     if size is None:
         return "?"
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size >= unit:
+            value = size / unit
+            return f"{value:.1f} {name}" if value < 10 else f"{value:.0f} {name}"
+    return f"{size} B"

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from srcli.errors import UsageError, unknown
 
 if TYPE_CHECKING:
-    from srcli.inference.batch import Result
+    from srcli.inference.batch import FileOptions, Result
+    from srcli.inference.jobs import Existing, Job
+    from srcli.inference.sizes import Goal
+    from srcli.inference.tiling import Overlap, TileSize
+    from srcli.inference.upscaler import Upscaler
 
 DEFAULT_SCALE = 4.0
 FORMAT_NAMES = ("auto", "png", "jpg", "webp", "tiff", "bmp", "avif")
@@ -41,7 +47,10 @@ def upscale(
     model: Annotated[
         str,
         typer.Option(
-            "--model", "-m", metavar="MODEL", help="A name of `srcli models`, or bicubic."
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help="A name of `srcli models`, or bicubic.",
         ),
     ] = "mrnet",
     scale: Annotated[
@@ -78,9 +87,7 @@ def upscale(
     ] = 95,
     suffix: Annotated[
         str | None,
-        typer.Option(
-            "--suffix", help="Added to file names. [default: _MODEL_xFACTOR]"
-        ),
+        typer.Option("--suffix", help="Added to file names. [default: _MODEL_xFACTOR]"),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace results that exist.")
@@ -126,7 +133,7 @@ def upscale(
         bool,
         typer.Option(
             "--keep-metadata/--strip-metadata",
-            help="Carry over EXIF, XMP and resolution; the colour profile always stays.",
+            help="Carry over EXIF, XMP, resolution; the colour profile always stays.",
         ),
     ] = True,
     dry_run: Annotated[
@@ -137,13 +144,145 @@ def upscale(
     ] = False,
 ) -> None:
     """Enlarge pictures, keeping their colours, transparency and metadata."""
-    from srcli.inference.batch import FileOptions, Result, raise_failures, run_batch
-    from srcli.inference.jobs import Naming, expand_inputs, plan_jobs, prepare_folders
-    from srcli.inference.sizes import Goal
-    from srcli.inference.tiling import check_tiling
+    from srcli.inference.batch import FileOptions
+    from srcli.inference.jobs import Naming, plan_jobs
+    from srcli.inference.sources import expand_inputs
 
-    if scale is not None and (width is not None or height is not None):
-        raise UsageError("--scale and --width or --height contradict each other")
-    goal = Goal(scale or DEFAULT_SCALE if scale != 0 else 0, width, height)
-    tile_size = _read_number("tile", tile, ("auto",))
-    overlap = _read_number("tile-overlap", tile_overlap, ("auto", "exact"))
+    goal = _read_goal(scale, width, height)
+    tile_size, overlap = _read_tile(tile), _read_overlap(tile_overlap)
+    degradation = _read_word("degradation", degradation, DEGRADATIONS)
+    naming = Naming(
+        model=_name_model(model, weights),
+        goal=goal,
+        output=output,
+        format=_read_word("format", _ALIASES.get(format, format), FORMAT_NAMES),
+        suffix=suffix,
+        existing=_choose_existing(overwrite, skip_existing),
+    )
+    jobs = plan_jobs(expand_inputs(inputs, recursive=recursive), naming)
+    _check_stdout(jobs, as_json)
+
+    def load() -> Upscaler:
+        from srcli.inference.upscaler import Upscaler
+
+        return Upscaler(
+            model,
+            goal.scale,
+            width=goal.width,
+            height=goal.height,
+            device=device,
+            precision=precision,
+            tile=tile_size,
+            overlap=overlap,
+            ensemble=ensemble,
+            weights=weights,
+            degradation=degradation,
+        )
+
+    options = FileOptions(quality=quality, keep_metadata=keep_metadata)
+    _run(jobs, load, options, dry_run=dry_run, as_json=as_json)
+
+
+def _run(
+    jobs: Sequence[Job],
+    load: Callable[[], Upscaler],
+    options: FileOptions,
+    *,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Do the jobs and show what became of them, also when interrupted."""
+    from srcli.cli.console import progress_bar
+    from srcli.inference.batch import preview_batch, raise_failures, run_batch
+    from srcli.inference.jobs import prepare_folders
+
+    # A wrong model or device is an error before anything is touched, dry run or not.
+    upscaler = load() if any(job.is_open for job in jobs) else None
+    results: list[Result] = []
+    try:
+        if upscaler is None or dry_run:
+            results += preview_batch(jobs)
+        else:
+            prepare_folders(jobs)
+            with (
+                progress_bar() as progress,
+                closing(run_batch(jobs, upscaler, options, progress)) as batch,
+            ):
+                results.extend(batch)
+    finally:
+        _show(results, as_json)
+    raise_failures(results)
+
+
+def _show(results: Sequence[Result], as_json: bool) -> None:
+    """Print the names of the results that are there now, or one JSON document."""
+    from srcli.cli.console import out, print_json
+
+    if as_json:
+        print_json({"results": [result.as_dict() for result in results]})
+        return
+    for result in results:
+        if result.status in ("done", "planned") and result.job.output is not None:
+            out.out(result.output, highlight=False)
+
+
+def _check_stdout(jobs: Sequence[Job], as_json: bool) -> None:
+    """Refuse to mix a picture into other output, or to print it on a terminal."""
+    if not any(job.is_open and job.output is None for job in jobs):
+        return
+    if as_json:
+        raise UsageError("--json and a picture cannot share stdout: choose -o FILE")
+    if sys.stdout.isatty():
+        raise UsageError("stdout is a terminal: choose -o FILE, or pipe it on")
+
+
+def _read_goal(scale: float | None, width: int | None, height: int | None) -> Goal:
+    from srcli.inference.sizes import Goal
+
+    if width is None and height is None:
+        return Goal(DEFAULT_SCALE if scale is None else scale)
+    if scale is not None:
+        raise UsageError("--scale contradicts --width and --height: give either")
+    return Goal(None, width, height)
+
+
+def _read_tile(text: str) -> TileSize:
+    if text == "auto":
+        return "auto"
+    size = _read_number("tile", "auto, 0 or pixels", text)
+    if 0 < size < SMALLEST_TILE:
+        raise UsageError(f"--tile must be at least {SMALLEST_TILE} pixels, not {size}")
+    return size
+
+
+def _read_overlap(text: str) -> Overlap:
+    if text == "exact":
+        return "exact"
+    if text == "auto":
+        return "auto"
+    return _read_number("tile-overlap", "auto, exact or pixels", text)
+
+
+def _read_number(option: str, expected: str, text: str) -> int:
+    if not text.isdecimal():
+        raise UsageError(f"--{option} must be {expected}, not {text!r}")
+    return int(text)
+
+
+def _read_word(kind: str, word: str, known: Sequence[str]) -> str:
+    if word.lower() not in known:
+        raise unknown(kind, word, known)
+    return word.lower()
+
+
+def _name_model(model: str, weights: Path | None) -> str:
+    """What the results are named after."""
+    if weights is None and model.endswith(".safetensors"):
+        weights = Path(model)
+    return model.lower() if weights is None else weights.stem
+
+
+def _choose_existing(overwrite: bool, skip_existing: bool) -> Existing:
+    if overwrite and skip_existing:
+        raise UsageError("--overwrite and --skip-existing contradict each other")
+    return "overwrite" if overwrite else "skip" if skip_existing else "refuse"

@@ -11,7 +11,7 @@ import torch
 from srcli.errors import UsageError, WeightsError, unknown
 from srcli.evaluation.protocol import PROTOCOLS, Enlarger, Protocol, choose_protocol
 from srcli.imaging.degrade import BD_SCALE, check_degradation
-from srcli.inference.device import choose_device
+from srcli.inference.device import choose_device, choose_precision
 from srcli.inference.runner import Runner
 from srcli.inference.tiling import Overlap, TileSize, check_tiling
 from srcli.models import variant
@@ -93,8 +93,8 @@ def prepare_contenders(selection: Selection, engine: Engine) -> tuple[Contender,
     """
     if selection.protocol not in ("auto", *PROTOCOLS):
         raise unknown("protocol", selection.protocol, ("auto", *PROTOCOLS))
-    # Also where bicubic alone needs neither.
-    choose_device(engine.device)
+    # Also where bicubic alone needs none of it.
+    choose_precision(engine.precision, choose_device(engine.device))
     check_tiling(engine.tile, engine.overlap)
     if selection.weights is None:
         scales = _resolve_scales(selection, SCALES)

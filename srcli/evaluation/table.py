@@ -76,7 +76,8 @@ LABELS = (
 
 def list_columns(rows: Sequence[Row]) -> list[Column]:
     """Every column of figures that has something to show for one of the rows."""
-    columns = [column for metric in _DIGITS for column in _list_metric(metric)]
+    measured = [m for m in _DIGITS if any(getattr(row, m) is not None for row in rows)]
+    columns = [column for metric in measured for column in _list_metric(metric)]
     columns += [
         Column(
             "parameters",

@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from srcli.errors import DeviceError, OutputError, PartialFailureError, SrcliError
@@ -23,7 +24,8 @@ from srcli.imaging.files import (
     write_picture,
 )
 from srcli.imaging.pillow import quiet
-from srcli.inference.jobs import STREAM, Job
+from srcli.inference.jobs import Job
+from srcli.inference.sources import STREAM
 from srcli.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -57,14 +59,14 @@ class Result:
     @property
     def input(self) -> str:
         """The file that was read, "-" for standard input."""
-        return str(self.job.source.path or STREAM)
+        return _show(self.job.source.path)
 
     @property
     def output(self) -> str | None:
         """The file that is there now, "-" for standard output; None where none is."""
         if self.error is not None:
             return None
-        return str(self.job.output or STREAM)
+        return _show(self.job.output)
 
     def as_dict(self) -> dict[str, Any]:
         """The result as JSON values."""
@@ -82,12 +84,17 @@ class Result:
         }
 
 
+def preview_batch(jobs: Sequence[Job]) -> list[Result]:
+    """What `run_batch` would begin with; open jobs are "planned"."""
+    return [_announce(_settle(job) or _plan(job), len(jobs)) for job in jobs]
+
+
 def run_batch(
     jobs: Sequence[Job],
     upscaler: Upscaler,
     options: FileOptions | None = None,
     progress: Progress = SILENT,
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Do the jobs, giving each result in the order of the jobs once it is written.
 
     What a `SrcliError` hinders is a result of its own and does not stop the others; of
@@ -136,6 +143,26 @@ def raise_failures(results: Sequence[Result]) -> None:
     raise PartialFailureError(f"{len(errors)} of {len(results)} inputs failed")
 
 
+def _show(path: Path | None) -> str:
+    """A path as text that any stream can take; "-" for standard input or output."""
+    if path is None:
+        return STREAM
+    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _settle(job: Job) -> Result | None:
+    """The result of a job that nothing is to be done for."""
+    if job.error is not None:
+        return Result(job=job, status="failed", error=job.error)
+    if job.is_done:
+        return Result(job=job, status="skipped")
+    return None
+
+
+def _plan(job: Job) -> Result:
+    return Result(job=job, status="planned", width=job.width, height=job.height)
+
+
 class _Named:
     """A `Progress` that says which file it is about."""
 
@@ -153,7 +180,7 @@ def _start_reading(
     reader: ThreadPoolExecutor, jobs: Sequence[Job], index: int
 ) -> Future[Picture] | None:
     """The picture of a job as it is being read; None where nothing is to be done."""
-    if index >= len(jobs) or jobs[index].is_done or jobs[index].error is not None:
+    if index >= len(jobs) or not jobs[index].is_open:
         return None
     return reader.submit(_read, jobs[index])
 
@@ -179,11 +206,10 @@ def _enlarge(
     upscaler: Upscaler,
     progress: Progress,
 ) -> tuple[Result, Picture | None]:
-    """The enlarged picture and what it took, or None and why there is none."""
-    if job.error is not None:
-        return Result(job=job, status="failed", error=job.error), None
-    if reading is None:
-        return Result(job=job, status="skipped"), None
+    """What it took to enlarge a picture, and the picture; None where there is none."""
+    settled = _settle(job)
+    if settled is not None or reading is None:
+        return settled or _plan(job), None
     try:
         picture = reading.result()
         start = time.perf_counter()
@@ -193,8 +219,8 @@ def _enlarge(
     except SrcliError as error:
         return Result(job=job, status="failed", error=error), None
     except MemoryError:
-        error = DeviceError(f"{job.source.name}: memory does not suffice")
-        return Result(job=job, status="failed", error=error), None
+        full = DeviceError(f"{job.source.name}: memory does not suffice")
+        return Result(job=job, status="failed", error=full), None
     result = Result(
         job=job,
         status="done",
@@ -242,7 +268,9 @@ def _write_stream(data: bytes) -> None:
 
 
 def _announce(result: Result, jobs: int) -> Result:
-    """Log why one of several jobs failed; a single error is left to the caller."""
+    """Log why a job was left out, or failed; a lone error is left to the caller."""
+    if result.status == "skipped":
+        log.info("%s exists: skipped", result.output)
     if result.error is not None and jobs > 1:
         log.error("%s", result.error)
     return result

@@ -32,7 +32,7 @@ SMALLEST_TILE = 32  # px; tiles that are nearly all context are not worth their 
 # kernels change to slower indices.
 _LARGEST_TILE = MappingProxyType({"cpu": 224, "cuda": 512, "mps": 512})
 _CPU_BUDGET = 1_500_000_000  # bytes; more memory brings no speed
-_FREE_SHARE = {"cpu": 0.5, "cuda": 0.8, "mps": 0.5}  # of what is free now
+_FREE_SHARE = MappingProxyType({"cpu": 0.5, "cuda": 0.8, "mps": 0.5})  # of free bytes
 # Measured peak of the process over `activation_bytes_per_pixel`: 1.0 to 1.3 on the CPU
 # (oneDNN's reordered copies); the rest is for what CUDA's kernels ask for.
 _WORKSPACE = 1.5
@@ -160,6 +160,14 @@ def free_memory(device: torch.device) -> int:
     return min(_host_memory(), _cgroup_headroom(Path("/sys/fs/cgroup")))
 
 
+def empty_cache(device: torch.device) -> None:
+    """Give back the memory that PyTorch keeps for later."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
 def _host_memory() -> int:
     """Memory that the operating system could give, in bytes."""
     try:
@@ -196,11 +204,11 @@ def _cgroup_headroom(root: Path) -> int:
     return 1 << 62
 
 
-class _LiveBytes(TorchDispatchMode):
+class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows the bytes of all tensors that were made under it and still live."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.peak = 0
         self._live = 0
         self._known: set[int] = set()

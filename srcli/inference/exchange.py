@@ -50,10 +50,14 @@ def picture_of_image(image: Image.Image) -> Picture:
         InputError: If its mode would lose what it holds (floating point).
     """
     buffer = io.BytesIO()
-    fast = {"format": "PNG", "compress_level": 1}
-    options = fast if image.mode in _PNG_MODES else {"format": "TIFF"}
+    # Pillow writes the colour profile by itself, these only when told.
+    options: dict[str, Any] = {"exif": image.getexif(), "dpi": image.info.get("dpi")}
+    if image.mode in _PNG_MODES:
+        options |= {"format": "PNG", "compress_level": 1}
+    else:
+        options |= {"format": "TIFF"}
     try:
-        image.save(buffer, exif=image.getexif(), **options)
+        image.save(buffer, **options)
     except (OSError, KeyError, ValueError) as error:
         raise UsageError(
             f"Pillow images of mode {image.mode} cannot be read: convert to RGB"

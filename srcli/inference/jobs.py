@@ -1,4 +1,4 @@
-"""From what the user typed to jobs: which pictures, under which names, in which format.
+"""From pictures to jobs: under which name, in which format, at which size.
 
 Everything that can be known without decoding a picture is checked here, before any work
 begins: nothing is written, and nothing is half done, when a name is refused.
@@ -8,57 +8,21 @@ from __future__ import annotations
 
 import logging
 import re
-import sys
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from srcli.errors import InputError, OutputError, SrcliError, UsageError
 from srcli.imaging.files import PictureInfo, probe_picture
-from srcli.imaging.formats import FORMATS, PICTURE_SUFFIXES, find_misfit, format_of
+from srcli.imaging.formats import FORMATS, find_misfit, format_of
 from srcli.inference.sizes import Goal
+from srcli.inference.sources import STREAM, Source
 
 log = logging.getLogger(__name__)
 
-STREAM = "-"  # standard input or output
 Existing = Literal["refuse", "overwrite", "skip"]
-
-_MAGIC = frozenset("*?[")
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """One picture to read.
-
-    Attributes:
-        path: The file; None is standard input.
-        root: The input folder, or the fixed part of the pattern, that it was found
-            below; None where the file itself was named.
-        data: What standard input held.
-    """
-
-    path: Path | None
-    root: Path | None = None
-    data: bytes = field(default=b"", repr=False)
-
-    @property
-    def name(self) -> str:
-        """What messages call it."""
-        return str(self.path) if self.path else "standard input"
-
-    @property
-    def content(self) -> Path | bytes:
-        """What `read_picture` takes."""
-        return self.path or self.data
-
-    @property
-    def branch(self) -> Path:
-        """Its folder below `root`."""
-        if self.path is None or self.root is None:
-            return Path()
-        return self.path.parent.relative_to(self.root)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +44,11 @@ class Naming:
     format: str = "auto"
     suffix: str | None = None
     existing: Existing = "refuse"
+
+    def __post_init__(self) -> None:
+        name = f"x{self.suffix or ''}"
+        if Path(name).name != name:
+            raise UsageError(f"suffix {self.suffix!r} must not name a folder")
 
     def tag(self, height: int, width: int) -> str:
         """What is added to the name of a picture with a result of this size."""
@@ -119,27 +88,10 @@ class Job:
     is_done: bool = False
     error: SrcliError | None = None
 
-
-def expand_inputs(inputs: Sequence[str], *, recursive: bool = False) -> list[Source]:
-    """Every picture that the inputs stand for, once, in their order.
-
-    Files that are named are taken as they are, even if they do not exist: each has its
-    own error later. Folders and patterns give the files whose suffix is a picture's and
-    whose name does not begin with a dot.
-
-    Args:
-        inputs: Files, folders, patterns with *, ? or [, and "-" for standard input.
-        recursive: Whether folders in folders are entered.
-
-    Raises:
-        InputError: If a folder or a pattern gives no picture.
-        UsageError: If standard input is a terminal.
-    """
-    found: dict[Path | None, Source] = {}
-    for text in inputs:
-        for source in _expand(text, recursive):
-            found.setdefault(source.path.resolve() if source.path else None, source)
-    return list(found.values())
+    @property
+    def is_open(self) -> bool:
+        """Whether there is anything to do."""
+        return not self.is_done and self.error is None
 
 
 def plan_jobs(sources: Sequence[Source], naming: Naming) -> list[Job]:
@@ -172,7 +124,7 @@ def prepare_folders(jobs: Iterable[Job]) -> None:
     Raises:
         OutputError: If one cannot be made or written to.
     """
-    outputs = [job.output for job in jobs if job.output and not job.is_done]
+    outputs = [job.output for job in jobs if job.output and job.is_open]
     for folder in dict.fromkeys(output.parent for output in outputs):
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -196,60 +148,8 @@ def _plan_all(sources: Sequence[Source], naming: Naming) -> list[Job]:
     return _check_existing(jobs, naming.existing)
 
 
-def _expand(text: str, recursive: bool) -> list[Source]:
-    path = Path(text)
-    if text == STREAM:
-        return [_read_stream()]
-    try:
-        if path.is_dir():
-            return _list_folder(path, recursive)
-        if _MAGIC.isdisjoint(text) or path.exists():
-            return [Source(path)]
-        return _match_pattern(path)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(f"{text} cannot be read: {reason}") from error
-
-
-def _read_stream() -> Source:
-    if sys.stdin.isatty():
-        raise UsageError("standard input is a terminal: pipe a picture into it")
-    return Source(None, data=sys.stdin.buffer.read())
-
-
-def _list_folder(folder: Path, recursive: bool) -> list[Source]:
-    paths = sorted(folder.rglob("*") if recursive else folder.iterdir())
-    pictures = [Source(path, folder) for path in paths if _is_picture(path, folder)]
-    if not pictures:
-        hint = "" if recursive else "; --recursive looks into its folders too"
-        raise InputError(f"folder {folder} holds no pictures{hint}")
-    return pictures
-
-
-def _match_pattern(pattern: Path) -> list[Source]:
-    parts = pattern.parts
-    fixed = next(i for i, part in enumerate(parts) if not _MAGIC.isdisjoint(part))
-    base = Path(*parts[:fixed])
-    paths = sorted(base.glob(str(Path(*parts[fixed:]))))
-    pictures = [Source(path, base) for path in paths if _is_picture(path, base)]
-    if not pictures:
-        raise InputError(f"no picture matches {pattern}")
-    return pictures
-
-
-def _is_picture(path: Path, base: Path) -> bool:
-    """Whether a listed file is a picture by its name, and not hidden."""
-    hidden = any(part.startswith(".") for part in path.relative_to(base).parts)
-    return not hidden and path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()
-
-
 def _choose_folder(sources: Sequence[Source], naming: Naming) -> Path | None:
     """The folder that `naming.output` names, or None where it names none."""
-    if (
-        naming.suffix is not None
-        and Path(f"x{naming.suffix}").name != f"x{naming.suffix}"
-    ):
-        raise UsageError(f"suffix {naming.suffix!r} must not name a folder")
     if naming.output is None:
         return None
     several = len(sources) > 1 or sources[0].root is not None
@@ -377,16 +277,14 @@ def _check_names(jobs: Sequence[Job]) -> None:
 
 def _check_existing(jobs: Sequence[Job], existing: Existing) -> list[Job]:
     """Refuse, mark or accept results that are there already."""
-    there = [job for job in jobs if job.output is not None and job.output.exists()]
-    for job in there:
-        if job.output is not None and job.output.is_dir():
-            raise OutputError(f"{job.output} is a folder: choose another name")
+    there = [job.output for job in jobs if job.output and job.output.exists()]
+    for output in there:
+        if output.is_dir():
+            raise OutputError(f"{output} is a folder: choose another name")
     if there and existing == "refuse":
         more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
         raise OutputError(
-            f"{there[0].output} exists already{more}: choose --overwrite or "
-            "--skip-existing"
+            f"{there[0]} exists already{more}: choose --overwrite or --skip-existing"
         )
-    if existing == "overwrite":
-        return list(jobs)
-    return [replace(job, is_done=True) if job in there else job for job in jobs]
+    skipped = set(there) if existing == "skip" else set()
+    return [replace(job, is_done=job.output in skipped) for job in jobs]

@@ -21,6 +21,7 @@ from srcli.inference.device import (
     choose_device,
     choose_precision,
     choose_tile,
+    empty_cache,
     is_out_of_memory,
 )
 from srcli.inference.tiling import (
@@ -264,7 +265,7 @@ class Runner:
         if tile.core.side > SMALLEST_TILE:
             self._side = max(SMALLEST_TILE, math.ceil(tile.core.side / 2))
             log.debug("out of memory: tiles of at most %d pixels now", self._side)
-            _empty_cache(self._device)
+            empty_cache(self._device)
         else:
             self._leave_device()
         self.stats = RunStats(str(self._device), self._precision, tiles, fallbacks)
@@ -286,7 +287,7 @@ class Runner:
             self._precision_wanted = "auto"
         self._tile_wanted = "auto"
         self._place(_CPU)
-        _empty_cache(left)
+        empty_cache(left)
 
 
 def _resolve_overlap(model: SRModel, scale: int, overlap: Overlap) -> int:
@@ -295,11 +296,3 @@ def _resolve_overlap(model: SRModel, scale: int, overlap: Overlap) -> int:
     if overlap == "exact":
         return model.receptive_radius(scale)
     return overlap
-
-
-def _empty_cache(device: torch.device) -> None:
-    """Give back the memory that PyTorch keeps for later."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    elif device.type == "mps":
-        torch.mps.empty_cache()

@@ -32,7 +32,7 @@ class Goal:
 
     @property
     def is_sized(self) -> bool:
-        """Whether a width or height is given: the factor depends on the picture then."""
+        """Whether a width or height is given: the factor follows from the picture."""
         return self.width is not None or self.height is not None
 
     def size(self, height: int, width: int) -> tuple[int, int]:

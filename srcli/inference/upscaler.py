@@ -152,7 +152,7 @@ class Upscaler:
         return dataclasses.replace(picture, pixels=pixels, alpha=alpha)
 
     def _list_scales(self, factor: float) -> tuple[int, ...]:
-        """Scales that there are networks for; only `factor` where it is such a scale."""
+        """Scales that there are networks for; only `factor` if it is a scale."""
         if not isinstance(self.model, str):
             return self._models[0].config.scales
         if factor in _SCALES and not self._goal.is_sized:

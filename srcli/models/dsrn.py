@@ -50,8 +50,8 @@ class _ResidualBlock(nn.Module):
 class _Input(nn.Module):
     """s_l^0: two 3x3 convolutions with a skip, on Y.
 
-    The skip takes the first convolution's channels past the second, zeros in place of
-    the channels that it lacks: the only shortcut between unequal widths without weights.
+    The skip takes the first convolution's channels past the second, with zeros for the
+    channels that it lacks: the shortcut between unequal widths that needs no weights.
     """
 
     def __init__(self, width: int) -> None:
@@ -208,11 +208,11 @@ class DSRN(SRModel):
         return 1 - (1 - 2 * high - scale) // (2 * scale)
 
     def tile_overlap(self, scale: int | None = None) -> int:
-        """2 T LR pixels, 14 at T = 7: measured (docs/models.md); the exact radius is 17.
+        """2 T, so 14 LR pixels at T = 7, where the exact radius is 17.
 
-        On a briefly trained x2 network of 32 channels, tiles of 32 LR pixels and Set-like
-        photographs, an overlap of 8 leaves 0.007 grey levels, 10 leaves 0.0002 and no
-        rounded value of 390,000 differs. The margin is for longer training.
+        Measured on a briefly trained x2 network of 32 channels, photographs in tiles of
+        32 LR pixels: an overlap of 8 leaves 0.007 grey levels, 10 leaves 0.0002 and
+        changes none of 390,000 rounded values. The rest is margin for longer training.
         """
         radius = self.receptive_radius(scale)
         return min(2 * self.config.steps, radius) if self.config.dual else radius

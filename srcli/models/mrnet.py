@@ -107,6 +107,8 @@ class _ShuffleConv(nn.Module):
         bound = (steps * self.kernel**2) ** -0.5
         self.weight = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(outputs).uniform_(-bound, bound))
+        _equalise_subpixels(self.weight, scale)
+        _equalise_subpixels(self.bias, scale)
 
     def forward(self, features: list[Tensor]) -> Tensor:
         stacked = torch.stack(features, dim=2).flatten(1, 2)  # (N, 64*T, h, w)
@@ -120,6 +122,18 @@ class _ShuffleConv(nn.Module):
         return F.pixel_shuffle(F.relu(fused), self.scale)
 
 
+@torch.no_grad()
+def _equalise_subpixels(parameter: Tensor, scale: int) -> None:
+    """Give the s*s sub-pixels of a channel one and the same initial value.
+
+    The first enlarged features are then free of a checkerboard, which the convolutions
+    after the shuffle would have to unlearn (docs/models.md has the measurement).
+    Source: Aitken et al., arXiv 1707.02937, section 2.
+    """
+    channels = parameter.view(-1, scale * scale, *parameter.shape[1:])
+    channels.copy_(channels[:, :1].expand_as(channels).clone())
+
+
 class _ConvFusion(nn.Module):
     """Table 2's baseline: 1x1 fusion of all recursions, a 3x3 to s*s sub-pixels."""
 
@@ -129,6 +143,9 @@ class _ConvFusion(nn.Module):
         width = config.width
         self.fuse = nn.Conv2d(config.steps(scale) * width, width, 1)
         self.expand = nn.Conv2d(width, width * scale * scale, 3, padding=1)
+        _equalise_subpixels(self.expand.weight, scale)
+        assert self.expand.bias is not None
+        _equalise_subpixels(self.expand.bias, scale)
 
     def forward(self, features: list[Tensor]) -> Tensor:
         stacked = torch.cat(features, dim=1)

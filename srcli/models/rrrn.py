@@ -52,7 +52,7 @@ class _Projection(nn.Module):
 
 
 class _Iteration(nn.Module):
-    """The layers of RL's iteration j whose inputs grow with j: C, H* and H."""
+    """RL's iteration j, equations 5 to 7: the layers C, H* and H, whose inputs grow."""
 
     def __init__(self, width: int, j: int) -> None:
         super().__init__()
@@ -60,9 +60,23 @@ class _Iteration(nn.Module):
         self.restore = _pointwise(j * width, width, activated=False)
         self.degrade = _pointwise((j + 1) * width, width, activated=True)
 
+    def forward(
+        self,
+        ys: list[Tensor],
+        deltas: list[Tensor],
+        zetas: list[Tensor],
+        up: nn.Module,
+        down: nn.Module,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """zeta^{j-1}, Y^j, and the latter at LR size, from all that came before."""
+        raised = up(self.merge(torch.cat(deltas, dim=1)))
+        zeta = self.restore(torch.cat((*zetas, raised), dim=1))
+        y = ys[-1] + zeta
+        return zeta, y, down(self.degrade(torch.cat((*ys, y), dim=1)))
+
 
 class _Learning(nn.Module):
-    """RL, equations 5 to 7: t rounds up to HR size and down again, densely connected.
+    """RL: t rounds up to HR size and down again, densely connected.
 
     "To preserve the negative residual" nothing is activated from the deltas up to zeta.
     """
@@ -84,12 +98,13 @@ class _Learning(nn.Module):
         """All delta^0 ... delta^t (LR size) and zeta^0 ... zeta^{t-1} (HR size)."""
         ys, deltas = [y], [delta]
         zetas: list[Tensor] = []
-        for index, layers in enumerate(self.iterations):
+        for index, iteration in enumerate(self.iterations):
             use = min(index, len(self.ups) - 1)
-            raised = self.ups[use](layers.merge(torch.cat(deltas, dim=1)))
-            zetas.append(layers.restore(torch.cat((*zetas, raised), dim=1)))
-            ys.append(ys[-1] + zetas[-1])
-            lowered = self.downs[use](layers.degrade(torch.cat(ys, dim=1)))
+            zeta, y, lowered = iteration(
+                ys, deltas, zetas, self.ups[use], self.downs[use]
+            )
+            zetas.append(zeta)
+            ys.append(y)
             deltas.append(x - lowered)
         return deltas, zetas
 
@@ -172,9 +187,9 @@ class RRRN(SRModel):
     def receptive_radius(self, scale: int | None = None) -> int:
         """One for each 3x3 of the extraction, then g (t + 1) rounds up and down.
 
-        A round, D after D*, reaches 1 + floor(3 / s) LR pixels: D reads its own s pixels
-        and 2 more, the outer of which D* fills from as far again. The last way up adds
-        1 + floor((1 + r) / s), r being the radius of the last convolution.
+        A round, D after D*, reaches 1 + floor(3 / s) LR pixels: D reads its own s by s
+        pixels and 2 more all around, and D* fills the outer of these from 2 further.
+        The last way up adds 1 + floor((1 + r) / s), r the last convolution's radius.
         """
         scale = self.resolve_scale(scale)
         config = self.config

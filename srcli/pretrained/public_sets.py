@@ -198,7 +198,7 @@ def _read_records(folder: Path) -> dict[str, dict[str, str]]:
     try:
         records = json.loads((folder / RECORD).read_text("utf-8"))
         return {file: dict(record) for file, record in records.items()}
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(

@@ -5,20 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from srcli import __version__
-from srcli.errors import ExitCode, OutputError, SrcliError, UsageError
+from srcli.errors import OutputError, SrcliError, UsageError
 from srcli.models.base import SRModel
 from srcli.pretrained.catalog import save_weights
 from srcli.progress import SILENT, Progress
@@ -27,7 +24,9 @@ from srcli.training.checkpoint import load_checkpoint, save_checkpoint
 from srcli.training.data import CropSampler
 from srcli.training.journal import Journal
 from srcli.training.losses import Norm, supervised_loss
+from srcli.training.optimizer import clip_gradients, make_optimizer
 from srcli.training.recipe import Recipe
+from srcli.training.stopping import StopSignals
 
 log = logging.getLogger(__name__)
 
@@ -35,53 +34,11 @@ log = logging.getLogger(__name__)
 Validator = Callable[[SRModel], dict[int, float]]
 
 
-class TrainingStoppedError(SrcliError):
-    """Training ended early on a signal; a checkpoint was written."""
-
-    exit_code = ExitCode.INTERRUPTED
-
-
-class TrainingTerminatedError(TrainingStoppedError):
-    """Training ended early on SIGTERM; a checkpoint was written."""
-
-    exit_code = ExitCode.TERMINATED
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """When a run ends, besides the recipe's last step."""
 
     max_minutes: float | None = None  # wall clock, of this call
-
-
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser over all weights of the network."""
-    if recipe.optimizer == "adam":
-        return torch.optim.Adam(
-            model.parameters(),
-            lr=recipe.learning_rate,
-            betas=(recipe.momentum, recipe.beta2),
-            weight_decay=recipe.weight_decay,
-            fused=True,
-        )
-    return torch.optim.SGD(
-        model.parameters(),
-        lr=recipe.learning_rate,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-    )
-
-
-def clip_gradients(model: nn.Module, recipe: Recipe, rate: float) -> None:
-    """Limit the gradients as the recipe asks; `rate` is the step's learning rate."""
-    parameters = [p for p in model.parameters() if p.grad is not None]
-    if recipe.clip == "norm":
-        torch.nn.utils.clip_grad_norm_(parameters, recipe.clip_at)
-    elif recipe.clip == "value":
-        torch.nn.utils.clip_grad_value_(parameters, recipe.clip_at)
-    elif recipe.clip == "adjustable":
-        # DRRN section 4.2: the tighter, the larger the rate.
-        torch.nn.utils.clip_grad_value_(parameters, recipe.clip_at / rate)
 
 
 class Trainer:
@@ -122,7 +79,6 @@ class Trainer:
         self.plateau_step = 0  # when it last did, or when the best came
         self.best: dict[str, float] = {}
         self.best_step = 0
-        self._signal: int | None = None
 
     # -- state -----------------------------------------------------------------------
 
@@ -254,16 +210,21 @@ class Trainer:
             raise OutputError(f"cannot write to {self.folder}: {error}") from error
         self.progress.start("Training", self.recipe.steps)
         self.progress.advance(self.step)
-        with self._signals():
-            self._steps(limits, journal)
-        self._finish()
+        with StopSignals() as signals:
+            self._steps(limits, journal, signals)
+        save_checkpoint(self.folder, self.state())
+        with self.average.applied(self.model):
+            self._export(self.folder / "last.safetensors")
+        signals.raise_received(
+            f"at step {self.step}: go on with --resume --out {self.folder}"
+        )
 
-    def _steps(self, limits: Limits, journal: Journal) -> None:
+    def _steps(self, limits: Limits, journal: Journal, signals: StopSignals) -> None:
         started = time.monotonic()
         since, losses = time.monotonic(), 0.0
         first = self.step
         self.model.train()
-        while not self.finished and self._signal is None:
+        while not self.finished and signals.received is None:
             losses += self.train_step()
             self.progress.advance()
             if self.step % 100 == 0:
@@ -333,36 +294,3 @@ class Trainer:
             "steps": str(self.step),
         }
         save_weights(self.model, path, metadata)
-
-    def _finish(self) -> None:
-        save_checkpoint(self.folder, self.state())
-        with self.average.applied(self.model):
-            self._export(self.folder / "last.safetensors")
-        if self._signal == signal.SIGTERM:
-            raise TrainingTerminatedError(self._stop_text("terminated"))
-        if self._signal is not None:
-            raise TrainingStoppedError(self._stop_text("interrupted"))
-
-    def _stop_text(self, what: str) -> str:
-        return f"{what} at step {self.step}: go on with --resume --out {self.folder}"
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Let Ctrl-C and SIGTERM end the run after the step that is being taken."""
-
-        def note(number: int, _frame: FrameType | None) -> None:
-            self._signal = number
-
-        try:
-            before = {
-                number: signal.signal(number, note)
-                for number in (signal.SIGINT, signal.SIGTERM)
-            }
-        except ValueError:  # not in the main thread, where signals cannot be caught
-            yield
-            return
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)

@@ -113,6 +113,12 @@ def test_table_shows_every_picture_if_asked():
     assert "bird 37.25 0.9580 2.50" in lines
 
 
+def test_paper_is_not_shown_for_what_was_not_measured():
+    printed = replace(MRNET, paper=replace(PAPER, ifc=6.083))
+    assert "6.083" not in shown([printed], 140)
+    assert "6.083" not in report.format_markdown([printed], "x")
+
+
 def test_table_without_paper_has_no_columns_for_it():
     text = shown([replace(MRNET, paper=None, dataset="own", degradation="bd")], 100)
     assert "paper" not in text

@@ -39,10 +39,10 @@ class Shuffle(SRModel):
         self.first = nn.Conv2d(1, 8, 3, padding=1)
         self.second = nn.Conv2d(8, 4, 3, padding=1)
 
-    def predictions(self, lr, scale=None):  # noqa: ARG002
+    def predictions(self, lr, scale=None):
         return (F.pixel_shuffle(self.second(F.relu(self.first(lr))), 2),)
 
-    def receptive_radius(self, scale=None):  # noqa: ARG002
+    def receptive_radius(self, scale=None):
         return 2
 
 

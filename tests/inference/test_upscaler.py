@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 
 from srcli.errors import DeviceError, InputError, UsageError, WeightsError
 from srcli.imaging.color import RGB_TO_YCBCR, YCBCR_OFFSET, YCBCR_TO_RGB
@@ -44,7 +44,7 @@ class Constant(SRModel):
         sr = lr.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
         return (sr if self.value is None else torch.full_like(sr, self.value),)
 
-    def receptive_radius(self, scale=None):  # noqa: ARG002
+    def receptive_radius(self, scale=None):
         return 0
 
 
@@ -403,8 +403,28 @@ def test_pillow_modes(mode, becomes):
     assert result.size == (24, 20)
 
 
+def test_a_transparent_palette_colour_becomes_alpha():
+    image = Image.new("P", (6, 6), 1)
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    image.paste(0, (0, 0, 6, 3))
+    image.info["transparency"] = 0
+    result = upscale(image, "bicubic", 2)
+    assert result.mode == "RGBA"
+    assert result.getpixel((6, 11)) == (40, 50, 60, 255)
+    assert result.getpixel((6, 0))[3] == 0
+
+
+def test_profile_and_resolution_pass_through():
+    image = Image.new("RGB", (6, 6))
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    image.info.update(icc_profile=profile, dpi=(72, 72))
+    result = upscale(image, "bicubic", 2)
+    assert result.info["icc_profile"] == profile
+    assert result.info["dpi"] == pytest.approx((72, 72), rel=1e-3)
+
+
 def test_pillow_modes_that_would_lose_values_are_refused():
-    with pytest.raises(InputError, match="floating point"):
+    with pytest.raises(InputError, match=r"floating.point"):
         upscale(Image.new("F", (4, 4)), "bicubic", 2)
 
 

@@ -116,6 +116,16 @@ def test_a_cut_connection_goes_on_where_it_stopped(
     assert naps == [1.0]
 
 
+def test_attempts_that_gain_something_do_not_count(
+    file_server, tmp_path, patience, naps
+):
+    file_server.body *= 8
+    file_server.plan = [file_server.cut_rest(2**20 + 9)] * 6
+    fetched = fetch(source_of(file_server), tmp_path, patience=patience)
+    assert fetched.path.read_bytes() == file_server.body
+    assert naps == [1.0] * 6
+
+
 def test_the_next_call_goes_on_where_the_last_one_stopped(
     file_server, tmp_path, patience
 ):
@@ -309,6 +319,14 @@ def test_a_troubled_server_is_asked_again(file_server, tmp_path, patience, naps)
     assert naps == [1.0, 7.0]
 
 
+def test_nobody_is_waited_for_longer_than_a_minute(
+    file_server, tmp_path, patience, naps
+):
+    file_server.plan = [file_server.answer(429, Retry_After="86400")]
+    assert fetch(source_of(file_server), tmp_path, patience=patience).fresh
+    assert naps == [60.0]
+
+
 def test_an_unreachable_server(tmp_path, patience, naps, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with socket.socket() as held:
@@ -362,7 +380,7 @@ def test_a_web_page_does_not_cost_what_was_gained(
     fail_midway(file_server, tmp_path, patience)
     source = source_of(file_server, size=len(file_server.body))
     file_server.plan = [file_server.answer(200, b"<html>log in", **portal)]
-    with pytest.raises(InputError, match="a web page|has 12 bytes"):
+    with pytest.raises(InputError, match=r"a web page|has 12 bytes"):
         fetch(source, tmp_path, patience=patience)
     assert (tmp_path / "some.bin.part").stat().st_size == 300_000
     assert fetch(source, tmp_path, patience=patience).sha256 == sha256(file_server.body)

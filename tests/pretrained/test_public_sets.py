@@ -41,7 +41,7 @@ def find_set(name):
 
 
 @pytest.fixture
-def serve(file_server, monkeypatch):
+def serve(file_server):
     """Makes the server give out `body` for a set of the catalogue."""
 
     def make(name, body, **known):
@@ -76,7 +76,7 @@ def test_the_catalogue_has_the_sets_of_the_papers_at_public_addresses():
         if data_set.source:
             address = urlsplit(data_set.source.url)
             assert address.scheme == "https"
-            assert address.path.endswith(("/" + data_set.source.file))
+            assert address.path.endswith("/" + data_set.source.file)
             assert data_set.source.file.endswith((".tar", ".zip"))
             assert len(data_set.source.sha256 or "0" * 64) == 64
             assert len(data_set.source.md5 or "0" * 32) == 32

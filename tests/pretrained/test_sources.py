@@ -48,12 +48,14 @@ def install(tmp_path):
     return item.install(Options(tmp_path / "data"))
 
 
-def test_names_are_found_in_any_case_and_once(entries):
+@pytest.mark.usefixtures("entries")
+def test_names_are_found_in_any_case_and_once():
     items = select_items(["Set5", "DIV2K_valid", "set5", "MRNet"])
     assert [item.name for item in items] == ["set5", "div2k-valid", "mrnet"]
 
 
-def test_an_unknown_name_names_the_nearest(entries):
+@pytest.mark.usefixtures("entries")
+def test_an_unknown_name_names_the_nearest():
     with pytest.raises(UsageError, match="did you mean urban100"):
         select_items(["set5", "urban10"])
 
@@ -65,7 +67,8 @@ def test_only_models_with_weights_are_listed(entries):
     assert (item.kind, item.size, item.terms) == ("weights", len(BODY), "CC0")
 
 
-def test_a_model_without_weights(entries, tmp_path):
+@pytest.mark.usefixtures("entries")
+def test_a_model_without_weights(tmp_path):
     with pytest.raises(WeightsError, match="srcli train -m mrnet"):
         install(tmp_path)
 

@@ -15,14 +15,10 @@ from srcli.pretrained.catalog import read_weights
 from srcli.training.average import Average
 from srcli.training.checkpoint import load_checkpoint, save_checkpoint
 from srcli.training.data import CropSampler, find_pictures
-from srcli.training.loop import (
-    Limits,
-    Trainer,
-    TrainingStoppedError,
-    TrainingTerminatedError,
-    clip_gradients,
-)
+from srcli.training.loop import Limits, Trainer
+from srcli.training.optimizer import clip_gradients
 from srcli.training.recipe import load_recipe
+from srcli.training.stopping import TrainingStoppedError, TrainingTerminatedError
 
 CPU = torch.device("cpu")
 # The smallest network of each kind; everything else is its own `fast` recipe.

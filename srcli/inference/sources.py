@@ -1,0 +1,117 @@
+"""From what the user typed to pictures: files, folders, patterns, standard input."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from srcli.errors import InputError, UsageError
+from srcli.imaging.formats import PICTURE_SUFFIXES
+
+STREAM = "-"  # standard input or output
+
+_MAGIC = frozenset("*?[")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One picture to read.
+
+    Attributes:
+        path: The file; None is standard input.
+        root: The input folder, or the fixed part of the pattern, that it was found
+            below; None where the file itself was named.
+        data: What standard input held.
+    """
+
+    path: Path | None
+    root: Path | None = None
+    data: bytes = field(default=b"", repr=False)
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return str(self.path) if self.path else "standard input"
+
+    @property
+    def content(self) -> Path | bytes:
+        """What `read_picture` takes."""
+        return self.path or self.data
+
+    @property
+    def branch(self) -> Path:
+        """Its folder below `root`."""
+        if self.path is None or self.root is None:
+            return Path()
+        return self.path.parent.relative_to(self.root)
+
+
+def expand_inputs(inputs: Sequence[str], *, recursive: bool = False) -> list[Source]:
+    """Every picture that the inputs stand for, once, in their order.
+
+    Files that are named are taken as they are, even if they do not exist: each has its
+    own error later. Folders and patterns give the files whose suffix is a picture's and
+    whose name does not begin with a dot.
+
+    Args:
+        inputs: Files, folders, patterns with *, ? or [, and "-" for standard input.
+        recursive: Whether folders in folders are entered.
+
+    Raises:
+        InputError: If a folder or a pattern gives no picture.
+        UsageError: If standard input is a terminal.
+    """
+    found: dict[Path | None, Source] = {}
+    for text in inputs:
+        for source in _expand(text, recursive):
+            found.setdefault(source.path and source.path.absolute(), source)
+    return list(found.values())
+
+
+def _expand(text: str, recursive: bool) -> list[Source]:
+    path = Path(text)
+    if text == STREAM:
+        return [_read_stream()]
+    try:
+        if path.is_dir():
+            return _list_folder(path, recursive)
+        if _MAGIC.isdisjoint(text) or path.exists():
+            return [Source(path)]
+        return _match_pattern(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"{text} cannot be read: {reason}") from error
+
+
+def _read_stream() -> Source:
+    if sys.stdin.isatty():
+        raise UsageError("standard input is a terminal: pipe a picture into it")
+    return Source(None, data=sys.stdin.buffer.read())
+
+
+def _list_folder(folder: Path, recursive: bool) -> list[Source]:
+    paths = sorted(folder.rglob("*") if recursive else folder.iterdir())
+    pictures = [Source(path, folder) for path in paths if _is_picture(path, folder)]
+    if not pictures:
+        hint = "" if recursive else "; --recursive looks into its folders too"
+        raise InputError(f"folder {folder} holds no pictures{hint}")
+    return pictures
+
+
+def _match_pattern(pattern: Path) -> list[Source]:
+    parts = pattern.parts
+    fixed = next(i for i, part in enumerate(parts) if not _MAGIC.isdisjoint(part))
+    base = Path(*parts[:fixed])
+    paths = sorted(base.glob(str(Path(*parts[fixed:]))))
+    pictures = [Source(path, base) for path in paths if _is_picture(path, base)]
+    if not pictures:
+        raise InputError(f"no picture matches {pattern}")
+    return pictures
+
+
+def _is_picture(path: Path, base: Path) -> bool:
+    """Whether a listed file is a picture by its name, and not hidden."""
+    hidden = any(part.startswith(".") for part in path.relative_to(base).parts)
+    return not hidden and path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()

@@ -1,0 +1,38 @@
+"""The recipes' optimisers and gradient clipping."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from srcli.training.recipe import Recipe
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimiser over all weights of the network."""
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam(
+            model.parameters(),
+            lr=recipe.learning_rate,
+            betas=(recipe.momentum, recipe.beta2),
+            weight_decay=recipe.weight_decay,
+            fused=True,
+        )
+    return torch.optim.SGD(
+        model.parameters(),
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+    )
+
+
+def clip_gradients(model: nn.Module, recipe: Recipe, rate: float) -> None:
+    """Limit the gradients as the recipe asks; `rate` is the step's learning rate."""
+    parameters = [p for p in model.parameters() if p.grad is not None]
+    if recipe.clip == "norm":
+        torch.nn.utils.clip_grad_norm_(parameters, recipe.clip_at)
+    elif recipe.clip == "value":
+        torch.nn.utils.clip_grad_value_(parameters, recipe.clip_at)
+    elif recipe.clip == "adjustable":
+        # DRRN section 4.2: the tighter, the larger the rate.
+        torch.nn.utils.clip_grad_value_(parameters, recipe.clip_at / rate)

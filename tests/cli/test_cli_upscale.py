@@ -1,0 +1,368 @@
+"""`srcli upscale` as a user meets it; no weights are needed for these."""
+
+import io
+import json
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from srcli.errors import WeightsError
+from srcli.imaging.files import Picture
+from srcli.imaging.resize import imresize
+from srcli.inference.sizes import Goal
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path, monkeypatch):
+    """An own working folder, and logging as it was when the test is over."""
+    monkeypatch.chdir(tmp_path)
+    log = logging.getLogger("srcli")
+    saved = log.handlers[:], log.level, log.propagate
+    yield
+    log.handlers[:], log.level, log.propagate = saved
+
+
+@pytest.fixture
+def upscaler(monkeypatch):
+    """A stand-in for the networks: bicubic; it records how it was made."""
+    made = []
+
+    class Stub:
+        def __init__(self, model, scale, **options):
+            made.append(SimpleNamespace(model=model, scale=scale, **options))
+            self.goal = Goal(scale, options["width"], options["height"])
+            self.stats = SimpleNamespace(device="cpu", precision="fp32", tiles=1)
+            if model == "untrained":
+                raise WeightsError("no weights for untrained x4")
+
+        def describe(self, height, width):
+            rows, columns = self.goal.size(height, width)
+            exact = self.goal.scale in (2, 3, 4)
+            return "mrnet x3" + ("" if exact else f", then bicubic to {columns}x{rows}")
+
+        def __call__(self, picture, progress):
+            progress.start("mrnet", 1)
+            size = self.goal.size(picture.height, picture.width)
+            pixels = imresize(picture.pixels, size=size)
+            return Picture(pixels, None, picture.metadata, picture.format)
+
+    monkeypatch.setattr("srcli.inference.upscaler.Upscaler", Stub)
+    return made
+
+
+def make(*names, size=(8, 6), mode="RGB"):
+    for name in names:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new(mode, size, 77).save(name)
+
+
+def files():
+    return {str(path): path.read_bytes() for path in Path().rglob("*.*")}
+
+
+def size_of(path):
+    with Image.open(path) as image:
+        image.load()
+        return image.size
+
+
+def test_a_picture_gets_larger(run, upscaler):
+    make("photo.png")
+    result = run("upscale", "photo.png")
+    assert (result.exit_code, result.stdout) == (0, "photo_mrnet_x4.png\n")
+    assert size_of("photo_mrnet_x4.png") == (32, 24)
+    assert upscaler[0].scale == 4.0
+    assert result.stderr == ""
+
+
+def test_bicubic_is_a_model_like_the_others(run):
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+    Image.fromarray(pixels).save("photo.png")
+    result = run("upscale", "photo.png", "-m", "bicubic", "-x", "2")
+    assert (result.exit_code, result.stdout) == (0, "photo_bicubic_x2.png\n")
+    with Image.open("photo_bicubic_x2.png") as image:
+        assert (np.asarray(image) == imresize(pixels, 2)).all()
+
+
+def test_every_option_arrives(run, upscaler):
+    make("photo.png")
+    Path("w.safetensors").write_bytes(b"")
+    options = "--device cpu --precision fp32 --tile 64 --tile-overlap exact --ensemble"
+    options += " --weights w.safetensors --degradation bd --width 20 -m drrn"
+    result = run("upscale", "photo.png", *options.split())
+    assert result.stdout == "photo_w_20x15.png\n"
+    assert vars(upscaler[0]) == {
+        "model": "drrn",
+        "scale": None,
+        "width": 20,
+        "height": None,
+        "device": "cpu",
+        "precision": "fp32",
+        "tile": 64,
+        "overlap": "exact",
+        "ensemble": True,
+        "weights": Path("w.safetensors"),
+        "degradation": "bd",
+    }
+    run("upscale", "photo.png", "--tile", "0", "--tile-overlap", "7", "-x", "2.5")
+    assert (upscaler[1].tile, upscaler[1].overlap) == (0, 7)
+    assert upscaler[1].scale == 2.5
+
+
+def test_arbitrary_factors_say_what_was_done(run, upscaler):
+    make("photo.png")
+    result = run("upscale", "photo.png", "-x", "2.5")
+    assert result.stdout == "photo_mrnet_x2.5.png\n"
+    assert result.stderr.split() == "photo.png: mrnet x3, then bicubic to 20x15".split()
+    assert upscaler
+    assert run("-q", "upscale", "photo.png", "-x", "1.5").stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "format"), [("o.jpg", "JPEG"), ("o.tif", "TIFF"), ("o.webp", "WEBP")]
+)
+def test_output_name_decides_the_format(name, format, run, upscaler):
+    make("photo.png")
+    assert run("upscale", "photo.png", "-o", name).stdout == f"{name}\n"
+    with Image.open(name) as image:
+        assert image.format == format
+    assert upscaler
+
+
+def test_format_has_aliases(run, upscaler):
+    make("photo.png")
+    result = run("upscale", "photo.png", "--format", "jpeg")
+    assert result.stdout == "photo_mrnet_x4.jpg\n"
+    assert upscaler
+
+
+def test_folders_and_json(run, upscaler):
+    make("in/a.png", "in/deep/b.jpg")
+    result = run("upscale", "in", "-r", "-o", "out", "-x", "2", "--json")
+    rows = json.loads(result.stdout)["results"]
+    assert [(row["input"], row["output"], row["status"]) for row in rows] == [
+        ("in/a.png", "out/a_mrnet_x2.png", "done"),
+        ("in/deep/b.jpg", "out/deep/b_mrnet_x2.jpg", "done"),
+    ]
+    assert {(row["width"], row["height"]) for row in rows} == {(16, 12)}
+    assert set(rows[0]) == {
+        "input", "output", "status", "width", "height", "seconds", "device",
+        "precision", "tiles", "error",
+    }  # fmt: skip
+    assert len(upscaler) == 1
+
+
+def test_streams(run, upscaler):
+    make("photo.png")
+    data = Path("photo.png").read_bytes()
+    before = files()
+    for output in ((), ("-o", "-")):
+        result = run("upscale", "-", *output, "--format", "jpg", input=data)
+        assert result.exit_code == 0
+        with Image.open(io.BytesIO(result.stdout_bytes)) as image:
+            assert (image.format, image.size) == ("JPEG", (32, 24))
+    assert files() == before
+    result = run("upscale", "-", "-o", "o.png", input=data)
+    assert (result.stdout, size_of("o.png")) == ("o.png\n", (32, 24))
+    assert upscaler
+
+
+def test_dry_run_touches_nothing(run, upscaler):
+    make("in/a.png")
+    before = files()
+    result = run("upscale", "in", "-o", "out", "--dry-run")
+    assert (result.exit_code, result.stdout) == (0, "out/a_mrnet_x4.png\n")
+    result = run("upscale", "in", "-o", "out", "--dry-run", "--json")
+    (row,) = json.loads(result.stdout)["results"]
+    assert (row["status"], row["width"], row["height"]) == ("planned", 32, 24)
+    assert files() == before
+    assert not Path("out").exists()
+    assert len(upscaler) == 2  # a wrong model would have been an error
+
+
+def fails(result, code, message):
+    """One line on stderr, nothing on stdout, and the exit code."""
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert message in " ".join(result.stderr.split())
+    assert not list(Path().rglob("*.part"))
+    return True
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("-x 4 --width 20", "--scale contradicts --width and --height"),
+        ("-x 9", "1 to 8"),
+        ("-x 0", "1 to 8"),
+        ("-x nan", "1 to 8"),
+        ("--width 1000", "1 to 8"),
+        ("--tile 8", "--tile must be at least 16 pixels, not 8"),
+        ("--tile -1", "--tile must be auto, 0 or pixels, not '-1'"),
+        ("--tile-overlap some", "--tile-overlap must be auto, exact or pixels"),
+        ("--format gif", "unknown format 'gif'"),
+        ("--format wepb", "did you mean webp"),
+        ("--degradation dm", "unknown degradation 'dm'"),
+        ("--overwrite --skip-existing", "contradict each other"),
+        ("-o out.png --format jpg", "contradict each other"),
+        ("-o out", "does not say its format"),
+        ("-o - --json", "cannot share stdout"),
+    ],
+)
+def test_usage_errors(options, message, run, upscaler):
+    make("photo.png")
+    before = files()
+    assert fails(run("upscale", "photo.png", *options.split()), 2, message)
+    assert files() == before
+    assert not upscaler
+
+
+@pytest.mark.parametrize("quality", ["0", "101", "good"])
+def test_quality_is_between_1_and_100(quality, run, upscaler):
+    make("photo.png")
+    assert run("upscale", "photo.png", "--quality", quality).exit_code == 2
+    assert not upscaler
+
+
+def test_one_file_for_several_inputs(run, upscaler):
+    make("a.png", "b.png")
+    result = run("upscale", "a.png", "b.png", "-o", "out.png")
+    assert fails(result, 2, "one file for several pictures")
+    assert not upscaler
+
+
+def test_input_errors(run, upscaler):
+    make("a.png")
+    Path("text.png").write_text("dear diary " * 9)
+    Path("empty.png").write_bytes(b"")
+    Path("cut.png").write_bytes(Path("a.png").read_bytes()[:60])
+    Path("nothing").mkdir()
+    for name, message in [
+        ("none.png", "none.png does not exist"),
+        ("text.png", "text.png is not a picture"),
+        ("empty.png", "empty.png is empty"),
+        ("nothing", "folder nothing holds no pictures"),
+        ("*.bmp", "no picture matches *.bmp"),
+    ]:
+        assert fails(run("upscale", name), 3, message)
+    assert not upscaler  # no network is loaded for these
+    assert fails(run("upscale", "cut.png"), 3, "cut.png is damaged or cut off")
+
+
+def test_output_errors(run, upscaler):
+    make("a.png", "x/a.png")
+    Path("a_mrnet_x4.png").write_bytes(b"mine")
+    before = files()
+    for arguments, message in [
+        (["a.png"], "a_mrnet_x4.png exists already: choose --overwrite"),
+        (["a.png", "-o", "a.png", "--overwrite"], "a.png is itself an input"),
+        (["a.png", "-o", "no/b.png"], "folder no does not exist"),
+        (["a.png", "-o", "a_mrnet_x4.png/"], "cannot be written"),
+        (["a.png", "x/a.png", "-o", "out/"], "would both become out/a_mrnet_x4.png"),
+    ]:
+        assert fails(run("upscale", *arguments), 4, message)
+    assert files() == before
+    make("half.png", mode="RGBA")
+    assert fails(run("upscale", "half.png", "-o", "b.jpg"), 4, "no transparency")
+    assert upscaler
+
+
+def test_existing_results_are_replaced_or_left(run, upscaler):
+    make("a.png", "b.png")
+    Path("a_mrnet_x4.png").write_bytes(b"mine")
+    result = run("upscale", "a.png", "b.png", "--skip-existing")
+    assert (result.exit_code, result.stdout) == (0, "b_mrnet_x4.png\n")
+    assert "a_mrnet_x4.png exists: skipped" in result.stderr
+    assert Path("a_mrnet_x4.png").read_bytes() == b"mine"
+    result = run("upscale", "a.png", "b.png", "--skip-existing", "--json")
+    rows = json.loads(result.stdout)["results"]
+    assert [row["status"] for row in rows] == ["skipped", "skipped"]
+    assert len(upscaler) == 1  # nothing to do, nothing loaded
+    assert run("upscale", "a.png", "--overwrite").exit_code == 0
+    assert size_of("a_mrnet_x4.png") == (32, 24)
+
+
+def test_partial_failure(run, upscaler):
+    make("a.png")
+    Path("text.png").write_text("dear diary " * 9)
+    result = run("upscale", "text.png", "a.png", "none.png", "--json")
+    assert result.exit_code == 7
+    rows = json.loads(result.stdout)["results"]
+    assert [row["status"] for row in rows] == ["failed", "done", "failed"]
+    assert [row["output"] for row in rows] == [None, "a_mrnet_x4.png", None]
+    assert rows[2]["error"] == "none.png does not exist"
+    assert "text.png is not a picture" in result.stderr
+    assert "2 of 3 inputs failed" in result.stderr
+    assert size_of("a_mrnet_x4.png") == (32, 24)
+    assert upscaler
+
+
+def test_all_of_several_failing_keep_their_code(run, upscaler):
+    result = run("upscale", "x.png", "y.png")
+    assert fails(result, 3, "all 2 inputs failed")
+    assert not upscaler
+
+
+def test_missing_weights_are_found_before_anything_is_touched(run, upscaler):
+    make("a.png")
+    result = run("upscale", "a.png", "-m", "untrained", "-o", "out/")
+    assert fails(result, 5, "no weights for untrained")
+    assert not Path("out").exists()
+    assert upscaler
+
+
+def test_interruption_shows_what_is_done(run, upscaler, monkeypatch):
+    make("a.png", "b.png")
+    import srcli.inference.upscaler
+
+    class Interrupted(srcli.inference.upscaler.Upscaler):
+        count = 0
+
+        def __call__(self, picture, progress):
+            self.count += 1
+            if self.count == 2:
+                raise KeyboardInterrupt
+            return super().__call__(picture, progress)
+
+    monkeypatch.setattr("srcli.inference.upscaler.Upscaler", Interrupted)
+    result = run("upscale", "a.png", "b.png")
+    assert result.exit_code == 130
+    assert size_of("a_mrnet_x4.png") == (32, 24)
+    assert not Path("b_mrnet_x4.png").exists()
+    assert not list(Path().rglob("*.part"))
+    assert upscaler
+
+
+def test_metadata_can_be_stripped(run, upscaler):
+    Image.new("RGB", (8, 6)).save("a.png", dpi=(300, 300))
+    run("upscale", "a.png", "-o", "kept.png")
+    run("upscale", "a.png", "-o", "bare.png", "--strip-metadata")
+    with Image.open("kept.png") as kept, Image.open("bare.png") as bare:
+        assert round(kept.info["dpi"][0]) == 300
+        assert "dpi" not in bare.info
+    assert upscaler
+
+
+def test_a_process_of_its_own(run_process):
+    make("in/photo.jpg")
+    result = run_process("upscale", "in/*.jpg", "-m", "bicubic", "-x", "1.5", "-o", ".")
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert result.stdout == b"photo_bicubic_x1.5.jpg\n"
+    assert size_of("photo_bicubic_x1.5.jpg") == (12, 9)
+
+
+def test_help_is_light():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys\n"
+        "from typer.testing import CliRunner\n"
+        "from srcli.cli.app import app\n"
+        "assert '--tile' in CliRunner().invoke(app, ['upscale', '--help']).output\n"
+        "assert not {'torch', 'numpy', 'PIL'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
