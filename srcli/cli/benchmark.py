@@ -18,32 +18,42 @@ log = logging.getLogger(__name__)
 
 MODELS_HELP = (
     "Network, bicubic, or all (every network with weights here); repeat for several."
-    " Bicubic is always shown. [default: mrnet]"
+    " Bicubic is always shown."
 )
-SCALES_HELP = (
-    "Enlargement; repeat or join with commas for several."
-    " [default: 2,3,4; with --degradation 3]"
-)
+SCALES_HELP = "Enlargement; repeat or join with commas for several."
 DATASETS_HELP = (
     "set5, set14, b100, urban100, manga109, div2k-valid, or a folder of HR pictures;"
     " repeat for several."
 )
-DATA_DIR_HELP = (
-    "Folder that holds the named data sets."
-    " [default: $SRCLI_DATA_DIR, the cache, the current folder]"
-)
+DATA_DIR_DEFAULT = "$SRCLI_DATA_DIR, the cache, the current folder"
 
 
 def benchmark(
     dataset: Annotated[
         list[str] | None,
-        typer.Option("--dataset", "-d", help=f"{DATASETS_HELP} [default: set5]"),
+        typer.Option(
+            "--dataset",
+            "-d",
+            help=DATASETS_HELP,
+            metavar="DATASET",
+            show_default="set5",
+        ),
     ] = None,
     model: Annotated[
-        list[str] | None, typer.Option("--model", "-m", help=MODELS_HELP)
+        list[str] | None,
+        typer.Option(
+            "--model", "-m", help=MODELS_HELP, metavar="MODEL", show_default="mrnet"
+        ),
     ] = None,
     scale: Annotated[
-        list[str] | None, typer.Option("--scale", "-x", help=SCALES_HELP)
+        list[str] | None,
+        typer.Option(
+            "--scale",
+            "-x",
+            help=SCALES_HELP,
+            metavar="SCALE",
+            show_default="2,3,4; 3 with --degradation",
+        ),
     ] = None,
     degradation: Annotated[
         str, typer.Option(help="How LR pictures are made: bi, bd, dn or bd-bicubic.")
@@ -52,10 +62,19 @@ def benchmark(
         str,
         typer.Option(help="auto (the network's own), y or rgb; bicubic: y."),
     ] = "auto",
-    data_dir: Annotated[Path | None, typer.Option(help=DATA_DIR_HELP)] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder that holds the named data sets.",
+            metavar="FOLDER",
+            show_default=DATA_DIR_DEFAULT,
+        ),
+    ] = None,
     weights: Annotated[
         Path | None,
-        typer.Option(help="Measure this .safetensors file instead of ours."),
+        typer.Option(
+            help="Measure this .safetensors file instead of ours.", metavar="FILE"
+        ),
     ] = None,
     ifc: Annotated[
         bool, typer.Option("--ifc", help="Measure the information fidelity too.")

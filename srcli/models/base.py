@@ -103,7 +103,12 @@ class SRModel(nn.Module):
 
         Networks whose output combines all recursions with learned weights override this
         to keep their output unchanged when the limit is raised.
+
+        Raises:
+            UsageError: If the limit leaves no recursion.
         """
+        if limit is not None and limit < 1:
+            raise UsageError(f"at least one recursion must run, not {limit}")
         self.recursion_limit = limit
 
     def predictions(self, lr: Tensor, scale: int | None = None) -> tuple[Tensor, ...]:
@@ -135,11 +140,11 @@ class SRModel(nn.Module):
         return self.receptive_radius(scale)
 
 
-class _ConvolutionCounter(TorchDispatchMode):
+class _ConvolutionCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the multiply-accumulates of every convolution that runs under it."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.macs = 0
 
     def __torch_dispatch__(
@@ -173,7 +178,7 @@ def count_macs(model: SRModel, scale: int, height: int = 720, width: int = 1280)
         width: Output width in HR pixels.
     """
     side = 12
-    twin = type(model)(model.config).to("meta")  # type: ignore[arg-type]
+    twin = type(model)(model.config).to("meta")
     counter = _ConvolutionCounter()
     lr = torch.zeros(1, model.channels, side, side, device="meta")
     with torch.no_grad(), counter:

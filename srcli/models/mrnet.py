@@ -228,7 +228,8 @@ class MRNet(SRModel):
         for step in range(steps):
             out, memory = self.recurse(shallow, memory, step == steps - 1)
             features.append(out)
-        return (head.reconstruct(head.fusion(features)),)
+        sr: Tensor = head.reconstruct(head.fusion(features))
+        return (sr.to(lr.dtype),)  # autocast computes in half precision
 
     def limit_recursions(self, limit: int | None) -> None:
         """Run at most `limit` recursions; the fusion weights beyond it become zero.

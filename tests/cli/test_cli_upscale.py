@@ -117,7 +117,8 @@ def test_arbitrary_factors_say_what_was_done(run, upscaler):
     make("photo.png")
     result = run("upscale", "photo.png", "-x", "2.5")
     assert result.stdout == "photo_mrnet_x2.5.png\n"
-    assert result.stderr.split() == "photo.png: mrnet x3, then bicubic to 20x15".split()
+    line = "photo.png: mrnet x3, then bicubic to 20x15"
+    assert " ".join(result.stderr.split()) == line
     assert upscaler
     assert run("-q", "upscale", "photo.png", "-x", "1.5").stderr == ""
 
@@ -235,10 +236,11 @@ def test_one_file_for_several_inputs(run, upscaler):
 
 
 def test_input_errors(run, upscaler):
-    make("a.png")
     Path("text.png").write_text("dear diary " * 9)
     Path("empty.png").write_bytes(b"")
-    Path("cut.png").write_bytes(Path("a.png").read_bytes()[:60])
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    Image.fromarray(noise).save("cut.png")
+    Path("cut.png").write_bytes(Path("cut.png").read_bytes()[:-500])
     Path("nothing").mkdir()
     for name, message in [
         ("none.png", "none.png does not exist"),

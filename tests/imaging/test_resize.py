@@ -176,14 +176,14 @@ def test_mirroring_and_transposing_commute_with_resampling(shape, size, seed):
 def test_tall_and_wide_pictures_are_worked_through_without_seams():
     """A strip comes out the same alone as within a picture of several work loads."""
     picture = np.random.default_rng(5).random((7000, 300)).astype(np.float32)
-    enlarged = imresize(picture, size=(7000, 900))
-    reduced = imresize(picture.T, size=(150, 7000))
+    widened = imresize(picture, size=(7000, 900))
+    heightened = imresize(picture.T, size=(900, 7000))
     for strip in (slice(0, 50), slice(2320, 2350), slice(5000, 5050)):
         part = picture[strip]
         expected = imresize(part, size=(len(part), 900))
-        np.testing.assert_array_equal(enlarged[strip], expected)
-        expected = imresize(part.T, size=(150, len(part)))
-        np.testing.assert_array_equal(reduced[:, strip], expected)
+        np.testing.assert_array_equal(widened[strip], expected)
+        expected = imresize(part.T, size=(900, len(part)))
+        np.testing.assert_array_equal(heightened[:, strip], expected)
 
 
 @pytest.mark.parametrize("size", [(900, 40), (31, 1300), (260, 257)], ids=str)

@@ -1,0 +1,260 @@
+"""DSRN against counts made by hand and a transcription of its equations."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from srcli.errors import UsageError
+from srcli.imaging.resize import imresize, imresize_torch
+from srcli.models.base import count_macs, count_parameters
+from srcli.models.dsrn import DSRN, DSRNConfig
+
+# Kernel of f_up and f_down at each scale: the stride and the padding on either side.
+KERNELS = {2: 4, 3: 5, 4: 8}
+ENDS = (9 * 1 * 64 + 64) + (9 * 64 * 128 + 128) + (9 * 128 * 1 + 1)  # 75,649
+BLOCK = 2 * (9 * 128 * 128 + 128)  # f_lr or f_hr: 295,168
+
+
+def between(scale: int) -> int:
+    """Parameters of f_up or f_down."""
+    return KERNELS[scale] ** 2 * 128 * 128 + 128
+
+
+def build(**options) -> DSRN:
+    """A small network in float64 with every parameter moved from where it starts."""
+    model = DSRN(DSRNConfig(**{"width": 6, **options})).double().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+@pytest.mark.parametrize(("scale", "total"), [(2, 1190543), (3, 1485455), (4, 2763407)])
+def test_parameters_are_those_counted_by_hand(scale, total):
+    model = DSRN(DSRNConfig(scales=(scale,)))
+    # Two slopes a step: 14.
+    assert ENDS + 2 * BLOCK + 2 * between(scale) + 2 * 7 == total
+    assert count_parameters(model) == total
+
+
+@pytest.mark.parametrize("steps", [2, 3, 9])
+def test_more_steps_cost_two_slopes_each(steps):
+    total = ENDS + 2 * BLOCK + 2 * between(2) + 2 * steps
+    assert count_parameters(DSRN(DSRNConfig(steps=steps))) == total
+
+
+@pytest.mark.parametrize(
+    ("name", "total"),
+    [
+        # One step has no HR state to come from: neither f_hr nor f_down.
+        ("dsrn-t1", ENDS + BLOCK + between(2) + 2),
+        ("dsrn-no-feedback", ENDS + 2 * BLOCK + between(2) + 14),
+        ("dsrn-untied", ENDS + (7 + 6) * BLOCK + (7 + 6) * between(2) + 14),
+        ("dsrn-single-state", ENDS + BLOCK + 7),
+    ],
+)
+def test_parameters_of_the_studied_variants(name, total):
+    assert count_parameters(DSRN(DSRN.variants[name])) == total
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("feedback", [True, False])
+def test_macs_are_those_counted_by_hand(scale, feedback):
+    hr, lr = 1280 * 720, 1280 * 720 / scale**2
+    block, between = 2 * 9 * 128 * 128, KERNELS[scale] ** 2 * 128 * 128
+    enter, leave = 9 * 1 * 64 + 9 * 64 * 128, 9 * 128
+    expected = hr * (6 * block + 7 * leave)
+    # A transposed convolution spends its kernel at every LR pixel, as f_down does.
+    expected += lr * (enter + 7 * block + 7 * between + feedback * 6 * between)
+    config = DSRNConfig(scales=(scale,), feedback=feedback)
+    assert count_macs(DSRN(config), scale) == round(expected)
+
+
+def test_macs_of_the_single_state_are_all_at_hr_size():
+    pixel = 9 * 64 + 9 * 64 * 128 + 7 * (2 * 9 * 128 * 128 + 9 * 128)
+    for scale in (2, 3, 4):
+        config = dataclasses.replace(
+            DSRN.variants["dsrn-single-state"], scales=(scale,)
+        )
+        assert count_macs(DSRN(config), scale) == 1280 * 720 * pixel
+
+
+def transcribe(model: DSRN, lr: torch.Tensor) -> torch.Tensor:
+    """Equations 2 to 6, step by step, from the weights alone."""
+    config, state = model.config, model.state_dict()
+    scale, width = config.scales[0], config.width
+    padding = config.padding[scale - 2]
+
+    def conv(x, name, **options):
+        return F.conv2d(x, state[f"{name}.weight"], state[f"{name}.bias"], **options)
+
+    def block(x, name):
+        inner = conv(x, f"{name}.conv1", padding=1).clamp(min=0)
+        return x + conv(inner, f"{name}.conv2", padding=1)
+
+    def prelu(x, slope):
+        return torch.where(x > 0, x, slope * x)
+
+    def own(step):
+        return step if config.untied else 0
+
+    bicubic = torch.from_numpy(imresize(lr[0, 0].numpy(), scale))[None, None]
+    first = conv(lr if config.dual else bicubic, "enter.conv1", padding=1).clamp(min=0)
+    second = conv(first, "enter.conv2", padding=1)
+    second[:, : width // 2] += first
+    low = high = second.clamp(min=0)
+    residuals = []
+    for t in range(config.steps):
+        if not config.dual:
+            high = prelu(block(high, f"high.{own(t)}"), state["slopes"][0, t])
+            residuals.append(conv(high, "leave", padding=1))
+            continue
+        low = block(low, f"low.{own(t)}")
+        if t > 0 and config.feedback:
+            low = low + conv(high, f"down.{own(t - 1)}", stride=scale, padding=padding)
+        low = prelu(low, state["slopes"][0, t])
+        up = F.conv_transpose2d(
+            low,
+            state[f"up.{own(t)}.weight"],
+            state[f"up.{own(t)}.bias"],
+            stride=scale,
+            padding=padding,
+        )
+        high = up + block(high, f"high.{own(t - 1)}") if t > 0 else up
+        high = prelu(high, state["slopes"][1, t])
+        residuals.append(conv(high, "leave", padding=1))
+    return bicubic + torch.stack(residuals).mean(dim=0)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"steps": 1},
+        {"untied": True},
+        {"feedback": False},
+        {"dual": False},
+        {"dual": False, "untied": True},
+        {"width": 5, "padding": (0, 0, 0)},
+        {"padding": (1, 2, 3)},
+    ],
+)
+def test_the_network_follows_the_equations(scale, options):
+    model = build(scales=(scale,), **{"steps": 4, **options})
+    lr = torch.rand(1, 1, 7, 5, dtype=torch.float64)
+    with torch.no_grad():
+        expected = transcribe(model, lr)
+        assert expected.shape == (1, 1, 7 * scale, 5 * scale)
+        (estimate,) = model.predictions(lr)
+        torch.testing.assert_close(estimate, expected, atol=1e-10, rtol=0)
+        # One f_out on the mean state is the mean of all f_out.
+        torch.testing.assert_close(model(lr), expected, atol=1e-10, rtol=0)
+
+
+def test_two_states_and_no_feedback_build_only_what_they_run():
+    assert len(build(feedback=False).down) == 0
+    single = build(dual=False)
+    assert not any((len(single.low), len(single.up), len(single.down)))
+    assert len(build(untied=True, steps=4).high) == 3
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3])
+def test_a_recursion_limit_is_the_shorter_network(limit):
+    model = build(steps=5)
+    model.limit_recursions(limit)
+    shorter = DSRN(dataclasses.replace(model.config, steps=limit)).double().eval()
+    weights = {
+        name: value[:, :limit] if name == "slopes" else value
+        for name, value in model.state_dict().items()
+        if name in shorter.state_dict()
+    }
+    shorter.load_state_dict(weights)
+    lr = torch.rand(1, 1, 4, 6, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(model(lr), shorter(lr), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_every_hr_pixel_is_written_and_read(scale):
+    model = build(scales=(scale,), steps=2)
+    for layer in (model.up[0], model.down[0]):
+        nn.init.ones_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    low = torch.ones(1, 6, 3, 4, dtype=torch.float64)
+    assert model.up[0](low).min() > 0
+    high = torch.zeros(1, 6, 3 * scale, 4 * scale, dtype=torch.float64)
+    high.requires_grad_()
+    model.down[0](high).sum().backward()
+    assert high.grad.min() > 0
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"steps": 1},
+        {"steps": 3},
+        {"steps": 3, "feedback": False},
+        {"steps": 3, "padding": (0, 0, 0)},
+        {"steps": 3, "padding": (1, 2, 3)},
+        {"steps": 1, "dual": False},
+        {"steps": 2, "dual": False},
+        {"steps": 3, "dual": False},
+    ],
+)
+def test_the_receptive_radius_is_exact(scale, options):
+    model = build(scales=(scale,), width=2, **options)
+    with torch.no_grad():
+        for parameter in model.parameters():  # no gate may block the furthest path
+            parameter.uniform_(0.1, 0.2)
+    centre = model.receptive_radius() + 2
+    lr = torch.rand(1, 1, 2 * centre + 1, 1, dtype=torch.float64, requires_grad=True)
+    model(lr)[:, :, centre * scale : (centre + 1) * scale].sum().backward()
+    touched = lr.grad.flatten().nonzero().flatten() - centre
+    assert touched.min() == -model.receptive_radius()
+    assert touched.max() == model.receptive_radius()
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_an_untrained_network_starts_near_bicubic_however_deep(scale, picture):
+    model = DSRN(DSRNConfig(scales=(scale,), steps=9, width=64)).eval()
+    lr = torch.from_numpy(picture(16, 16, 1)[None, None, :, :, 0] / np.float32(255))
+    with torch.no_grad():
+        residual = model(lr) - imresize_torch(lr, float(scale))
+    assert torch.isfinite(residual).all()
+    assert 0 < residual.std() < 0.1
+
+
+def test_autocast_runs_the_states_in_half_precision():
+    model = DSRN(DSRNConfig(width=8)).eval()
+    lr = torch.rand(1, 1, 6, 6)
+    states = []
+    model.leave.register_forward_hook(lambda _, given, __: states.append(given[0]))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        sr = model(lr)
+    assert states[0].dtype == torch.bfloat16
+    assert sr.dtype == torch.float32
+    with torch.no_grad():
+        torch.testing.assert_close(sr, model(lr), atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scales": (2, 3)}, "serves one scale"),
+        ({"steps": 0}, "at least one step"),
+        ({"padding": (2, 1, 1)}, "below 2"),
+        ({"padding": (1, -1, 1)}, "below 2"),
+        ({"padding": (1, 1)}, "below 2"),
+    ],
+)
+def test_sizes_that_make_no_network_are_refused(options, message):
+    with pytest.raises(UsageError, match=message):
+        DSRN(DSRNConfig(**options))
