@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -21,21 +20,28 @@ from rich.progress import Progress as RichProgress
 
 from srcli.progress import SILENT, Progress
 
+log = logging.getLogger("srcli")
 out = Console(soft_wrap=True)
 err = Console(stderr=True)
+
+
+class _OneLine(logging.Handler):
+    """Prints each message on one line of stderr, above any progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        kind = (
+            "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        )
+        text = kind + self.format(record)
+        err.print(text, soft_wrap=True, markup=False, highlight=False)
 
 
 def configure(*, verbose: bool, quiet: bool) -> None:
     """Send the package's log to stderr: errors only, also notices, or everything."""
     level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
-    handler = RichHandler(
-        console=err, show_time=False, show_path=False, show_level=False, markup=False
-    )
-    log = logging.getLogger("srcli")
-    log.handlers[:] = [handler]
+    log.handlers[:] = [_OneLine()]
     log.setLevel(level)
     log.propagate = False
-    err.quiet = quiet and not verbose
 
 
 def print_json(document: dict[str, Any]) -> None:
@@ -65,7 +71,7 @@ class _Bar:
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
     """A progress bar on stderr, or silence where stderr is no terminal or is quiet."""
-    if err.quiet or not err.is_terminal:
+    if log.level >= logging.ERROR or not err.is_terminal:
         yield SILENT
         return
     columns = (

@@ -31,7 +31,7 @@ def upscale(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="INPUT...",
+            metavar="INPUT",
             help="Pictures, folders, quoted patterns such as '*.png', or - for stdin.",
         ),
     ],
@@ -41,7 +41,8 @@ def upscale(
             "--output",
             "-o",
             metavar="OUT",
-            help="A file, a folder, or - for stdout. [default: beside the input]",
+            show_default="beside the input",
+            help="A file, a folder, or - for stdout.",
         ),
     ] = None,
     model: Annotated[
@@ -59,7 +60,8 @@ def upscale(
             "--scale",
             "-x",
             metavar="FACTOR",
-            help="Enlargement, 1 to 8. [default: 4]",
+            show_default="4",
+            help="Enlargement, 1 to 8.",
         ),
     ] = None,
     width: Annotated[
@@ -77,8 +79,9 @@ def upscale(
         str,
         typer.Option(
             "--format",
-            metavar="|".join(FORMAT_NAMES),
-            help="Of the results; auto is the input's own, or PNG if that cannot be.",
+            metavar="FORMAT",
+            help="png, jpg, webp, tiff, bmp, avif, or auto: the input's own, or PNG "
+            "where that cannot hold the result.",
         ),
     ] = "auto",
     quality: Annotated[
@@ -96,21 +99,29 @@ def upscale(
         bool, typer.Option("--skip-existing", help="Leave results that exist.")
     ] = False,
     device: Annotated[
-        str, typer.Option("--device", metavar="auto|cpu|cuda|cuda:N|mps")
+        str,
+        typer.Option(
+            "--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps."
+        ),
     ] = "auto",
     precision: Annotated[
-        str, typer.Option("--precision", metavar="auto|fp32|bf16|fp16")
+        str,
+        typer.Option("--precision", metavar="TYPE", help="auto, fp32, bf16 or fp16."),
     ] = "auto",
     tile: Annotated[
         str,
         typer.Option(
-            "--tile", metavar="auto|N|0", help="Side of a tile; 0 is no tiles."
+            "--tile",
+            metavar="SIZE",
+            help="auto, the side of a tile in pixels, or 0 for no tiles.",
         ),
     ] = "auto",
     tile_overlap: Annotated[
         str,
         typer.Option(
-            "--tile-overlap", metavar="auto|exact|N", help="Context around a tile."
+            "--tile-overlap",
+            metavar="SIZE",
+            help="auto, exact, or the context around a tile in pixels.",
         ),
     ] = "auto",
     ensemble: Annotated[
@@ -125,8 +136,9 @@ def upscale(
         str,
         typer.Option(
             "--degradation",
-            metavar="|".join(DEGRADATIONS),
-            help="What the inputs suffered: shrunk; blurred too; noisy too.",
+            metavar="KIND",
+            help="What the inputs suffered: bi (shrunk), bd (blurred too) or dn (noisy "
+            "too).",
         ),
     ] = "bi",
     keep_metadata: Annotated[

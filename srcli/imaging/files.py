@@ -230,9 +230,9 @@ def _encode(
         )
     image = _to_image(picture, name, keep_alpha=entry.alpha)
     options = _coding_options(image, format, quality)
-    options |= writing_options(picture.metadata, format, image, name)
     try:
         with quiet():
+            options |= writing_options(picture.metadata, format, image, name)
             image.save(file, format=entry.pillow, **options)
     except _ENCODE_ERRORS as error:
         reason = " ".join(str(error).split()) or type(error).__name__

@@ -119,7 +119,7 @@ def writing_options(
     if format == "jpg":
         _drop_oversized(options, name)
     if format == "tiff":
-        options["exif"], nested = _tiff_tags(exif, xmp)
+        options["exif"], nested = _tiff_tags(exif, xmp, name)
         # Pillow writes directories within a TIFF's directory only uncompressed.
         options["compression"] = "raw" if nested else "tiff_adobe_deflate"
     if format == "png" and xmp:
@@ -162,14 +162,20 @@ def _drop_oversized(options: dict[str, Any], name: str) -> None:
             options[key] = None
 
 
-def _tiff_tags(exif: bytes | None, xmp: bytes | None) -> tuple[bytes | None, bool]:
+def _tiff_tags(
+    exif: bytes | None, xmp: bytes | None, name: str
+) -> tuple[bytes | None, bool]:
     """EXIF and XMP as the tags of a TIFF's own directory; whether they hold others."""
     found, tags = Image.Exif(), Image.Exif()
-    found.load(exif or b"")
-    copied = _copy_descriptive(found, tags)
     if xmp is not None:
         tags[_XMP_TAG] = xmp
-    blob = tags.tobytes() if copied or xmp is not None else None
+    try:
+        found.load(exif or b"")
+        copied = _copy_descriptive(found, tags)
+        blob = tags.tobytes() if copied or xmp is not None else None
+    except _MALFORMED:
+        log.warning("%s: its EXIF cannot be put into a TIFF: left out", name)
+        return _tiff_tags(None, xmp, name)
     return blob, not copied.isdisjoint({_EXIF_IFD, _GPS_IFD})
 
 

@@ -52,9 +52,7 @@ class RunStats:
     device: str  # where it ended
     precision: str
     tiles: int = 0
-    fallbacks: int = (
-        0  # times that memory ran out and the work was cut smaller or moved
-    )
+    fallbacks: int = 0  # times that memory ran out: tiles were cut, or work moved
     seconds: float = 0.0
 
     def followed_by(self, later: RunStats) -> RunStats:

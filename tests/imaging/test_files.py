@@ -423,6 +423,17 @@ def test_broken_exif_is_said_and_left_out(picture, caplog):
     assert "old.jpg: its EXIF cannot be read: left out" in caplog.messages
 
 
+def test_exif_that_fits_no_tiff_is_said_and_left_out(picture, caplog):
+    broken = bytearray(make_exif(thumbnail=b""))
+    at = broken.index(struct.pack("<HH", 271, 2)) + 8
+    broken[at : at + 4] = struct.pack("<I", 1 << 30)  # its string lies beyond the end
+    data = save(Image.fromarray(picture()), "jpeg", exif=bytes(broken), xmp=XMP)
+    result = opened(encode_picture(read_picture(data), "tiff"))
+    assert 271 not in result.getexif()
+    assert b"xmpmeta" in result.info["xmp"]
+    assert "its EXIF cannot be put into a TIFF: left out" in caplog.text
+
+
 @pytest.mark.parametrize("format", ["jpg", "png", "webp", "tiff", "avif"])
 def test_profile_and_xmp_are_carried_over(format, picture):
     icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

@@ -1,0 +1,289 @@
+"""RRRN against counts made by hand and a transcription of its equations."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from srcli.errors import UsageError
+from srcli.models.base import count_macs, count_parameters
+from srcli.models.rrrn import RRRN, RRRNConfig
+
+# Kernels of D and D* at each scale; stride the scale, padding 2.
+KERNELS = {2: 6, 3: 7, 4: 8}
+PIXEL = 64 * 64  # weights of a 1x1 that reads one feature
+
+
+def build(**options) -> RRRN:
+    """A small network in float64 with every parameter moved from where it starts."""
+    sizes = {"width": 4, "sub_networks": 3, "iterations": 3, "extract_layers": 2}
+    model = RRRN(RRRNConfig(**{**sizes, **options})).double().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+def count_by_hand(scale: int, iterations: int = 8, own: int | None = None) -> int:
+    """Parameters; every activation has one slope. `own`: pairs of D and D* in RL."""
+    transition = KERNELS[scale] ** 2 * PIXEL + 64
+    features = range(1, iterations + 1)
+    own = iterations if own is None else own
+    extract = (9 * 3 * 256 + 256) + 5 * (9 * 256 * 256 + 256) + (256 * 64 + 64) + 7
+    project = 2 * transition + 2 * (PIXEL + 64) + 4
+    merge = restore = sum(j * PIXEL + 64 for j in features)
+    degrade = sum((j + 1) * PIXEL + 64 + 1 for j in features)
+    learn = merge + restore + degrade + own * (2 * transition + 1)
+    dense = iterations * PIXEL + 64
+    reconstruct = dense + transition + (dense + 1) + (9 * 64 * 3 + 3)
+    fuse = 2 * PIXEL + 64 + 1
+    return extract + project + learn + reconstruct + fuse
+
+
+@pytest.mark.parametrize(("scale", "total"), [(2, 6337568), (3, 7349280), (4, 8516640)])
+def test_parameters_are_those_counted_by_hand(scale, total):
+    assert count_by_hand(scale) == total
+    assert count_parameters(RRRN(RRRNConfig(scales=(scale,)))) == total
+
+
+def test_sub_networks_share_their_weights():
+    for g in (2, 3):
+        assert count_parameters(RRRN(RRRNConfig(sub_networks=g))) == count_by_hand(2)
+    # The first alone has nothing to fuse: no RF.
+    alone = count_parameters(RRRN(RRRNConfig(sub_networks=1)))
+    assert alone == count_by_hand(2) - (2 * PIXEL + 64 + 1)
+
+
+def test_shared_transitions_are_one_d_and_one_d_star():
+    config = RRRN.variants["rrrn-shared"]
+    assert count_parameters(RRRN(config)) == count_by_hand(2, own=1)
+
+
+@pytest.mark.parametrize(("name", "iterations"), [("rrrn-t1", 1), ("rrrn-t5", 5)])
+def test_parameters_grow_with_the_iterations(name, iterations):
+    assert count_parameters(RRRN(RRRN.variants[name])) == count_by_hand(2, iterations)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize(("g", "t"), [(4, 8), (1, 8), (2, 3)])
+def test_macs_are_those_counted_by_hand(scale, g, t):
+    hr, lr = 1280 * 720, 1280 * 720 / scale**2
+    transition = KERNELS[scale] ** 2 * PIXEL  # at every LR pixel, up or down
+    features = range(1, t + 1)
+    extract = lr * (9 * 3 * 256 + 5 * 9 * 256 * 256 + 256 * 64)
+    project = lr * 2 * transition + hr * 2 * PIXEL
+    learn = lr * sum(j * PIXEL + 2 * transition for j in features)
+    learn += hr * sum(j * PIXEL + (j + 1) * PIXEL for j in features)
+    reconstruct = lr * (t * PIXEL + transition) + hr * (t * PIXEL + 9 * 64 * 3)
+    fuse = lr * 2 * PIXEL
+    expected = extract + g * (project + learn + reconstruct) + (g - 1) * fuse
+    config = RRRNConfig(scales=(scale,), sub_networks=g, iterations=t)
+    assert count_macs(RRRN(config), scale) == round(expected)
+
+
+def enlarge_bilinear(lr: torch.Tensor, scale: int) -> torch.Tensor:
+    """Half-pixel centres, edges replicated, one pixel and axis at a time."""
+    for axis in (2, 3):
+        length = lr.shape[axis]
+        rows = []
+        for index in range(length * scale):
+            place = min(max((index + 0.5) / scale - 0.5, 0), length - 1)
+            left = int(place)
+            right = min(left + 1, length - 1)
+            part = place - left
+            rows.append(
+                (1 - part) * lr.select(axis, left) + part * lr.select(axis, right)
+            )
+        lr = torch.stack(rows, dim=axis)
+    return lr
+
+
+def transcribe(model: RRRN, lr: torch.Tensor) -> list[torch.Tensor]:
+    """Equations 3 to 9, one after the other, from the weights alone."""
+    config, state = model.config, model.state_dict()
+    scale, t = config.scales[0], config.iterations
+
+    def conv(name, *features, slope=True, stride=1, padding=0):
+        """The layer on the stacked features; its PReLU's slope lies beside it."""
+        name = f"{name}.0" if slope else name
+        x = F.conv2d(
+            torch.cat(features, 1),
+            state[f"{name}.weight"],
+            state[f"{name}.bias"],
+            stride=stride,
+            padding=padding,
+        )
+        return prelu(x, state[f"{name[:-1]}1.weight"]) if slope else x
+
+    def prelu(x, slope):
+        return torch.where(x > 0, x, slope * x)
+
+    def up(name, x):
+        weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
+        return F.conv_transpose2d(x, weight, bias, stride=scale, padding=2)
+
+    def down(name, x):
+        return conv(name, x, stride=scale, padding=2)
+
+    def own(j):
+        return 0 if config.shared_transitions else j
+
+    image = enlarge_bilinear(lr, scale)
+    x = lr
+    for layer in range(config.extract_layers):
+        x = conv(f"extract.{layer}", x, padding=1)
+    x = conv(f"extract.{config.extract_layers}", x)
+    images = []
+    for i in range(config.sub_networks):
+        if i > 0:
+            x = conv("fuse", x, deltas[-1])  # noqa: F821 - of the round before
+        raised = prelu(up("project.up.0", x), state["project.up.1.weight"])
+        y = [conv("project.restore", raised)]
+        deltas = [x - down("project.down", conv("project.degrade", y[0]))]
+        zeta = []
+        for j in range(t):
+            layers = f"learn.iterations.{j}"
+            merged = conv(f"{layers}.merge", *deltas, slope=False)
+            raised = up(f"learn.ups.{own(j)}", merged)
+            zeta.append(conv(f"{layers}.restore", *zeta, raised, slope=False))
+            y.append(y[-1] + zeta[-1])
+            degraded = conv(f"{layers}.degrade", *y)
+            deltas.append(x - down(f"learn.downs.{own(j)}", degraded))
+        merged = conv("reconstruct.merge", *deltas[1:], slope=False)
+        raised = up("reconstruct.up", merged)
+        restored = conv("reconstruct.restore", *zeta[1:], raised)
+        image = image + conv("reconstruct.to_rgb", restored, slope=False, padding=1)
+        images.append(image)
+    return images
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"shared_transitions": True}, {"iterations": 1}, {"sub_networks": 1}],
+)
+def test_the_network_follows_the_equations(scale, options):
+    model = build(scales=(scale,), **options)
+    lr = torch.rand(1, 3, 7, 5, dtype=torch.float64)
+    with torch.no_grad():
+        expected = transcribe(model, lr)
+        assert expected[-1].shape == (1, 3, 7 * scale, 5 * scale)
+        images = model.predictions(lr)
+        assert len(images) == len(expected) == model.config.sub_networks
+        for image, reference in zip(images, expected, strict=True):
+            torch.testing.assert_close(image, reference, atol=1e-10, rtol=0)
+        torch.testing.assert_close(model(lr), expected[-1], atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+def test_a_recursion_limit_gives_the_earlier_image(limit):
+    model = build()
+    lr = torch.rand(1, 3, 4, 6)
+    model = model.float()
+    with torch.no_grad():
+        images = model.predictions(lr)
+        model.limit_recursions(limit)
+        assert torch.equal(model(lr), images[limit - 1])
+        assert len(model.predictions(lr)) == limit
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_the_first_delta_and_zeta_leave_no_trace_in_their_image(scale):
+    model = build(scales=(scale,), sub_networks=1)
+    x = torch.rand(1, 4, 5, 5, dtype=torch.float64)
+    with torch.no_grad():
+        deltas, zetas = model.learn(x, *model.project(x))
+        whole = model.reconstruct(deltas, zetas)
+        deltas[0] = torch.zeros_like(deltas[0])
+        zetas[0] = torch.zeros_like(zetas[0])
+        assert torch.equal(model.reconstruct(deltas, zetas), whole)
+        zetas[1] = torch.zeros_like(zetas[1])
+        assert not torch.equal(model.reconstruct(deltas, zetas), whole)
+
+
+def test_the_residual_keeps_its_sign_on_the_way_up():
+    model = build()
+    iteration, up = model.learn.iterations[0], model.learn.ups[0]
+    for layer in (iteration.merge, iteration.restore, up):
+        nn.init.zeros_(layer.bias)
+    x = torch.rand(1, 4, 3, 3, dtype=torch.float64)
+    y, down = torch.zeros(1, 4, 6, 6, dtype=torch.float64), model.learn.downs[0]
+    with torch.no_grad():
+        zeta, *_ = iteration([y], [x], [], up, down)
+        negative, *_ = iteration([y], [-x], [], up, down)
+    torch.testing.assert_close(negative, -zeta)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sub_networks": 1, "iterations": 1},
+        {"sub_networks": 2, "iterations": 1},
+        {"sub_networks": 1, "iterations": 3, "extract_layers": 1},
+        {"sub_networks": 1, "iterations": 1, "reconstruct_kernel": 1},
+        {"sub_networks": 1, "iterations": 1, "reconstruct_kernel": 7},
+    ],
+)
+def test_the_receptive_radius_is_exact(scale, options):
+    model = build(scales=(scale,), width=2, **options)
+    with torch.no_grad():
+        for parameter in model.parameters():  # so that no paths cancel
+            parameter.uniform_(0.1, 0.2)
+    centre = model.receptive_radius() + 2
+    lr = torch.rand(1, 3, 2 * centre + 1, 1, dtype=torch.float64, requires_grad=True)
+    model(lr)[:, :, centre * scale : (centre + 1) * scale].sum().backward()
+    touched = lr.grad.abs().sum(dim=(0, 1, 3)).nonzero().flatten() - centre
+    assert touched.min() == -model.receptive_radius()
+    assert touched.max() == model.receptive_radius()
+
+
+def test_radius_and_overlap_of_the_network_of_the_paper():
+    for scale, radius in ((2, 80), (3, 79), (4, 43)):
+        model = RRRN(RRRNConfig(scales=(scale,), width=4))
+        assert model.receptive_radius() == radius
+        assert model.tile_overlap() == 24
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_an_untrained_network_starts_near_the_bilinear_picture(scale, picture):
+    model = RRRN(RRRNConfig(scales=(scale,), width=16)).eval()
+    lr = torch.from_numpy(picture(12, 12)).permute(2, 0, 1)[None] / 255
+    with torch.no_grad():
+        images = model.predictions(lr)
+    for image in images:
+        residual = image - enlarge_bilinear(lr, scale)
+        assert torch.isfinite(image).all()
+        assert 0 < residual.abs().max() < 0.6
+
+
+def test_autocast_keeps_the_image_in_single_precision():
+    model = RRRN(dataclasses.replace(build().config, width=8)).eval()
+    lr = torch.rand(1, 3, 6, 6)
+    features = []
+    model.project.register_forward_hook(lambda _, given, __: features.append(given[0]))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        sr = model(lr)
+    assert features[0].dtype == torch.bfloat16
+    assert sr.dtype == torch.float32
+    with torch.no_grad():
+        torch.testing.assert_close(sr, model(lr), atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scales": (2, 4)}, "serves one scale"),
+        ({"sub_networks": 0}, "at least one"),
+        ({"iterations": 0}, "at least one"),
+        ({"extract_layers": 0}, "at least one"),
+        ({"reconstruct_kernel": 2}, "must be odd"),
+    ],
+)
+def test_sizes_that_make_no_network_are_refused(options, message):
+    with pytest.raises(UsageError, match=message):
+        RRRN(RRRNConfig(**options))
