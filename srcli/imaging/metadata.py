@@ -107,8 +107,11 @@ def writing_options(
     """
     if format == "bmp":
         return {"dpi": metadata.dpi} if metadata.dpi else {}
-    exif = _size_exif(metadata.exif, image.size)
-    xmp = _size_xmp(metadata.xmp, image.size)
+    exif = metadata.exif and _size_exif(metadata.exif, *image.size)
+    if exif and format in ("tiff", "avif") and not _survives_pillow(exif):
+        log.warning("%s: its EXIF cannot be put into %s: left out", name, format)
+        exif = None
+    xmp = metadata.xmp and _size_xmp(metadata.xmp, *image.size)
     options: dict[str, Any] = {"dpi": metadata.dpi, "exif": exif, "xmp": xmp}
     # WebP has no grey: it becomes RGB there, and a grey profile would be wrong.
     grey = image.mode in ("L", "LA", "I;16") and format != "webp"
@@ -119,7 +122,7 @@ def writing_options(
     if format == "jpg":
         _drop_oversized(options, name)
     if format == "tiff":
-        options["exif"], nested = _tiff_tags(exif, xmp, name)
+        options["exif"], nested = _tiff_tags(exif, xmp)
         # Pillow writes directories within a TIFF's directory only uncompressed.
         options["compression"] = "raw" if nested else "tiff_adobe_deflate"
     if format == "png" and xmp:
@@ -136,19 +139,14 @@ def _icc_fits(icc: bytes, channels: int) -> bool:
     return icc[16:20] == (b"GRAY" if channels == 1 else b"RGB ")
 
 
-def _size_exif(exif: bytes | None, size: tuple[int, int]) -> bytes | None:
-    """EXIF, as Pillow takes it, whose size tags say (width, height) in pixels."""
-    if exif is None:
-        return None
-    values = dict.fromkeys(_WIDTH_TAGS, size[0]) | dict.fromkeys(_HEIGHT_TAGS, size[1])
+def _size_exif(exif: bytes, width: int, height: int) -> bytes:
+    """EXIF whose size tags, where it has them, say so many pixels."""
+    values = dict.fromkeys(_WIDTH_TAGS, width) | dict.fromkeys(_HEIGHT_TAGS, height)
     return _edit_exif(exif, values)
 
 
-def _size_xmp(xmp: bytes | None, size: tuple[int, int]) -> bytes | None:
-    """XMP whose size properties say (width, height) in pixels."""
-    if xmp is None:
-        return None
-    width, height = size
+def _size_xmp(xmp: bytes, width: int, height: int) -> bytes:
+    """XMP whose size properties, where it has them, say so many pixels."""
     values = {"ImageWidth": width, "ImageLength": height}
     values |= {"PixelXDimension": width, "PixelYDimension": height}
     return _edit_xmp(xmp, values)
@@ -162,20 +160,25 @@ def _drop_oversized(options: dict[str, Any], name: str) -> None:
             options[key] = None
 
 
-def _tiff_tags(
-    exif: bytes | None, xmp: bytes | None, name: str
-) -> tuple[bytes | None, bool]:
+def _survives_pillow(exif: bytes) -> bool:
+    """Whether Pillow can take EXIF apart and put it together, as some formats need."""
+    try:
+        loaded = Image.Exif()
+        loaded.load(exif)
+        loaded.tobytes()
+    except _MALFORMED:
+        return False
+    return True
+
+
+def _tiff_tags(exif: bytes | None, xmp: bytes | None) -> tuple[bytes | None, bool]:
     """EXIF and XMP as the tags of a TIFF's own directory; whether they hold others."""
     found, tags = Image.Exif(), Image.Exif()
+    found.load(exif or b"")
+    copied = _copy_descriptive(found, tags)
     if xmp is not None:
         tags[_XMP_TAG] = xmp
-    try:
-        found.load(exif or b"")
-        copied = _copy_descriptive(found, tags)
-        blob = tags.tobytes() if copied or xmp is not None else None
-    except _MALFORMED:
-        log.warning("%s: its EXIF cannot be put into a TIFF: left out", name)
-        return _tiff_tags(None, xmp, name)
+    blob = tags.tobytes() if copied or xmp is not None else None
     return blob, not copied.isdisjoint({_EXIF_IFD, _GPS_IFD})
 
 
@@ -194,7 +197,10 @@ def _read_exif(image: Image.Image, name: str) -> bytes | None:
     try:
         if not isinstance(blob, bytes):
             blob = _rebuild_exif(image)
-        return _edit_exif(blob, {_ORIENTATION: 1}) if blob else None
+        if not blob:
+            return None
+        upright = _edit_exif(blob, {_ORIENTATION: 1})
+        return _edit_exif(upright, {})  # still whole without its thumbnail
     except _MALFORMED:
         log.warning("%s: its EXIF cannot be read: left out", name)
         return None

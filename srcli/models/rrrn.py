@@ -120,6 +120,10 @@ class _Reconstruction(nn.Module):
         self.up = _upsampler(width, scale, activated=False)
         self.restore = _pointwise(dense, width, activated=True)
         self.to_rgb = nn.Conv2d(width, 3, kernel, padding=kernel // 2)
+        # All sub-networks add nearly the same at first: start near the bilinear picture.
+        with torch.no_grad():
+            for parameter in self.to_rgb.parameters():
+                parameter.mul_(0.1)
 
     def forward(self, deltas: list[Tensor], zetas: list[Tensor]) -> Tensor:
         raised = self.up(self.merge(torch.cat(deltas[1:], dim=1)))

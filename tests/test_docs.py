@@ -1,0 +1,80 @@
+"""The documents say what the program does: options, exit codes, commands, links."""
+
+import re
+from pathlib import Path
+
+import pytest
+import typer
+
+from srcli.cli.app import app
+from srcli.errors import ExitCode
+from srcli.models import MODELS, variant_names
+
+ROOT = Path(__file__).parent.parent
+DOCS = {path.name: path.read_text("utf-8") for path in (ROOT / "docs").glob("*.md")}
+README = (ROOT / "README.md").read_text("utf-8")
+COMMANDS = typer.main.get_command(app).commands
+
+
+def options_of(command):
+    for parameter in command.params:
+        for name in (*parameter.opts, *parameter.secondary_opts):
+            if name.startswith("--"):
+                yield name
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_is_documented(name):
+    text = DOCS["usage.md"] + DOCS["training.md"]
+    missing = [
+        option
+        for option in options_of(COMMANDS[name])
+        if not re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", text)
+    ]
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_documented_option_exists(name):
+    """Options in an example of a command must be that command's."""
+    known = {*options_of(COMMANDS[name]), "--help"}
+    for text in (README, *DOCS.values()):
+        for block in re.findall(r"```[a-z]*\n(.*?)```", text, re.S):
+            for line in block.splitlines():
+                call = re.search(rf"srcli {name}\b([^|#>]*)", line)
+                used = re.findall(r"(?<!\S)--[a-z-]+", call[1]) if call else []
+                assert set(used) <= known, line
+
+
+@pytest.mark.parametrize("code", ExitCode)
+def test_every_exit_code_is_documented(code):
+    assert re.search(rf"^\| {code.value} \| ", DOCS["errors.md"], re.M)
+
+
+def test_every_network_and_variant_is_described():
+    for name in MODELS:
+        assert re.search(rf"^## {name}$", DOCS["models.md"], re.M | re.I)
+    missing = [n for n in variant_names() if f"`{n}`" not in DOCS["models.md"]]
+    assert missing == []
+
+
+@pytest.mark.parametrize("text", [README, *DOCS.values()], ids=["README.md", *DOCS])
+def test_links_lead_somewhere(text):
+    folder = ROOT if text is README else ROOT / "docs"
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (folder / target).exists(), target
+
+
+def test_readme_test_command_is_what_ci_runs():
+    command = next(
+        line for line in README.splitlines() if line.endswith(".venv/bin/pytest")
+    )
+    script = (ROOT / ".ci" / "run").read_text("utf-8").replace("--quiet ", "")
+    for part in command.split(" && "):
+        assert part in script
+
+
+def test_every_module_is_on_the_folder_map():
+    for folder in sorted((ROOT / "srcli").iterdir()):
+        if (folder / "__init__.py").exists():
+            assert f"`srcli/{folder.name}/`" in DOCS["contributing.md"]
