@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from srcli.errors import UsageError
+from srcli.cli.options import read_overlap, read_scales, read_tile, split_names
 
 if TYPE_CHECKING:
     from srcli.evaluation.benchmark import BenchmarkRequest
-    from srcli.inference.tiling import Overlap, TileSize
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +128,7 @@ def benchmark(
 
     PSNR and SSIM are those of the luma, averaged over the pictures, as in the papers.
     """
-    scales = _parse_scales(scale)
+    scales = read_scales(scale) or None
 
     from srcli.evaluation.benchmark import BenchmarkRequest
     from srcli.evaluation.contenders import Engine, Selection
@@ -137,9 +136,9 @@ def benchmark(
 
     check_reports((csv, markdown, latex), overwrite)
     request = BenchmarkRequest(
-        datasets=_split(dataset) or ("set5",),
+        datasets=split_names(dataset) or ("set5",),
         selection=Selection(
-            models=tuple(name.lower() for name in _split(model)) or None,
+            models=tuple(name.lower() for name in split_names(model)) or None,
             scales=scales,
             degradation=degradation.lower(),
             protocol=protocol.lower(),
@@ -148,8 +147,8 @@ def benchmark(
         engine=Engine(
             device=device,
             precision=precision,
-            tile=cast("TileSize", _parse_pixels(tile)),
-            overlap=cast("Overlap", _parse_pixels(tile_overlap)),
+            tile=read_tile(tile),
+            overlap=read_overlap(tile_overlap),
             ensemble=ensemble,
         ),
         data_dir=data_dir,
@@ -192,30 +191,3 @@ def _run(
         report.write_report(report.format_markdown(rows, command), markdown)
     if latex is not None:
         report.write_report(report.format_latex(rows, command), latex)
-
-
-def _split(given: list[str] | None) -> tuple[str, ...]:
-    """The names of a repeated option, also joined with commas; folders stay whole."""
-    names = []
-    for text in given or ():
-        names += [text] if Path(text).exists() else text.split(",")
-    return tuple(name.strip() for name in names)
-
-
-def _parse_scales(given: list[str] | None) -> tuple[int, ...] | None:
-    """The scales of `-x 2 -x 3,4`; "x2" is understood too."""
-    try:
-        scales = tuple(int(word.lower().removeprefix("x")) for word in _split(given))
-    except ValueError as error:
-        raise UsageError(
-            f"--scale takes 2, 3, 4 or a list such as 2,3, not {','.join(given or ())}"
-        ) from error
-    return scales or None
-
-
-def _parse_pixels(given: str) -> int | str:
-    """A length in pixels, or the word that stands for one (checked by the engine)."""
-    try:
-        return int(given)
-    except ValueError:
-        return given.lower()

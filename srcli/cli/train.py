@@ -7,14 +7,18 @@ from typing import Annotated
 
 import typer
 
+from srcli.cli.options import read_scales
+
 
 def train(
     model: Annotated[
         str, typer.Option("--model", "-m", help="Network or variant to train.")
     ],
     scale: Annotated[
-        list[int] | None,
-        typer.Option("--scale", "-x", help="Enlargement; repeat for several."),
+        list[str] | None,
+        typer.Option(
+            "--scale", "-x", help="Enlargement; repeat or join with commas for several."
+        ),
     ] = None,
     recipe: Annotated[
         str,
@@ -77,7 +81,7 @@ def train(
         model=model,
         data=tuple(data or ()),
         out=folder,
-        scales=tuple(scale or ()),
+        scales=read_scales(scale),
         recipe=recipe,
         overrides=overrides,
         val=None if val == "none" else val,

@@ -10,19 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from srcli.errors import UsageError, unknown
+from srcli.cli.options import read_overlap, read_tile, read_word
+from srcli.errors import UsageError
 
 if TYPE_CHECKING:
     from srcli.inference.batch import FileOptions, Result
     from srcli.inference.jobs import Existing, Job
     from srcli.inference.sizes import Goal
-    from srcli.inference.tiling import Overlap, TileSize
     from srcli.inference.upscaler import Upscaler
 
 DEFAULT_SCALE = 4.0
 FORMAT_NAMES = ("auto", "png", "jpg", "webp", "tiff", "bmp", "avif")
 DEGRADATIONS = ("bi", "bd", "dn")
-SMALLEST_TILE = 16  # px; below, a tile is nearly all overlap
 
 _ALIASES = {"jpeg": "jpg", "tif": "tiff"}
 
@@ -161,13 +160,13 @@ def upscale(
     from srcli.inference.sources import expand_inputs
 
     goal = _read_goal(scale, width, height)
-    tile_size, overlap = _read_tile(tile), _read_overlap(tile_overlap)
-    degradation = _read_word("degradation", degradation, DEGRADATIONS)
+    tile_size, overlap = read_tile(tile), read_overlap(tile_overlap)
+    degradation = read_word("degradation", degradation, DEGRADATIONS)
     naming = Naming(
         model=_name_model(model, weights),
         goal=goal,
         output=output,
-        format=_read_word("format", _ALIASES.get(format, format), FORMAT_NAMES),
+        format=read_word("format", _ALIASES.get(format, format), FORMAT_NAMES),
         suffix=suffix,
         existing=_choose_existing(overwrite, skip_existing),
     )
@@ -256,35 +255,6 @@ def _read_goal(scale: float | None, width: int | None, height: int | None) -> Go
     if scale is not None:
         raise UsageError("--scale contradicts --width and --height: give either")
     return Goal(None, width, height)
-
-
-def _read_tile(text: str) -> TileSize:
-    if text == "auto":
-        return "auto"
-    size = _read_number("tile", "auto, 0 or pixels", text)
-    if 0 < size < SMALLEST_TILE:
-        raise UsageError(f"--tile must be at least {SMALLEST_TILE} pixels, not {size}")
-    return size
-
-
-def _read_overlap(text: str) -> Overlap:
-    if text == "exact":
-        return "exact"
-    if text == "auto":
-        return "auto"
-    return _read_number("tile-overlap", "auto, exact or pixels", text)
-
-
-def _read_number(option: str, expected: str, text: str) -> int:
-    if not text.isdecimal():
-        raise UsageError(f"--{option} must be {expected}, not {text!r}")
-    return int(text)
-
-
-def _read_word(kind: str, word: str, known: Sequence[str]) -> str:
-    if word.lower() not in known:
-        raise unknown(kind, word, known)
-    return word.lower()
 
 
 def _name_model(model: str, weights: Path | None) -> str:

@@ -120,7 +120,7 @@ class _Reconstruction(nn.Module):
         self.up = _upsampler(width, scale, activated=False)
         self.restore = _pointwise(dense, width, activated=True)
         self.to_rgb = nn.Conv2d(width, 3, kernel, padding=kernel // 2)
-        # All sub-networks add nearly the same at first: start near the bilinear picture.
+        # All sub-networks add nearly the same at first; start near the bilinear one.
         with torch.no_grad():
             for parameter in self.to_rgb.parameters():
                 parameter.mul_(0.1)

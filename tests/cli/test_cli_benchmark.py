@@ -110,7 +110,7 @@ def test_information_fidelity_is_a_column(run, picture, tmp_path):
         (["--degradation", "bd", "-x", "2"], 2, "x3 only"),
         (["--protocol", "cmyk"], 2, "unknown protocol"),
         (["--tile", "-3"], 2, "tile must be"),
-        (["--tile-overlap", "some"], 2, "tile overlap must be"),
+        (["--tile-overlap", "some"], 2, "--tile-overlap must be"),
         (["--device", "gpu"], 2, "unknown device"),
         (["--precision", "fp8"], 2, "unknown precision"),
         (["--csv", "a.txt", "--latex", "a.txt"], 2, "two reports"),

@@ -258,7 +258,7 @@ def test_an_untrained_network_starts_near_the_bilinear_picture(scale, picture):
     for image in images:
         residual = image - enlarge_bilinear(lr, scale)
         assert torch.isfinite(image).all()
-        assert 0 < residual.abs().max() < 0.05
+        assert 0 < residual.abs().max() < 0.1
 
 
 def test_autocast_keeps_the_image_in_single_precision():

@@ -1,0 +1,80 @@
+"""Option values that several commands read alike; the words are checked early."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from srcli.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    from srcli.inference.tiling import Overlap, TileSize
+
+SMALLEST_TILE = 16  # px; below, a tile is nearly all overlap
+
+
+def split_names(given: Sequence[str] | None) -> tuple[str, ...]:
+    """The values of a repeated option, also joined with commas; paths stay whole."""
+    names: list[str] = []
+    for text in given or ():
+        names += [text] if Path(text).exists() else text.split(",")
+    return tuple(name.strip() for name in names)
+
+
+def read_scales(given: Sequence[str] | None) -> tuple[int, ...]:
+    """The scales of `-x 2 -x 3,4`; "x2" is understood too.
+
+    Raises:
+        UsageError: If one is no whole number.
+    """
+    try:
+        return tuple(int(word.lower().removeprefix("x")) for word in split_names(given))
+    except ValueError as error:
+        raise UsageError(
+            f"--scale takes 2, 3, 4 or a list such as 2,3, not {','.join(given or ())}"
+        ) from error
+
+
+def read_tile(text: str) -> TileSize:
+    """The value of `--tile`: "auto", 0 or a side in pixels.
+
+    Raises:
+        UsageError: If it is none of these, or too small to be of use.
+    """
+    if text == "auto":
+        return "auto"
+    size = _read_number("tile", "auto, 0 or pixels", text)
+    if 0 < size < SMALLEST_TILE:
+        raise UsageError(f"--tile must be at least {SMALLEST_TILE} pixels, not {size}")
+    return size
+
+
+def read_overlap(text: str) -> Overlap:
+    """The value of `--tile-overlap`: "auto", "exact" or a length in pixels.
+
+    Raises:
+        UsageError: If it is none of these.
+    """
+    if text == "exact":
+        return "exact"
+    if text == "auto":
+        return "auto"
+    return _read_number("tile-overlap", "auto, exact or pixels", text)
+
+
+def read_word(kind: str, word: str, known: Sequence[str]) -> str:
+    """`word` in lower case.
+
+    Raises:
+        UsageError: If it is not among the known ones.
+    """
+    if word.lower() not in known:
+        raise unknown(kind, word, known)
+    return word.lower()
+
+
+def _read_number(option: str, expected: str, text: str) -> int:
+    if not text.isdecimal():
+        raise UsageError(f"--{option} must be {expected}, not {text!r}")
+    return int(text)
