@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 from typing import IO
 
 from srcli.errors import InputError, OutputError
@@ -119,13 +119,11 @@ def _list_zip(archive: zipfile.ZipFile) -> Iterator[_Member]:
 
 
 def _check_path(name: str) -> PurePosixPath:
-    """The path of a member, relative and without `..`, on every system."""
+    """The path of a member: relative and without `..`, drive or stream (Windows)."""
     path = PurePosixPath(name)
-    windows = PureWindowsPath(name)
     if (
         path.is_absolute()
         or ".." in path.parts
-        or windows.anchor
         or "\\" in name
         or ":" in name
         or not name.isprintable()

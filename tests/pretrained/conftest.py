@@ -8,6 +8,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from srcli.errors import InputError
+from srcli.pretrained.download import fetch
+from srcli.pretrained.transfer import Patience, Source
+
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = False  # so that closing the server waits for them
@@ -47,6 +51,10 @@ class FileServer:
     @property
     def url(self):
         return f"http://127.0.0.1:{self._http.server_address[1]}/files/some.bin"
+
+    def source(self, **known):
+        """The file as something to fetch."""
+        return Source(self.url, "some.bin", **known)
 
     def close(self):
         self._end.set()
@@ -148,3 +156,27 @@ def file_server(monkeypatch):
     server = FileServer()
     yield server
     server.close()
+
+
+@pytest.fixture
+def naps():
+    """How long was waited between attempts."""
+    return []
+
+
+@pytest.fixture
+def patience(naps):
+    """Three attempts without waiting; time limits that no healthy answer meets."""
+    return Patience(attempts=3, connect_s=60, read_s=60, sleep=naps.append)
+
+
+@pytest.fixture
+def half_done(file_server, tmp_path, patience, naps):
+    """A download into `tmp_path` that ended for good after 300,000 bytes."""
+    file_server.plan = [file_server.cut(300_000)] + [file_server.answer(503)] * 2
+    with pytest.raises(InputError):
+        fetch(file_server.source(), tmp_path, patience=patience)
+    kept = sorted(path.name for path in tmp_path.iterdir())
+    assert kept == ["some.bin.part", "some.bin.part.json"]
+    file_server.asked.clear()
+    naps.clear()

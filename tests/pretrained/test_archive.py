@@ -184,6 +184,16 @@ def test_a_zip_that_understates_its_files_is_refused(tmp_path, folder):
     assert sum(map(len, files_below(folder).values())) <= 1000
 
 
+def test_a_zip_that_overstates_its_files_is_refused(tmp_path, folder):
+    archive = make_zip(tmp_path / "a.zip", [("x.png", b"abcd" * 1250)])
+    honest = (5000).to_bytes(4, "little")
+    data = archive.read_bytes()
+    assert data.count(honest) == 2
+    archive.write_bytes(data.replace(honest, (9000).to_bytes(4, "little")))
+    with pytest.raises(InputError, match="cut off"):
+        unpack(archive, folder)
+
+
 def test_a_sparse_file_is_refused(tmp_path, folder):
     info = special("sparse.png", tarfile.GNUTYPE_SPARSE)
     with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.GNU_FORMAT) as archive:
