@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -26,13 +27,18 @@ err = Console(stderr=True)
 
 
 class _OneLine(logging.Handler):
-    """Prints each message on one line of stderr, above any progress bar."""
+    """Prints each message on one line of stderr, above any progress bar.
+
+    A traceback, which only `-v` asks for, follows on lines of its own.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
         kind = (
             "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
         )
-        text = kind + self.format(record)
+        text = kind + " ".join(record.getMessage().splitlines())
+        if record.exc_info:
+            text += "\n" + logging.Formatter().formatException(record.exc_info)
         err.print(text, soft_wrap=True, markup=False, highlight=False)
 
 
@@ -45,8 +51,12 @@ def configure(*, verbose: bool, quiet: bool) -> None:
 
 
 def print_json(document: dict[str, Any]) -> None:
-    """Write one JSON document to stdout; infinite and missing figures become null."""
-    out.out(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+    """Write one JSON document to stdout, plain whatever the terminal; None is null.
+
+    Raises:
+        ValueError: If a figure is not finite, which JSON cannot say.
+    """
+    typer.echo(json.dumps(document, indent=2, allow_nan=False))
 
 
 class _Bar:
@@ -57,9 +67,9 @@ class _Bar:
         self._task = bars.add_task("", total=None, visible=False, note="")
 
     def start(self, description: str, total: float | None) -> None:
-        self._bars.reset(
-            self._task, description=description, total=total, visible=True, note=""
-        )
+        # A task that is reset to no total would keep its old one.
+        self._bars.remove_task(self._task)
+        self._task = self._bars.add_task(description, total=total, note="")
 
     def advance(self, amount: float = 1) -> None:
         self._bars.advance(self._task, amount)

@@ -48,7 +48,7 @@ def models(
 def _describe(name: str, entries: Sequence[WeightEntry]) -> dict[str, Any]:
     """The record of a network or variant whose weight files are `entries`."""
     from srcli.models import variant
-    from srcli.models.base import count_macs, count_parameters
+    from srcli.models.base import count_macs, count_parameters, outline
     from srcli.pretrained.catalog import is_bundled, locate
 
     model_class, config = variant(name)
@@ -58,9 +58,9 @@ def _describe(name: str, entries: Sequence[WeightEntry]) -> dict[str, Any]:
     return {
         "name": name,
         "arch": model_class.arch,
-        "parameters": count_parameters(model_class(config)),
+        "parameters": count_parameters(outline(model_class, config)),
         "macs_720p": {
-            str(scale): count_macs(model_class(variant(name, scale)[1]), scale)
+            str(scale): count_macs(outline(model_class, variant(name, scale)[1]), scale)
             for scale in scales
         },
         "bundled": sorted({scale for entry in bundled for scale in entry.scales}),

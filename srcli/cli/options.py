@@ -23,17 +23,18 @@ def split_names(given: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def read_scales(given: Sequence[str] | None) -> tuple[int, ...]:
-    """The scales of `-x 2 -x 3,4`; "x2" is understood too.
+    """The scales of `-x 2 -x 3,4`, each once; "x2" is understood too.
 
     Raises:
         UsageError: If one is no whole number.
     """
     try:
-        return tuple(int(word.lower().removeprefix("x")) for word in split_names(given))
+        scales = [int(word.lower().removeprefix("x")) for word in split_names(given)]
     except ValueError as error:
         raise UsageError(
             f"--scale takes 2, 3, 4 or a list such as 2,3, not {','.join(given or ())}"
         ) from error
+    return tuple(dict.fromkeys(scales))
 
 
 def read_tile(text: str) -> TileSize:

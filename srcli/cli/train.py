@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -35,8 +36,11 @@ def train(
         typer.Option(help="Folder of training pictures; repeat for several."),
     ] = None,
     val: Annotated[
-        str, typer.Option(help="Data set or folder to validate on; none for no set.")
-    ] = "set5",
+        str | None,
+        typer.Option(
+            help="Data set or folder to validate on (set5 unless given), or none."
+        ),
+    ] = None,
     data_dir: Annotated[
         Path | None, typer.Option(help="Where named data sets lie.")
     ] = None,
@@ -57,11 +61,13 @@ def train(
         float | None,
         typer.Option(min=0.0, help="Stop after so long, with a checkpoint."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Start of every random draw.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Start of every random draw.")
+    ] = 0,
     device: Annotated[
         str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")
     ] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the outcome as JSON.")
     ] = False,
@@ -70,7 +76,7 @@ def train(
     from srcli.cli.console import out as stdout
     from srcli.cli.console import print_json, progress_bar
     from srcli.training.recipe import parse_assignments
-    from srcli.training.run import TrainRequest
+    from srcli.training.request import TrainRequest
     from srcli.training.run import train as run_training
 
     overrides = parse_assignments(assignments or [])
@@ -84,7 +90,7 @@ def train(
         scales=read_scales(scale),
         recipe=recipe,
         overrides=overrides,
-        val=None if val == "none" else val,
+        val=val,
         data_dir=data_dir,
         resume=resume,
         init=init,
@@ -101,7 +107,10 @@ def train(
                 "out": str(summary.out),
                 "steps": summary.steps,
                 "best_step": summary.best_step,
-                "psnr": {k: round(v, 4) for k, v in summary.best.items()},
+                "psnr": {
+                    name: round(value, 4) if math.isfinite(value) else None
+                    for name, value in summary.best.items()
+                },
             }
         )
         return

@@ -68,7 +68,7 @@ class Dataset:
         Raises:
             InputError: If there is none.
         """
-        candidates = _walk_pictures(self.folder)
+        candidates = walk_pictures(self.folder)
         chosen = _choose_pictures(candidates, self.folder, scale)
         if not chosen:
             raise InputError(
@@ -156,7 +156,7 @@ def _find_named(name: str, data_dir: Path | None) -> Dataset:
     for root, depth in searches:
         for folder in _walk_folders(root, depth):
             if canonical_name(folder.absolute().name) == name and any(
-                _walk_pictures(folder)
+                walk_pictures(folder)
             ):
                 return Dataset(name, folder)
     looked = ", ".join(str(root) for root, _ in searches)
@@ -201,7 +201,7 @@ def _walk_folders(root: Path, depth: int) -> Iterator[Path]:
         ]
 
 
-def _walk_pictures(folder: Path, seen: frozenset[Path] = frozenset()) -> Iterator[Path]:
+def walk_pictures(folder: Path, seen: frozenset[Path] = frozenset()) -> Iterator[Path]:
     """Every picture file below `folder` that is not an LR one.
 
     `seen` are the folders above, so that a link back up does not lead in circles.
@@ -210,7 +210,7 @@ def _walk_pictures(folder: Path, seen: frozenset[Path] = frozenset()) -> Iterato
     for entry in _list_folder(folder):
         if entry.is_dir():
             if entry.resolve() not in seen and not _LR_FOLDER.fullmatch(entry.name):
-                yield from _walk_pictures(entry, seen)
+                yield from walk_pictures(entry, seen)
         elif entry.suffix.lower() in _SUFFIXES and not _LR_FILE.fullmatch(entry.stem):
             yield entry
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import (
+    Any,
+    ClassVar,
+    Literal,
+    Self,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +22,37 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from srcli.errors import UsageError, unknown
 
 Color = Literal["y", "rgb"]
+
+
+def check_value(name: str, value: Any, hint: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """`value` as a field of type `hint` holds it: lists as tuples, 1 as 1.0.
+
+    Args:
+        name: What the value is for, as a message calls it.
+        value: Of JSON or TOML; one value may stand for a list of one.
+        hint: int, float, bool, str, dict, a `Literal`, or a tuple of these.
+
+    Raises:
+        UsageError: If the value is of another type or not among the choices.
+    """
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        if value not in parts:
+            raise unknown(f"value of {name}", str(value), map(str, parts))
+        return value
+    if origin is tuple:
+        items = value if isinstance(value, (list, tuple)) else [value]
+        hints = parts[:1] * len(items) if parts[-1] is ... else parts
+        if len(items) != len(hints):
+            raise UsageError(f"{name} takes {len(hints)} values, not {value!r}")
+        pairs = zip(items, hints, strict=True)
+        return tuple(check_value(name, item, each) for item, each in pairs)
+    plain = origin or hint
+    if plain is float and type(value) is int:
+        return float(value)
+    if type(value) is not plain:
+        raise UsageError(f"{name} takes {plain.__name__}, not {value!r}")
+    return value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,16 +74,15 @@ class ModelConfig:
         """The config that `as_dict` described.
 
         Raises:
-            UsageError: If a key is unknown (the message names the nearest).
+            UsageError: If a key is unknown (the message names the nearest), or a value
+                is of the wrong type or size.
         """
-        known = {field.name for field in dataclasses.fields(cls)}
-        for key in values:
-            if key not in known:
-                raise unknown(f"{cls.__name__} field", key, known)
-        fields = {
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in values.items()
-        }
+        hints = get_type_hints(cls)
+        fields = {}
+        for key, value in values.items():
+            if key not in hints:
+                raise unknown(f"{cls.__name__} field", key, hints)
+            fields[key] = check_value(f"{cls.__name__} field {key}", value, hints[key])
         return cls(**fields)
 
 
@@ -164,6 +202,13 @@ class _ConvolutionCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
 
+def outline(network: type[SRModel], config: ModelConfig) -> SRModel:
+    """A network without values, on the meta device: made at once, for its sizes."""
+    with torch.device("meta"):
+        empty = network(config)
+    return empty.to("meta")
+
+
 def count_macs(model: SRModel, scale: int, height: int = 720, width: int = 1280) -> int:
     """Multiply-accumulates of the paper's whole computation for one output picture.
 
@@ -178,7 +223,7 @@ def count_macs(model: SRModel, scale: int, height: int = 720, width: int = 1280)
         width: Output width in HR pixels.
     """
     side = 12
-    twin = type(model)(model.config).to("meta")
+    twin = outline(type(model), model.config)
     counter = _ConvolutionCounter()
     lr = torch.zeros(1, model.channels, side, side, device="meta")
     with torch.no_grad(), counter:

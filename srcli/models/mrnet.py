@@ -33,6 +33,13 @@ class MRNetConfig(ModelConfig):
     fusion: Literal["shuffle", "conv"] = "shuffle"  # Table 2; conv is its baseline
     fusion_kernel: int = 1  # 3 fits the counts of Table 2's sweep, 1 those of Table 3
 
+    def __post_init__(self) -> None:
+        ModelConfig.__post_init__(self)
+        if min(self.width, *self.recursions) < 1 or self.blocks < 0:
+            raise UsageError("width and recursions must be at least 1, blocks 0")
+        if self.fusion_kernel < 1 or self.fusion_kernel % 2 == 0:
+            raise UsageError(f"fusion_kernel must be odd, not {self.fusion_kernel}")
+
     def steps(self, scale: int) -> int:
         """T, the number of recursions at `scale`."""
         return self.recursions[scale - 2]
@@ -207,8 +214,6 @@ class MRNet(SRModel):
     def __init__(self, config: MRNetConfig | None = None) -> None:
         super().__init__()
         self.config = config or MRNetConfig()
-        if self.config.fusion_kernel % 2 == 0:
-            raise UsageError("fusion_kernel must be odd")
         self.recurse = _MemoryRecursiveModule(self.config)
         self.heads = nn.ModuleDict(
             {str(scale): _Head(self.config, scale) for scale in self.config.scales}

@@ -22,13 +22,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from srcli import __version__
-from srcli.errors import OutputError, UsageError, WeightsError
+from srcli.errors import UsageError, WeightsError
 from srcli.models import MODELS, variant, variant_names
 from srcli.models.base import SRModel
+from srcli.writing import write_whole
 
 PACKAGE = Path(__file__).resolve().parent.parent
 MANIFEST = "weights_manifest.json"
 SCALES = (2, 3, 4)
+# In a file's metadata: the recursion limit that its weights were trained under, if any.
+RECURSIONS = "recursions"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,17 +152,14 @@ def available_scales(model: str, degradation: str = "bi") -> tuple[int, ...]:
         UsageError: If there is no such model.
     """
     variant(model)
-    return tuple(
-        sorted(
-            {
-                scale
-                for entry in manifest()
-                if entry.model == model.lower() and entry.degradation == degradation
-                for scale in entry.scales
-                if locate(entry) is not None
-            }
-        )
-    )
+    there = {
+        scale
+        for entry in manifest()
+        if entry.model == model.lower() and entry.degradation == degradation
+        for scale in entry.scales
+        if locate(entry) is not None
+    }
+    return tuple(sorted(there))
 
 
 def load_model(
@@ -204,13 +204,7 @@ def read_weights(path: Path, entry: WeightEntry | None = None) -> SRModel:
     Raises:
         WeightsError: If the file is missing, damaged, of unknown make, or does not fit.
     """
-    if not path.is_file():
-        raise WeightsError(f"no weight file at {path}")
-    if entry is not None and sha256_of(path) != entry.sha256:
-        raise WeightsError(
-            f"the weights {path} are damaged (wrong SHA-256): install srcli again, or "
-            f"`srcli download {entry.model}`"
-        )
+    _check_file(path, entry)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -221,27 +215,48 @@ def read_weights(path: Path, entry: WeightEntry | None = None) -> SRModel:
         ) from error
     network = _build(path, metadata)
     try:
-        network.load_state_dict({name: t.float() for name, t in tensors.items()})
+        # Values are copied into the network's own dtypes.
+        network.load_state_dict(tensors)
     except RuntimeError as error:
         raise WeightsError(
             f"the weights {path} do not fit a {network.arch} network of their config"
         ) from error
+    if not all(value.isfinite().all() for value in network.state_dict().values()):
+        raise WeightsError(f"the weights {path} are damaged: some are no numbers")
     return network.eval()
+
+
+def _check_file(path: Path, entry: WeightEntry | None) -> None:
+    """Raise a WeightsError unless the file is there and the one `entry` describes."""
+    try:
+        if not path.is_file():
+            raise WeightsError(f"no weight file at {path}")
+        if entry is None or sha256_of(path) == entry.sha256:
+            return
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror}") from error
+    raise WeightsError(
+        f"the weights {path} are damaged (wrong SHA-256): install srcli again, or "
+        f"`srcli download {entry.model}`"
+    )
 
 
 def _build(path: Path, metadata: Mapping[str, str]) -> SRModel:
     """The untrained network that a weight file's metadata describes."""
     try:
-        network = MODELS[metadata["arch"]]
-        config = network.config_class.from_dict(json.loads(metadata["config"]))
+        network_class = MODELS[metadata["arch"]]
+        values = json.loads(metadata["config"])
+        network = network_class(network_class.config_class.from_dict(values))
+        limit = metadata.get(RECURSIONS)
+        network.limit_recursions(None if limit is None else int(limit))
     except KeyError as error:
         raise WeightsError(
             f"{path} does not say which network it is for ({error}): "
             "it was not written by srcli"
         ) from error
-    except (ValueError, TypeError, UsageError) as error:
+    except (ValueError, TypeError, AttributeError, UsageError) as error:
         raise WeightsError(f"{path} has an unreadable config: {error}") from error
-    return network(config)
+    return network
 
 
 def save_weights(
@@ -257,30 +272,26 @@ def save_weights(
         model: Any network.
         path: The .safetensors file; it appears whole or not at all.
         metadata: More to say about the weights: recipe, data, steps.
-        dtype: Of the stored values.
+        dtype: Of the stored values; counters stay whole numbers.
 
     Raises:
         OutputError: If the file cannot be written.
     """
     says = {
+        "srcli": __version__,
+        **(metadata or {}),
         "arch": model.arch,
         "config": json.dumps(model.config.as_dict()),
         "scales": json.dumps(list(model.config.scales)),
-        "srcli": __version__,
-        **(metadata or {}),
     }
-    tensors = {
-        name: value.detach().to("cpu", dtype).contiguous()
-        for name, value in model.state_dict().items()
-    }
-    part = path.with_name(path.name + ".part")
-    try:
+    if model.recursion_limit is not None:
+        says[RECURSIONS] = str(model.recursion_limit)
+    tensors = {}
+    for name, value in model.state_dict().items():
+        kept = dtype if value.is_floating_point() else value.dtype
+        tensors[name] = value.detach().to("cpu", kept).contiguous()
+    with write_whole(path) as part:
         part.write_bytes(save(tensors, says))
-        part.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def model_names() -> list[str]:

@@ -26,6 +26,7 @@ from srcli.pretrained.catalog import (
     sha256_of,
 )
 from srcli.progress import SILENT, Progress
+from srcli.writing import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ def bundle_weights(
     metadata = _metadata(source)
     scales = network.config.scales
     parts = [provenance.model]
-    if not network.multi_scale:
+    if len(scales) == 1:
         parts.append(f"x{scales[0]}")
     if provenance.degradation != "bi":
         parts.append(provenance.degradation)
@@ -114,8 +115,9 @@ def bundle_weights(
     target = bundled_folder() / f"{'_'.join(parts)}.safetensors"
     trial = target.with_name(target.stem + ".trial.safetensors")
     try:
-        full = _mean_psnr(_measure(source, deciding, progress))
-        _check_better(target.name, datasets[0], full, len(scales))
+        measured = _measure(source, deciding, progress)
+        _check_better(target.name, measured)
+        full = _mean_psnr(measured)
         _store(network, metadata, trial, half=True)
         half = _mean_psnr(_measure(trial, deciding, progress))
         log.info("%s: %.4f dB in fp32, %.4f dB in fp16", target.name, full, half)
@@ -151,19 +153,19 @@ def bundle_weights(
 def _metadata(path: Path) -> dict[str, str]:
     """What a weight file says of its training."""
     with safe_open(path, framework="pt") as file:
-        found = file.metadata() or {}
-    return {key: found[key] for key in found if key not in ("arch", "config", "scales")}
+        return dict(file.metadata() or {})
 
 
-def _check_better(name: str, dataset: str, psnr: float, scales: int) -> None:
-    """Refuse to replace a file that measures better.
+def _check_better(name: str, rows: list[Row]) -> None:
+    """Refuse to replace a file that measures better at the same scales.
 
     Raises:
         UsageError: If it does.
     """
+    dataset, psnr = rows[0].dataset, _mean_psnr(rows)
     for entry in manifest():
         known = entry.psnr.get(dataset, {})
-        if entry.file == name and len(known) == scales:
+        if entry.file == name and set(known) == {str(row.scale) for row in rows}:
             before = sum(known.values()) / len(known)
             if before >= psnr:
                 raise UsageError(
@@ -181,10 +183,6 @@ def _list_entry(entry: WeightEntry) -> None:
             dataclasses.asdict(each) for each in sorted(entries, key=lambda e: e.file)
         ]
     }
-    part = path.with_name(path.name + ".part")
-    try:
+    with write_whole(path) as part:
         part.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
     manifest.cache_clear()

@@ -6,13 +6,19 @@ kept, so that a kill at any moment leaves a whole one.
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from srcli.errors import InputError, OutputError
+from srcli.errors import InputError, OutputError, UsageError
+from srcli.models.base import SRModel
+from srcli.writing import write_whole
+
+log = logging.getLogger(__name__)
 
 NAME = "checkpoint.pt"
 PREVIOUS = "checkpoint.previous.pt"
@@ -28,45 +34,86 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     Raises:
         OutputError: If it cannot be written; the last good checkpoint stays.
     """
-    part = folder / f"{NAME}.part"
     newest = folder / NAME
-    try:
-        torch.save(state, part)
+    with write_whole(newest) as part:
+        try:
+            torch.save(state, part)
+        except RuntimeError as error:  # a full disk, as torch's archive writer says it
+            reason = str(error).partition("\n")[0]
+            raise OutputError(f"cannot write {newest}: {reason}") from error
         if newest.exists():
             newest.replace(folder / PREVIOUS)
-        part.replace(newest)
-    except (OSError, RuntimeError) as error:
-        # torch reports a full disk as a RuntimeError of its archive writer.
-        part.unlink(missing_ok=True)
-        raise OutputError(f"cannot write the checkpoint {newest}: {error}") from error
 
 
-def find_checkpoint(place: Path) -> Path:
-    """The newest checkpoint of a run's folder, or the checkpoint file itself.
+def find_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a run's folder, the newest first.
 
     Raises:
-        InputError: If there is none.
+        InputError: If the folder cannot be looked into.
     """
-    if place.is_file():
-        return place
-    for name in (NAME, PREVIOUS):
-        if (place / name).is_file():
-            return place / name
-    raise InputError(f"no checkpoint in {place}: nothing to resume")
+    try:
+        return [p for p in (folder / NAME, folder / PREVIOUS) if p.is_file()]
+    except OSError as error:
+        raise InputError(f"cannot look into {folder}: {error.strerror}") from error
 
 
-def load_checkpoint(place: Path) -> dict[str, Any]:
+def load_checkpoint(folder: Path) -> dict[str, Any]:
     """The state that `save_checkpoint` wrote, on the CPU.
 
+    Where the newest checkpoint is damaged, that is said and the one before it serves.
+
     Raises:
-        InputError: If there is none, or it is damaged.
+        InputError: If there is none, or all are damaged.
     """
-    path = find_checkpoint(place)
+    found = find_checkpoints(folder)
+    if not found:
+        raise InputError(f"no checkpoint in {folder}: nothing to resume")
+    for spare in found[1:]:
+        try:
+            return _read(found[0])
+        except InputError as error:
+            log.warning("%s: %s serves instead", error, spare.name)
+    return _read(found[-1])
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         # weights_only refuses everything but tensors and plain values.
         state = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise InputError(f"the checkpoint {path} is damaged: {error}") from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"cannot read the checkpoint {path}: {reason}") from error
+    except (
+        RuntimeError, EOFError, pickle.UnpicklingError, ValueError, LookupError
+    ) as error:  # fmt: skip
+        raise InputError(f"the checkpoint {path} is damaged") from error
     if not isinstance(state, dict) or "step" not in state:
         raise InputError(f"{path} is not a checkpoint of srcli")
     return state
+
+
+def check_network(state: dict[str, Any], name: str, model: SRModel) -> None:
+    """See to it that a checkpoint is of a network.
+
+    Args:
+        state: The checkpoint.
+        name: The variant that the network was made as.
+        model: The network.
+
+    Raises:
+        UsageError: If it is of another variant, configuration or scale.
+    """
+    kept = state["recipe"]["model"]
+    if kept != name:
+        raise UsageError(f"the checkpoint is of {kept}, not of {name}")
+    before, now = type(model.config).from_dict(state["config"]), model.config
+    changed = [
+        field.name
+        for field in dataclasses.fields(now)
+        if getattr(before, field.name) != getattr(now, field.name)
+    ]
+    if changed:
+        raise UsageError(
+            f"the checkpoint's network has other {', '.join(changed)}: a resumed run "
+            "keeps them, `srcli train --init FILE` begins a new one from its weights"
+        )

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,9 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from srcli.errors import InputError
+from srcli.evaluation.datasets import read_hr, walk_pictures
 from srcli.imaging.color import rgb_to_y_uint8
 from srcli.imaging.degrade import crop_to_multiple, degrade
-from srcli.imaging.files import read_picture
 from srcli.imaging.resize import imresize
 from srcli.models.base import Color
 from srcli.progress import SILENT, Progress
@@ -29,27 +31,24 @@ from srcli.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
-
 
 def find_pictures(folders: Sequence[Path]) -> list[Path]:
     """Every picture below the folders, sorted; files may be named directly.
+
+    Hidden files are left out, and what is called LR, as in the public sets' archives.
 
     Raises:
         InputError: If a folder is missing or there is no picture at all.
     """
     found: set[Path] = set()
     for folder in folders:
-        if folder.is_file():
-            found.add(folder)
-        elif folder.is_dir():
-            found |= {
-                path
-                for path in folder.rglob("*")
-                if path.suffix.lower() in SUFFIXES and path.is_file()
-            }
-        else:
-            raise InputError(f"no training pictures at {folder}: no such folder")
+        try:
+            there = [folder] if folder.is_file() else None
+            if there is None and not folder.is_dir():
+                raise InputError(f"no training pictures at {folder}: no such folder")
+        except OSError as error:
+            raise InputError(f"cannot read {folder}: {error.strerror}") from error
+        found.update(there or walk_pictures(folder))
     if not found:
         names = ", ".join(str(folder) for folder in folders)
         raise InputError(f"no training pictures below {names}")
@@ -65,16 +64,17 @@ class _Flat:
     widths: Tensor
 
     @classmethod
-    def pack(
-        cls, pictures: Sequence[NDArray[np.generic]], device: torch.device
-    ) -> _Flat:
+    def pack(cls, pictures: list[NDArray[np.generic]], device: torch.device) -> _Flat:
+        """Pack the pictures; the list's become views, so none is held twice."""
         sizes = [picture.shape[0] * picture.shape[1] for picture in pictures]
         channels = pictures[0].shape[2]
         values = np.empty((sum(sizes), channels), dtype=pictures[0].dtype)
         offsets = np.concatenate(([0], np.cumsum(sizes)[:-1])).astype(np.int64)
-        for start, size, picture in zip(offsets, sizes, pictures, strict=True):
-            values[start : start + size] = picture.reshape(size, channels)
         widths = np.array([picture.shape[1] for picture in pictures], dtype=np.int64)
+        for number, (start, size) in enumerate(zip(offsets, sizes, strict=True)):
+            place = values[start : start + size].reshape(pictures[number].shape)
+            place[...] = pictures[number]
+            pictures[number] = place
         return cls(
             torch.from_numpy(values).to(device),
             torch.from_numpy(offsets).to(device),
@@ -142,7 +142,7 @@ class CropSampler:
         progress: Told about every picture read.
 
     Raises:
-        InputError: If no picture is large enough for a crop.
+        InputError: If no picture can be read or is large enough for a crop.
     """
 
     def __init__(
@@ -159,9 +159,11 @@ class CropSampler:
         self.color = color
         self.device = device
         self.generator = torch.Generator(device).manual_seed(seed)
+        # Apple's GPUs have no float64; elsewhere every crop position counts exactly.
+        self._real = torch.float32 if device.type == "mps" else torch.float64
         self.fingerprint = ""
         self.skipped: list[Path] = []
-        pictures = list(self._read(paths, progress))
+        pictures = self._read(paths, progress)
         self.count = len(pictures)
         self.pixels = sum(p.shape[0] * p.shape[1] for p in pictures)
         self._hr = _Flat.pack(pictures, device)
@@ -171,26 +173,28 @@ class CropSampler:
 
     def _read(
         self, paths: Sequence[Path], progress: Progress
-    ) -> Iterable[NDArray[np.uint8]]:
-        """The HR pictures as uint8 (H, W, C) and their reduced copies."""
+    ) -> list[NDArray[np.generic]]:
+        """The HR pictures as uint8 (H, W, C), each with its reduced copies."""
         progress.start("Reading pictures", len(paths))
         digest = hashlib.sha256()
+        pictures: list[NDArray[np.generic]] = []
+        load = partial(_load, color=self.color, factors=self.recipe.rescale)
         with ThreadPoolExecutor() as pool:
-            for path, outcome in zip(paths, pool.map(_decode, paths), strict=True):
+            for path, outcome in zip(paths, pool.map(load, paths), strict=True):
                 progress.advance()
                 if isinstance(outcome, InputError):
                     log.warning("skipped: %s", outcome)
                     self.skipped.append(path)
                     continue
-                digest.update(hashlib.sha256(outcome.tobytes()).digest())
-                if self.color == "y":
-                    outcome = rgb_to_y_uint8(outcome)[:, :, None]
-                for factor in self.recipe.rescale:
-                    yield outcome if factor == 1.0 else imresize(outcome, factor)
+                digest.update(outcome.digest)
+                pictures += outcome.copies
+        if not pictures:
+            raise InputError(f"none of {len(paths)} training pictures can be read")
         self.fingerprint = digest.hexdigest()[:12]
+        return pictures
 
     def _reduce(
-        self, pictures: Sequence[NDArray[np.uint8]], scale: int, progress: Progress
+        self, pictures: Sequence[NDArray[Any]], scale: int, progress: Progress
     ) -> _Reduced:
         crop = self.recipe.lr_crop(scale)
         source = [
@@ -214,7 +218,7 @@ class CropSampler:
         with ThreadPoolExecutor() as pool:
             small = list(pool.map(reduced, source))
         sizes = torch.tensor([picture.shape[:2] for picture in small])
-        odds = (sizes - crop + 1).prod(dim=1).to(torch.float64)
+        odds = (sizes - crop + 1).prod(dim=1).to(self._real)
         return _Reduced(
             _Flat.pack(small, self.device),
             torch.tensor(source, device=self.device),
@@ -240,7 +244,7 @@ class CropSampler:
         room = reduced.sizes[picture] - crop + 1
         place = torch.rand(
             (count, 2),
-            dtype=torch.float64,
+            dtype=self._real,
             generator=self.generator,
             device=self.device,
         )
@@ -267,15 +271,25 @@ class CropSampler:
         return (scales[int(chosen)],)
 
 
-def _decode(path: Path) -> NDArray[np.uint8] | InputError:
-    """The picture as uint8 RGB, (H, W, 3), or the error that reading it gave."""
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A picture as training takes it, (H, W, C) uint8, and its reduced copies."""
+
+    copies: list[NDArray[np.uint8]]
+    digest: bytes  # of its RGB values
+
+
+def _load(path: Path, color: Color, factors: Sequence[float]) -> _Loaded | InputError:
+    """The picture, or the error that reading it gave."""
     try:
-        picture = read_picture(path)
+        pixels = read_hr(path)
     except InputError as error:
         return error
-    pixels = picture.pixels
-    if pixels.dtype == np.uint16:
-        pixels = np.rint(pixels / 257.0)
-    return np.ascontiguousarray(
-        np.broadcast_to(pixels, (*pixels.shape[:2], 3)), dtype=np.uint8
+    shape = (*pixels.shape[:2], 3)
+    planes = pixels[:, :, None] if pixels.ndim == 2 else pixels
+    rgb = np.ascontiguousarray(np.broadcast_to(planes, shape))
+    picture = rgb_to_y_uint8(rgb)[:, :, None] if color == "y" else rgb
+    return _Loaded(
+        [picture if factor == 1.0 else imresize(picture, factor) for factor in factors],
+        hashlib.sha256(rgb.data).digest(),
     )

@@ -6,8 +6,6 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,37 +13,32 @@ import torch
 from torch import Tensor
 
 from srcli import __version__
-from srcli.errors import OutputError, SrcliError, UsageError
+from srcli.errors import UsageError
 from srcli.models.base import SRModel
 from srcli.pretrained.catalog import save_weights
 from srcli.progress import SILENT, Progress
 from srcli.training.average import Average
-from srcli.training.checkpoint import load_checkpoint, save_checkpoint
+from srcli.training.checkpoint import check_network, save_checkpoint
 from srcli.training.data import CropSampler
-from srcli.training.journal import Journal
+from srcli.training.journal import Journal, Tally
 from srcli.training.losses import Norm, supervised_loss
-from srcli.training.optimizer import clip_gradients, make_optimizer
-from srcli.training.recipe import Recipe
+from srcli.training.optimizer import clip_gradients, load_state, make_optimizer
+from srcli.training.plateau import Plateau
+from srcli.training.recipe import Recipe, make_recipe
 from srcli.training.stopping import StopSignals
+from srcli.training.validation import Validator
+from srcli.writing import make_folder, write_whole
 
 log = logging.getLogger(__name__)
 
-# Mean PSNR in dB by scale, of a network in evaluation mode.
-Validator = Callable[[SRModel], dict[int, float]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """When a run ends, besides the recipe's last step."""
-
-    max_minutes: float | None = None  # wall clock, of this call
+_REPORT_EVERY = 100  # steps
 
 
 class Trainer:
     """One run: a network, a recipe, its pictures, and the folder it lives in.
 
     Args:
-        model: The network, already on the device.
+        model: The network, already on the device, with the recursion limit to begin at.
         recipe: How to train it.
         sampler: Where crops come from, on the same device.
         folder: The run's folder; made if missing.
@@ -75,12 +68,9 @@ class Trainer:
         self.optimizer = make_optimizer(model, recipe)
         self.average = Average(model, recipe.ema)
         self.step = 0
-        self.rate_factor = 1.0  # what a plateau has taken off the learning rate
-        self.plateau_step = 0  # when it last did, or when the best came
+        self.plateau = Plateau(recipe)
         self.best: dict[str, float] = {}
         self.best_step = 0
-
-    # -- state -----------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
         """Everything that decides the steps to come, as tensors and plain values."""
@@ -91,6 +81,7 @@ class Trainer:
             "step": self.step,
             "recipe": self.recipe.as_dict(),
             "config": self.model.config.as_dict(),
+            "recursions": self.model.recursion_limit,
             "data": self.sampler.fingerprint,
             "model": self.model.state_dict(),
             "average": self.average.values,
@@ -99,8 +90,9 @@ class Trainer:
             "sampler": self.sampler.generator.get_state(),
             "torch_rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state(device) if cuda else None,
-            "rate_factor": self.rate_factor,
-            "plateau_step": self.plateau_step,
+            "rate_factor": self.plateau.factor,
+            "plateau_step": self.plateau.step,
+            "plateau_best": self.plateau.best,
             "best": self.best,
             "best_step": self.best_step,
         }
@@ -111,66 +103,82 @@ class Trainer:
         Raises:
             UsageError: If the checkpoint is of another network.
         """
-        if state["recipe"]["model"] != self.recipe.model:
-            raise UsageError(
-                f"the checkpoint is of {state['recipe']['model']}, "
-                f"not of {self.recipe.model}"
-            )
+        check_network(state, self.recipe.model, self.model)
+        before = make_recipe(state["recipe"], "the checkpoint's recipe")
         if state["data"] != self.sampler.fingerprint:
             log.warning("the training pictures are not those of the checkpoint")
+        self.step = state["step"]
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        # More steps in all would ask for fewer recursions at this one.
+        reached = before.recursions_at(max(0, self.step - 1))
+        self.model.limit_recursions(state.get("recursions", reached))
         for name, value in state["average"].items():
             self.average.values[name].copy_(value)
         self.average.updates = state["average_updates"]
-        self.sampler.generator.set_state(state["sampler"])
+        if before.optimizer == self.recipe.optimizer:
+            load_state(self.optimizer, state["optimizer"])
+        else:
+            log.warning("another optimiser than the checkpoint's: it begins anew")
+        self._restore_random(state)
+        self.best = dict(state["best"])
+        self.best_step = state["best_step"]
+        self.plateau.factor = state["rate_factor"]
+        self.plateau.step = state["plateau_step"]
+        best = self.best.get("mean", -math.inf)
+        self.plateau.best = state.get("plateau_best", best)
+        log.info("resumed %s at step %d", self.folder, self.step)
+
+    def _restore_random(self, state: dict[str, Any]) -> None:
+        generator, kept = self.sampler.generator, state["sampler"]
+        if kept.shape == generator.get_state().shape:
+            generator.set_state(kept)
+        else:
+            log.warning("the checkpoint is of another kind of device: other crops now")
+            generator.manual_seed(generator.initial_seed() + self.step)
         torch.set_rng_state(state["torch_rng"])
         if state["cuda_rng"] is not None and self.sampler.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda_rng"], self.sampler.device)
-        self.step = state["step"]
-        self.rate_factor = state["rate_factor"]
-        self.plateau_step = state["plateau_step"]
-        self.best = dict(state["best"])
-        self.best_step = state["best_step"]
-
-    def resume(self) -> None:
-        """Go on from the folder's newest checkpoint.
-
-        Raises:
-            InputError: If there is none or it is damaged.
-        """
-        self.restore(load_checkpoint(self.folder))
-        log.info("resumed %s at step %d", self.folder, self.step)
-
-    # -- one step --------------------------------------------------------------------
 
     def train_step(self) -> float:
-        """Draw a batch, take one optimiser step; returns the loss."""
+        """Draw a batch, take one optimiser step; returns the loss.
+
+        Raises:
+            UsageError: If the loss is no number any more; the step is not taken.
+        """
         recipe = self.recipe
-        limit = recipe.recursions_at(self.step)
-        if limit != self.model.recursion_limit:
-            self.model.limit_recursions(limit)
-        rate = recipe.learning_rate_at(self.step) * self.rate_factor
+        self._deepen()
+        rate = recipe.learning_rate_at(self.step) * self.plateau.factor
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        scales = self.sampler.draw_scales()
+        batches = recipe.divide_batch(self.sampler.draw_scales())
+        crops = sum(batches.values())
         total = 0.0
-        for scale in scales:
-            lr, hr = self.sampler.draw(scale, max(1, recipe.batch // len(scales)))
-            loss = self._loss(lr, hr, scale) / len(scales)
+        for scale, count in batches.items():
+            lr, hr = self.sampler.draw(scale, count)
+            loss = self._loss(lr, hr, scale) * (count / crops)
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
+        if not math.isfinite(total):
+            raise UsageError(
+                f"the loss is no number any more at step {self.step}: a lower "
+                "learning_rate may help, also with --resume from the last checkpoint"
+            )
         clip_gradients(self.model, recipe, rate)
         self.optimizer.step()
         self.average.update(self.model)
         self.step += 1
-        if not math.isfinite(total):
-            raise SrcliError(
-                f"the loss is no number any more at step {self.step}: resume "
-                f"{self.folder} with a lower learning_rate"
-            )
         return total
+
+    def _deepen(self) -> None:
+        """Let as many recursions run as the recipe asks for; never fewer than before.
+
+        Fewer would throw away what the later ones have learned.
+        """
+        now = self.model.recursion_limit
+        limit = self.recipe.recursions_at(self.step)
+        if now is not None and (limit is None or limit > now):
+            self.model.limit_recursions(limit)
 
     def _loss(self, lr: Tensor, hr: Tensor, scale: int) -> Tensor:
         autocast = torch.autocast(
@@ -191,69 +199,74 @@ class Trainer:
             self.recipe.alpha_at(self.step),
         )
 
-    # -- the run ---------------------------------------------------------------------
-
-    def run(self, limits: Limits | None = None) -> None:
+    def run(self, max_minutes: float | None = None) -> None:
         """Train to the recipe's last step or a limit; always ends with a checkpoint.
+
+        Args:
+            max_minutes: Wall clock for the steps of this call.
 
         Raises:
             TrainingStoppedError: After Ctrl-C or SIGTERM, with the checkpoint written.
             OutputError: If the folder cannot be written.
+            UsageError: If the loss is no number any more.
         """
-        limits = limits or Limits()
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            journal = Journal(self.folder / "log.jsonl", self.step)
+        make_folder(self.folder)
+        journal = Journal(self.folder / "log.jsonl", self.step)
+        with write_whole(self.folder / "recipe.json") as part:
             text = json.dumps(self.recipe.as_dict(), indent=2)
-            (self.folder / "recipe.json").write_text(text + "\n", "utf-8")
-        except OSError as error:
-            raise OutputError(f"cannot write to {self.folder}: {error}") from error
+            part.write_text(text + "\n", "utf-8")
         self.progress.start("Training", self.recipe.steps)
         self.progress.advance(self.step)
+        first = self.step
+        if self.finished:
+            log.info("%s has done its %d steps", self.folder, self.step)
         with StopSignals() as signals:
-            self._steps(limits, journal, signals)
-        save_checkpoint(self.folder, self.state())
-        with self.average.applied(self.model):
-            self._export(self.folder / "last.safetensors")
+            self._steps(max_minutes, journal, signals)
+            unmeasured = self.step > first and self.step % self.recipe.validate_every
+            if unmeasured and signals.received is None:
+                self._validate(journal)
+            save_checkpoint(self.folder, self.state())
+            with self.average.applied(self.model):
+                self._export(self.folder / "last.safetensors")
         signals.raise_received(
-            f"at step {self.step}: go on with --resume --out {self.folder}"
+            f"at step {self.step}: `srcli train -m {self.recipe.model} --resume "
+            f"--out {self.folder}` goes on"
         )
 
-    def _steps(self, limits: Limits, journal: Journal, signals: StopSignals) -> None:
+    def _steps(
+        self, max_minutes: float | None, journal: Journal, signals: StopSignals
+    ) -> None:
         started = time.monotonic()
-        since, losses = time.monotonic(), 0.0
-        first = self.step
+        tally = Tally()
         self.model.train()
         while not self.finished and signals.received is None:
-            losses += self.train_step()
+            begun = time.monotonic()
+            loss = self.train_step()
+            tally.add(loss, time.monotonic() - begun)
             self.progress.advance()
-            if self.step % 100 == 0:
-                now = time.monotonic()
-                count = min(100, self.step - first) or 1
-                journal.write(
-                    step=self.step,
-                    loss=losses / count,
-                    rate=self.optimizer.param_groups[0]["lr"],
-                    seconds_per_step=(now - since) / count,
-                )
-                self.progress.note(f"loss {losses / count:.5f}")
-                since, losses = now, 0.0
+            if self.step % _REPORT_EVERY == 0:
+                self._report(journal, tally)
             if self.step % self.recipe.validate_every == 0:
-                self._validate(journal)
-                since = time.monotonic()
+                mean = self._validate(journal)
+                if mean is not None:
+                    self.plateau.watch(self.step, mean)
             if self.step % self.recipe.checkpoint_every == 0:
                 save_checkpoint(self.folder, self.state())
             minutes = (time.monotonic() - started) / 60
-            if limits.max_minutes is not None and minutes >= limits.max_minutes:
+            if max_minutes is not None and minutes >= max_minutes:
                 log.info("stopped after %.1f minutes at step %d", minutes, self.step)
                 break
-        if self.step > first and self.step % self.recipe.validate_every:
-            self._validate(journal)
 
-    def _validate(self, journal: Journal) -> None:
-        """Measure the averaged weights; keep them if they are the best so far."""
+    def _report(self, journal: Journal, tally: Tally) -> None:
+        loss, seconds = tally.read()
+        rate = self.optimizer.param_groups[0]["lr"]
+        journal.write(step=self.step, loss=loss, rate=rate, seconds_per_step=seconds)
+        self.progress.note(f"loss {loss:.5f}")
+
+    def _validate(self, journal: Journal) -> float | None:
+        """The averaged weights' mean PSNR, dB; they are kept if it is the best."""
         if self.validate is None:
-            return
+            return None
         with self.average.applied(self.model):
             psnr = self.validate(self.model)
             mean = sum(psnr.values()) / len(psnr)
@@ -264,26 +277,14 @@ class Trainer:
             log.info("step %d: %s", self.step, text)
             if mean > self.best.get("mean", -math.inf):
                 self.best = {"mean": mean, **{f"x{k}": v for k, v in psnr.items()}}
-                self.best_step = self.plateau_step = self.step
+                self.best_step = self.step
                 self._export(self.folder / "best.safetensors")
-        self._watch_plateau()
-
-    def _watch_plateau(self) -> None:
-        """Cut the learning rate when validation has not improved for long enough."""
-        recipe = self.recipe
-        if (
-            recipe.schedule == "plateau"
-            and self.step - self.plateau_step >= recipe.decay_every
-        ):
-            self.rate_factor *= recipe.decay_factor
-            self.plateau_step = self.step
-            log.info("no better: the learning rate is now %.3g times", self.rate_factor)
+        return mean
 
     @property
     def finished(self) -> bool:
         """Whether the recipe's last step is done, or its plateau has ended the run."""
-        rate = self.recipe.learning_rate * self.rate_factor
-        return self.step >= self.recipe.steps or rate < self.recipe.min_rate
+        return self.step >= self.recipe.steps or self.plateau.is_over
 
     def _export(self, path: Path) -> None:
         """Write the network's present weights as a weight file."""

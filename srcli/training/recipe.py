@@ -11,10 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from srcli.errors import InputError, UsageError, unknown
+from srcli.imaging.degrade import Degradation, check_degradation
 from srcli.models import variant
+from srcli.models.base import check_value
 
 NAMES = ("paper", "fast")
 
@@ -25,6 +27,14 @@ Loss = Literal["l1", "l2"]
 Supervision = Literal["final", "mean", "recursive"]
 Reduction = Literal["mean", "sum"]
 ScaleMode = Literal["one", "all"]
+
+_POSITIVE = (
+    "steps", "batch", "crop", "validate_every", "checkpoint_every", "learning_rate"
+)  # fmt: skip
+_NOT_NEGATIVE = (
+    "weight_decay", "warmup", "decay_every", "decay_factor", "min_rate", "final_rate",
+    "clip_at", "alpha", "alpha_steps",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +47,7 @@ class Recipe:
     scales: tuple[int, ...] = (2, 3, 4)  # factors one network learns
     # "one": every step draws one factor; "all": every batch is divided over them.
     scale_mode: ScaleMode = "one"
-    degradation: Literal["bi", "bd", "dn", "bd-bicubic"] = "bi"
+    degradation: Degradation = "bi"
 
     steps: int = 100_000  # optimiser steps in all
     batch: int = 16  # crops a step
@@ -69,27 +79,43 @@ class Recipe:
     alpha_steps: int = 0  # "recursive": steps over which alpha falls linearly to zero
 
     ema: float = 0.999  # decay of the averaged weights; 0 keeps the last ones
-    # (share of the steps, recursions): how deep the recursion runs from there on.
+    # (share of the steps, recursions): at most how many run from there on.
     recursions: tuple[tuple[float, int], ...] = ()
 
     validate_every: int = 1000  # steps
     checkpoint_every: int = 1000  # steps
 
     def __post_init__(self) -> None:
-        positive = ("steps", "batch", "crop", "validate_every", "checkpoint_every")
-        for name in positive:
-            if getattr(self, name) < 1:
-                raise UsageError(f"recipe: {name} must be at least 1")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise UsageError("recipe: learning_rate must be positive")
-        if not 0 <= self.ema < 1:
-            raise UsageError("recipe: ema must be in [0, 1)")
+        self._check_ranges()
         if self.schedule in ("step", "plateau") and self.decay_every < 1:
             raise UsageError(f"recipe: schedule {self.schedule!r} needs decay_every")
         if self.clip != "none" and self.clip_at <= 0:
             raise UsageError(f"recipe: clip {self.clip!r} needs a positive clip_at")
-        if any(not 0.1 <= factor <= 1 for factor in self.rescale):
+        if not self.rescale or any(not 0.1 <= factor <= 1 for factor in self.rescale):
             raise UsageError("recipe: rescale factors lie between 0.1 and 1")
+        if "scales" in self.config:
+            raise UsageError("recipe: scales is a field of its own, not of config")
+        for scale in self.scales:
+            check_degradation(self.degradation, scale)
+        shares, limits = zip((0.0, 1), *self.recursions, strict=True)
+        if not _rises(shares) or not _rises(limits) or shares[-1] > 1:
+            raise UsageError(
+                "recipe: recursions are pairs of a share of the steps, from 0 to 1, "
+                "and a number of at least 1, both rising"
+            )
+
+    def _check_ranges(self) -> None:
+        for name in _POSITIVE:
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                least = "positive" if name == "learning_rate" else "at least 1"
+                raise UsageError(f"recipe: {name} must be {least}")
+        for name in _NOT_NEGATIVE:
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UsageError(f"recipe: {name} must not be negative")
+        for name in ("momentum", "beta2", "ema"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"recipe: {name} must be in [0, 1)")
 
     def learning_rate_at(self, step: int) -> float:
         """The rate of step number `step` (from 0), before a plateau's reductions."""
@@ -118,6 +144,13 @@ class Recipe:
             return self.alpha
         return self.alpha * max(0.0, 1 - step / self.alpha_steps)
 
+    def divide_batch(self, scales: Sequence[int]) -> dict[int, int]:
+        """How many crops each of `scales` gets: as even as can be, one at least."""
+        counts = [
+            len(range(part, self.batch, len(scales))) for part in range(len(scales))
+        ]
+        return {scale: max(1, n) for scale, n in zip(scales, counts, strict=True)}
+
     def lr_crop(self, scale: int) -> int:
         """Side of a crop in LR pixels at `scale`."""
         return self.crop if self.crop_of == "lr" else -(-self.crop // scale)
@@ -133,53 +166,8 @@ class Recipe:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-_FIELDS = {item.name for item in dataclasses.fields(Recipe)}
-
-
-def _as_tuple(value: Any) -> Any:  # noqa: ANN401 - any TOML value
-    if isinstance(value, (list, tuple)):
-        return tuple(_as_tuple(item) for item in value)
-    return value
-
-
-def _is_number(value: Any, wanted: type) -> bool:  # noqa: ANN401 - any TOML value
-    kinds = (int, float) if wanted is float else (int,)
-    return isinstance(value, kinds) and not isinstance(value, bool)
-
-
-def _checked(name: str, value: Any) -> Any:  # noqa: ANN401 - any TOML value
-    """`value` as the field `name` wants it.
-
-    Raises:
-        UsageError: If the value has the wrong type or is not among the field's choices.
-    """
-    hint = get_type_hints(Recipe)[name]
-    origin, choices = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        if value not in choices:
-            raise unknown(f"recipe value for {name}", str(value), map(str, choices))
-        return value
-    if origin is tuple:
-        return _checked_numbers(name, value, choices[0])
-    plain = origin or hint
-    if plain is float and _is_number(value, int):
-        return float(value)
-    if not isinstance(value, plain) or (plain is int and isinstance(value, bool)):
-        raise UsageError(f"recipe: {name} takes {plain.__name__}, not {value!r}")
-    return value
-
-
-def _checked_numbers(name: str, value: Any, kind: Any) -> tuple[Any, ...]:  # noqa: ANN401
-    """A list of numbers, or of pairs of them where `kind` is a tuple type."""
-    values = _as_tuple(value if isinstance(value, (list, tuple)) else [value])
-    items = values
-    if get_origin(kind) is tuple:
-        pairs = all(isinstance(item, tuple) and len(item) == 2 for item in values)
-        items = tuple(part for item in values for part in item) if pairs else (None,)
-    wanted = int if kind is int else float
-    if not all(_is_number(item, wanted) for item in items):
-        raise UsageError(f"recipe: {name} takes a list of numbers, not {value!r}")
-    return values
+def _rises(values: Sequence[float]) -> bool:
+    return list(values) == sorted(values)
 
 
 def make_recipe(values: Mapping[str, Any], source: str = "recipe") -> Recipe:
@@ -188,12 +176,18 @@ def make_recipe(values: Mapping[str, Any], source: str = "recipe") -> Recipe:
     Raises:
         UsageError: For an unknown field (naming the nearest) or a wrong value.
     """
+    hints = get_type_hints(Recipe)
     for name in values:
-        if name not in _FIELDS:
-            raise unknown(f"field in {source}", name, _FIELDS)
+        if name not in hints:
+            raise unknown(f"field in {source}", name, hints)
     if "model" not in values:
         raise UsageError(f"{source} names no model")
-    return Recipe(**{name: _checked(name, value) for name, value in values.items()})
+    return Recipe(
+        **{
+            name: check_value(f"recipe field {name}", value, hints[name])
+            for name, value in values.items()
+        }
+    )
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -221,7 +215,7 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
     A dotted key reaches into a table: `config.width=32`.
 
     Raises:
-        UsageError: If a text has no `=` or no sensible key.
+        UsageError: If a text has no `=` or no sensible key, or the key is `model`.
     """
     values: dict[str, Any] = {}
     for text in assignments:
@@ -237,6 +231,8 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
                 continue
         else:
             raise UsageError(f"--set takes key=value, not {text!r}")
+    if "model" in values:
+        raise UsageError("--set cannot change the model: --model names it")
     return values
 
 
@@ -259,12 +255,15 @@ def load_recipe(
         name = f"{network.arch}_{recipe}.toml"
         source = resources.files("srcli.training") / "recipes" / name
         values = tomllib.loads(source.read_text("utf-8"))
+        if model.lower() != network.arch:
+            # A variant is trained at the scales it was studied at.
+            values["scales"] = list(config.scales)
     elif recipe.endswith(".toml"):
-        values = _read_toml(Path(recipe))
+        values = {"scales": list(config.scales), **_read_toml(Path(recipe))}
+        wanted = values.get("model", model)
+        if not isinstance(wanted, str) or variant(wanted)[0] is not network:
+            raise UsageError(f"the recipe {recipe} is for {wanted}, not for {model}")
     else:
         raise unknown("recipe", recipe, (*NAMES, "FILE.toml"))
-    if model.lower() != network.arch:
-        # A variant is trained at the scales it was studied at.
-        values["scales"] = list(config.scales)
     values = merge({**values, "model": model.lower()}, overrides or {})
     return make_recipe(values, f"recipe {recipe!r}")

@@ -1,12 +1,17 @@
 """The program itself: errors become one line and their exit code."""
 
+import io
+import json
 import logging
 
 import pytest
 import typer
+from rich.console import Console
+from rich.progress import Progress as RichProgress
 
 import srcli
 from srcli.cli import app as app_module
+from srcli.cli import console
 from srcli.errors import (
     DeviceError,
     InputError,
@@ -64,6 +69,11 @@ def test_long_messages_are_not_wrapped(failing):
     assert "x" * 300 in result.stderr
 
 
+def test_a_message_of_several_lines_is_shown_on_one(failing):
+    result = failing(InputError("damaged:\n  because\nof this"))
+    assert result.stderr.splitlines() == ["error: damaged:   because of this"]
+
+
 def test_quiet_still_shows_errors_and_verbose_the_traceback(failing):
     assert "no such file" in failing(InputError("no such file"), "-q").stderr
     assert "Traceback" in failing(InputError("no such file"), "-v").stderr
@@ -73,6 +83,23 @@ def test_defects_are_not_swallowed(failing):
     result = failing(ZeroDivisionError("ours"))
     assert result.exit_code == 1
     assert isinstance(result.exception, ZeroDivisionError)
+
+
+def test_json_is_plain_on_any_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    document = {"name": "größe \udcff", "size": 3, "none": None}
+    console.print_json(document)
+    assert json.loads(capsys.readouterr().out) == document
+
+
+def test_a_task_of_unknown_length_forgets_the_last_one():
+    with RichProgress(console=Console(file=io.StringIO())) as bars:
+        bar = console._Bar(bars)
+        bar.start("known", 10)
+        bar.advance(4)
+        bar.start("unknown", None)
+        (task,) = bars.tasks
+        assert (task.description, task.total, task.completed) == ("unknown", None, 0)
 
 
 def test_version(run):

@@ -52,9 +52,22 @@ def test_resume_goes_on_to_more_steps(run, pictures, tmp_path):
     refused = run(*common, "--steps", "8", *TINY)
     assert refused.exit_code == 4
     assert "--resume" in refused.stderr
-    resumed = run(*common, "--resume", "--steps", "6", "--json")
+    # Pictures, validation and precision are those of the first call.
+    again = ("train", "-m", "mrnet", "-o", out, "--resume", "--device", "cpu")
+    resumed = run(*again, "--steps", "6", "--json")
     assert resumed.exit_code == 0, resumed.stderr
     assert json.loads(resumed.stdout)["steps"] == 6
+
+
+def test_a_perfect_validation_is_null_in_json(run, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr("srcli.training.validation.psnr", lambda *_: float("inf"))
+    out = tmp_path / "run"
+    result = run(
+        "train", "-m", "mrnet", "--data", pictures, "--val", pictures, "-o", out,
+        "--steps", "1", "--json", *TINY,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["psnr"]["mean"] is None
 
 
 def test_init_takes_over_what_fits(run, pictures, tmp_path):
@@ -77,6 +90,13 @@ def test_init_takes_over_what_fits(run, pictures, tmp_path):
         (["-m", "mrnet", "--recipe", "papr"], 2, "did you mean paper"),
         (["-m", "mrnet", "--set", "stepps=3"], 2, "did you mean steps"),
         (["-m", "mrnet", "-x", "5"], 2, "2, 3 and 4"),
+        (["-m", "drcn", "-x", "2", "-x", "3"], 2, "serves one scale"),
+        (["-m", "drcn", "-x", "2.5"], 2, "--scale takes"),
+        (["-m", "mrnet", "--set", "config.width=wide"], 2, "takes int"),
+        (["-m", "mrnet", "--set", "model=drrn"], 2, "--model names it"),
+        (["-m", "mrnet", "--resume", "--init", "bundled"], 2, "leave --init out"),
+        (["-m", "drcn", "--recipe", "paper", "--data", "."], 2, "--val"),
+        (["-m", "mrnet", "--seed", "-1"], 2, "--seed"),
         (["-m", "mrnet", "--set", "config.depth=5"], 2, "depth"),
         (["-m", "mrnet"], 3, "--data"),
         (["-m", "mrnet", "--data", "nowhere"], 3, "nowhere"),

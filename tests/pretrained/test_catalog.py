@@ -139,6 +139,67 @@ def test_foreign_files_and_wrong_shapes_are_refused(network, tmp_path):
         read_weights(path)
 
 
+@pytest.mark.parametrize("arch", ["dsrn", "rrrn", "drrn"])
+def test_weights_of_fewer_recursions_run_as_many(arch, tmp_path):
+    model_class, config = variant(arch, 2)
+    network = model_class(dataclasses.replace(config, width=4)).eval()
+    network.limit_recursions(1)
+    path = tmp_path / "shallow.safetensors"
+    save_weights(network, path)
+    loaded = read_weights(path)
+    assert loaded.recursion_limit == 1
+    lr = torch.rand(1, network.channels, 6, 5)
+    with torch.no_grad():
+        assert torch.equal(loaded(lr, 2), network(lr, 2))
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"config": "[]"},
+        {"config": "3"},
+        {"config": "{"},
+        {"config": json.dumps({**SMALL.as_dict(), "width": "wide"})},
+        {"config": json.dumps({**SMALL.as_dict(), "fusion_kernel": 2})},
+        {"config": json.dumps(SMALL.as_dict()), "recursions": "0"},
+        {"config": json.dumps(SMALL.as_dict()), "recursions": "all"},
+    ],
+)
+def test_metadata_that_make_no_network_are_refused(network, tmp_path, metadata):
+    path = tmp_path / "x.safetensors"
+    save_file(network.state_dict(), path, {"arch": "mrnet", **metadata})
+    with pytest.raises(WeightsError, match="unreadable config"):
+        read_weights(path)
+
+
+def test_values_that_are_no_numbers_are_refused(network, tmp_path):
+    with torch.no_grad():
+        network.recurse.encode.bias[0] = float("nan")
+    path = tmp_path / "nan.safetensors"
+    save_weights(network, path)
+    with pytest.raises(WeightsError, match="no numbers"):
+        read_weights(path)
+
+
+def test_counters_stay_whole_numbers_in_half_precision(tmp_path):
+    model_class, config = variant("drrn-batch", 2)
+    network = model_class(dataclasses.replace(config, width=4, units=1))
+    counter = "reconstruct.norm.num_batches_tracked"
+    network.get_buffer(counter).fill_(70001)  # no fp16 number
+    path = tmp_path / "batch.safetensors"
+    save_weights(network, path, dtype=torch.float16)
+    assert read_weights(path).get_buffer(counter) == 70001
+
+
+def test_a_file_that_cannot_be_read_is_a_weights_error(entry, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(catalog, "sha256_of", refuse)
+    with pytest.raises(WeightsError, match="Permission denied"):
+        load_model("mrnet-s", 4)
+
+
 def test_missing_weights_say_what_to_do(entry, tmp_path):
     with pytest.raises(WeightsError, match="no weights are bundled yet"):
         load_model("drcn", 2)
@@ -162,6 +223,9 @@ def test_weights_appear_whole_or_not_at_all(network, tmp_path):
     with pytest.raises(OutputError):
         save_weights(network, tmp_path / "none" / "x.safetensors")
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError):
+        save_weights(network, tmp_path / "file" / "x.safetensors")
 
 
 def test_damaged_manifest_is_a_weights_error(tmp_path, monkeypatch):

@@ -135,6 +135,39 @@ def test_errors_name_the_folder_and_the_needed_size(folder, tmp_path):
         CropSampler(find_pictures([folder]), recipe, "rgb", CPU)
 
 
+def test_pictures_none_of_which_can_be_read_are_an_input_error(tmp_path):
+    (tmp_path / "broken.png").write_text("no picture")
+    recipe = Recipe(model="mrnet", crop=5)
+    with pytest.raises(InputError, match="none of 1 training pictures"):
+        CropSampler(find_pictures([tmp_path]), recipe, "rgb", CPU)
+
+
+def test_low_resolution_and_hidden_files_are_left_out(folder):
+    for name in ("X2/a.png", "DIV2K_train_LR_bicubic/X2/a.png", ".hidden/a.png"):
+        path = folder / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes((folder / "0.png").read_bytes())
+    (folder / "._0.png").write_text("what some archivers leave behind")
+    (folder / "notes.txt").write_text("no picture")
+    names = {str(path.relative_to(folder)) for path in find_pictures([folder])}
+    assert names == {"0.png", "1.png", "2.png", "X2/a.png"}
+    named = folder / "DIV2K_train_LR_bicubic" / "X2" / "a.png"
+    assert find_pictures([named, folder / "0.png"]) == sorted([folder / "0.png", named])
+
+
+def test_grey_alpha_and_16_bit_pictures_are_taken_as_8_bit_rgb(tmp_path):
+    ramp = np.arange(64, dtype=np.uint8).reshape(8, 8) * 3
+    expected = torch.from_numpy(ramp).float() / 255
+    rgba = np.dstack([ramp, ramp, ramp, np.full_like(ramp, 100)])
+    wide = ramp.astype(np.uint16) * 257
+    for number, pixels in enumerate((ramp, rgba, wide)):
+        Image.fromarray(pixels).save(tmp_path / "a.png")
+        recipe = Recipe(model="mrnet", crop=4, scales=(2,), augment=False)
+        sampler = CropSampler(find_pictures([tmp_path]), recipe, "rgb", CPU)
+        _, hr = sampler.draw(2, 1)
+        assert torch.equal(hr[0], expected.expand(3, 8, 8)), number
+
+
 def test_rescaled_copies_are_added(folder):
     recipe = Recipe(model="mrnet", crop=4, rescale=(0.5, 1.0))
     sampler = CropSampler(find_pictures([folder]), recipe, "rgb", CPU)

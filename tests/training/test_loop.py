@@ -9,13 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from srcli.errors import InputError, SrcliError, UsageError
-from srcli.models import variant
+from srcli.errors import UsageError
 from srcli.pretrained.catalog import read_weights
 from srcli.training.average import Average
 from srcli.training.checkpoint import load_checkpoint, save_checkpoint
 from srcli.training.data import CropSampler, find_pictures
-from srcli.training.loop import Limits, Trainer
+from srcli.training.loop import Trainer
+from srcli.training.network import make_network
 from srcli.training.optimizer import clip_gradients
 from srcli.training.recipe import load_recipe
 from srcli.training.stopping import TrainingStoppedError, TrainingTerminatedError
@@ -57,13 +57,8 @@ def trainer(pictures, tmp_path):
             **overrides,
         }
         recipe = load_recipe(model, "fast", values)
-        model_class, config = variant(model)
         torch.manual_seed(7)
-        network = model_class(
-            type(config).from_dict(
-                {**config.as_dict(), **recipe.config, "scales": recipe.scales}
-            )
-        )
+        network = make_network(recipe)
         sampler = CropSampler(
             find_pictures([pictures]), recipe, network.color, CPU, seed=3
         )
@@ -90,7 +85,7 @@ def test_ten_and_ten_steps_are_twenty_bit_for_bit(trainer, model):
     save_checkpoint(first.folder, first.state())
     torch.rand(3)  # whatever happened in between
     second = trainer(model, "parts")
-    second.resume()
+    second.restore(load_checkpoint(second.folder))
     second.run()
     expected, found = weights_of(whole), weights_of(second)
     assert expected.keys() == found.keys()
@@ -163,12 +158,12 @@ def test_plateau_cuts_the_rate_and_ends_the_run(trainer):
     run.run()
     # Best at 5; cut at 15 and 25, where the rate falls below the least.
     assert run.step == 25
-    assert run.rate_factor == pytest.approx(0.01)
+    assert run.plateau.factor == pytest.approx(0.01)
 
 
 def test_minutes_end_the_run_with_a_checkpoint(trainer):
     run = trainer(steps=1000)
-    run.run(Limits(max_minutes=0.0))
+    run.run(max_minutes=0.0)
     assert run.step == 1
     assert load_checkpoint(run.folder)["step"] == 1
 
@@ -193,31 +188,170 @@ def test_a_loss_that_is_no_number_stops_the_run(trainer):
     run = trainer(steps=100)
     with torch.no_grad():
         run.model.recurse.encode.bias.fill_(float("nan"))
-    with pytest.raises(SrcliError, match="learning_rate"):
+    with pytest.raises(UsageError, match="learning_rate"):
         run.run()
+    assert run.step == 0
 
 
-def test_previous_checkpoint_serves_when_the_newest_is_gone(trainer):
-    run = trainer(steps=20)
-    run.run()
-    assert load_checkpoint(run.folder)["step"] == 20
-    (run.folder / "checkpoint.pt").unlink()
-    assert load_checkpoint(run.folder)["step"] in (10, 20)
+@pytest.mark.parametrize(
+    ("model", "overrides", "message"),
+    [
+        ("drrn", {}, "is of mrnet"),
+        ("mrnet", {"config": {**TINY["mrnet"], "width": 8}}, "other width"),
+        ("mrnet", {"scales": [2, 4]}, "other scales"),
+    ],
+)
+def test_checkpoint_of_another_network_is_refused(trainer, model, overrides, message):
+    state = trainer("mrnet", "a").state()
+    with pytest.raises(UsageError, match=message):
+        trainer(model, "b", **overrides).restore(state)
 
 
-def test_damaged_and_missing_checkpoints_are_input_errors(tmp_path):
-    with pytest.raises(InputError, match="nothing to resume"):
-        load_checkpoint(tmp_path)
-    (tmp_path / "checkpoint.pt").write_bytes(b"no checkpoint")
-    with pytest.raises(InputError, match="damaged"):
-        load_checkpoint(tmp_path)
-
-
-def test_checkpoint_of_another_network_is_refused(trainer):
-    run = trainer("mrnet", "a")
+def test_resumed_settings_are_those_of_the_new_call(trainer):
+    run = trainer(weight_decay=0.0)
+    run.train_step()
     state = run.state()
-    with pytest.raises(UsageError, match="mrnet"):
-        trainer("drrn", "b").restore(state)
+    again = trainer(weight_decay=0.1, momentum=0.5)
+    again.restore(state)
+    group = again.optimizer.param_groups[0]
+    assert (group["weight_decay"], group["betas"]) == (0.1, (0.5, 0.999))
+    assert len(again.optimizer.state) > 0
+    other = trainer(optimizer="sgd")
+    other.restore(state)
+    other.train_step()
+    assert isinstance(other.optimizer, torch.optim.SGD)
+
+
+def test_more_steps_never_mean_fewer_recursions(trainer):
+    phases = [[0.0, 1], [0.5, 3]]
+    run = trainer(steps=4, recursions=phases)
+    for _ in range(3):
+        run.train_step()
+    state = run.state()
+    before = run.model.heads["4"].fusion.weight.clone()
+    assert before[:, 1:].abs().max() > 0
+    old = {key: state[key] for key in state if key != "recursions"}
+    for checkpoint in (state, old):
+        longer = trainer(steps=400, recursions=phases)
+        longer.restore(checkpoint)
+        longer.train_step()
+        assert longer.model.recursion_limit == 3
+        after = longer.model.heads["4"].fusion.weight
+        assert (after - before).abs().max() < 0.01
+
+
+def test_checkpoints_without_the_newer_keys_can_be_resumed(trainer):
+    run = trainer()
+    run.train_step()
+    state = run.state()
+    for key in ("recursions", "plateau_best"):
+        del state[key]
+    again = trainer()
+    again.restore(state)
+    assert again.model.recursion_limit == run.model.recursion_limit == 2
+    assert again.train_step() == run.train_step()
+
+
+@pytest.mark.parametrize("model", TINY)
+def test_weights_of_a_shallow_phase_run_as_they_were_trained(trainer, model):
+    run = trainer(model, recursions=[[0.0, 1], [0.5, 2]])
+    run.run(max_minutes=0.0)
+    loaded = read_weights(run.folder / "last.safetensors")
+    lr = torch.rand(1, loaded.channels, 6, 6)
+    with run.average.applied(run.model), torch.no_grad():
+        assert torch.allclose(loaded(lr, 2), run.model(lr, 2), atol=1e-6)
+
+
+def test_a_stop_between_validations_does_not_move_the_plateau(trainer):
+    values = {4: 20.0, 5: 23.0, 8: 21.0, 12: 21.0, 16: 21.0}
+    options = {
+        "steps": 16, "schedule": "plateau", "decay_every": 8, "decay_factor": 0.5,
+        "validate_every": 4, "warmup": 0, "learning_rate": 1e-3,
+    }  # fmt: skip
+
+    def make(out):
+        run = trainer(out=out, **options)
+        run.validate = lambda _: {4: values[run.step]}
+        return run
+
+    whole, first = make("whole"), make("parts")
+    whole.run()
+    while first.step < 4:
+        first.train_step()
+    first.plateau.watch(4, 20.0)
+    first.run(max_minutes=0.0)  # validates at step 5, besides the recipe's steps
+    assert first.best == {"mean": 23.0, "x4": 23.0}
+    second = make("parts")
+    second.restore(load_checkpoint(second.folder))
+    second.run()
+    assert second.best_step == 5
+    assert second.plateau.factor == whole.plateau.factor == 0.5
+    for name, value in weights_of(whole).items():
+        assert torch.equal(value, weights_of(second)[name]), name
+
+
+def test_a_signal_ends_the_run_without_another_validation(trainer):
+    asked = []
+
+    def count(model):
+        asked.append(model)
+        return {4: 20.0}
+
+    run = trainer(steps=1000, validate=count)
+    take = run.train_step
+
+    def step():
+        if run.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return take()
+
+    run.train_step = step
+    with pytest.raises(TrainingTerminatedError, match="srcli train -m mrnet --resume"):
+        run.run()
+    assert asked == []
+    assert load_checkpoint(run.folder)["step"] == run.step
+
+
+def test_a_finished_run_can_be_resumed_and_changes_nothing(trainer):
+    run = trainer(steps=3)
+    run.run()
+    again = trainer(steps=3)
+    again.restore(load_checkpoint(again.folder))
+    again.run()
+    assert again.step == 3
+    for name, value in weights_of(run).items():
+        assert torch.equal(value, weights_of(again)[name]), name
+
+
+def test_a_checkpoint_of_another_kind_of_device_goes_on_with_other_crops(
+    trainer, caplog
+):
+    state = trainer().state()
+    state["sampler"] = torch.zeros(16, dtype=torch.uint8)  # as CUDA's generator has it
+    run = trainer()
+    run.restore(state)
+    assert "another kind of device" in caplog.text
+    assert np.isfinite(run.train_step())
+
+
+def test_every_crop_of_the_batch_counts_alike_over_the_scales(trainer):
+    run = trainer("drrn", batch=8, scale_mode="all")
+    drawn = []
+    draw = run.sampler.draw
+    run.sampler.draw = lambda *call: drawn.append(call) or draw(*call)
+    run.train_step()
+    assert drawn == [(2, 3), (3, 3), (4, 2)]
+
+
+def test_batch_statistics_are_averaged_and_counters_kept(trainer):
+    config = {**TINY["drrn"], "norm": "batch"}
+    run = trainer("drrn", config=config, steps=3)
+    run.run()
+    loaded = read_weights(run.folder / "last.safetensors").state_dict()
+    for name, value in run.average.values.items():
+        assert torch.equal(loaded[name], value), name
+        if name.endswith("enter.norm.num_batches_tracked"):
+            assert (value, value.dtype) == (3, torch.int64)
 
 
 def test_average_is_the_exponential_moving_average():

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from srcli.errors import InputError, UsageError
-from srcli.models import MODELS, variant
+from srcli.models import MODELS, variant, variant_names
 from srcli.training.recipe import Recipe, load_recipe, make_recipe, parse_assignments
 
 
@@ -78,9 +78,21 @@ def test_overrides_reach_fields_and_the_model_config():
         ("steps=true", "steps takes int"),
         ("steps=0", "at least 1"),
         ("learning_rate=nan", "positive"),
-        ("scales=[2.5]", "list of numbers"),
-        ("recursions=[1, 2]", "list of numbers"),
+        ("scales=[2.5]", "scales takes int"),
+        ("recursions=[1, 2]", "recursions takes 2 values"),
+        ("recursions=[[0.0, 2.5]]", "recursions takes int"),
+        ("recursions=[[0.0, 0]]", "at least 1"),
+        ("recursions=[[0.5, 4], [0.2, 8]]", "both rising"),
+        ("recursions=[[0.0, 4], [0.5, 2]]", "both rising"),
+        ("recursions=[[1.5, 4]]", "from 0 to 1"),
         ("rescale=[7]", "between 0.1 and 1"),
+        ("rescale=[]", "between 0.1 and 1"),
+        ("momentum=2", r"momentum must be in \[0, 1\)"),
+        ("weight_decay=-1", "weight_decay must not be negative"),
+        ("clip_at=nan", "clip_at must not be negative"),
+        ("degradation=bd", "bd is defined for x3 only"),
+        ("config.scales=[2]", "field of its own"),
+        ("model=drrn", "--model names it"),
     ],
 )
 def test_wrong_overrides_are_usage_errors(assignment, message):
@@ -105,6 +117,43 @@ def test_recipe_files_are_read_and_named_when_wrong(tmp_path):
         load_recipe("drrn", str(bad))
     with pytest.raises(UsageError, match="did you mean paper"):
         load_recipe("drrn", "papper")
+
+
+def test_recipe_files_serve_variants_and_say_when_they_are_of_another_network(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('model = "mrnet"\nscales = [3]\n')
+    assert load_recipe("mrnet-s", str(path)).scales == (3,)
+    with pytest.raises(UsageError, match="is for mrnet, not for drrn"):
+        load_recipe("drrn", str(path))
+    path.write_text("steps = 5\n")
+    assert load_recipe("drcn", str(path)).scales == (2,)
+
+
+@pytest.mark.parametrize("name", ["paper", "fast"])
+@pytest.mark.parametrize("variant_name", variant_names())
+def test_every_variant_has_a_recipe_that_fits_and_ends_at_full_depth(
+    variant_name, name
+):
+    network, config = variant(variant_name)
+    recipe = load_recipe(variant_name, name)
+    assert (recipe.model, recipe.scales) == (variant_name, config.scales)
+    for scale in (2, 3, 4):
+        one = load_recipe(variant_name, name, {"scales": [scale]})
+        values = {**config.as_dict(), **one.config, "scales": one.scales}
+        assert network.config_class.from_dict(values).scales == (scale,)
+    depths = ("recursions", "units", "steps", "sub_networks")
+    depth = next(getattr(config, n) for n in depths if hasattr(config, n))
+    deepest = max(depth) if isinstance(depth, tuple) else depth
+    limit = recipe.recursions_at(recipe.steps - 1)
+    assert limit is None or limit >= deepest
+
+
+def test_a_batch_is_divided_evenly_over_the_scales():
+    recipe = Recipe(model="drrn", batch=128)
+    assert recipe.divide_batch((2, 3, 4)) == {2: 43, 3: 43, 4: 42}
+    assert recipe.divide_batch((3,)) == {3: 128}
+    few = Recipe(model="drrn", batch=1)
+    assert few.divide_batch((2, 4)) == {2: 1, 4: 1}
 
 
 def test_fingerprint_changes_with_any_field():

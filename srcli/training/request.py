@@ -1,0 +1,92 @@
+"""What `srcli train` was asked for, and what a resumed run remembers of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from srcli.errors import InputError, UsageError
+from srcli.evaluation.datasets import canonical_name
+from srcli.writing import make_folder, write_whole
+
+NAME = "run.json"
+DEFAULT_VAL = "set5"
+NO_VAL = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainRequest:
+    """What `srcli train` was asked for; a resumed run fills in what was left out."""
+
+    model: str
+    out: Path
+    data: tuple[Path, ...] = ()
+    scales: tuple[int, ...] = ()  # instead of the recipe's
+    recipe: str = "fast"
+    overrides: dict[str, Any] = field(default_factory=dict)
+    val: str | None = None  # a data set or folder, or "none"; None: set5
+    data_dir: Path | None = None
+    resume: bool = False
+    init: str | None = None  # "bundled" or a weight file
+    max_minutes: float | None = None
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.resume and self.init is not None:
+            raise UsageError("--resume has weights of its own: leave --init out")
+
+
+def remember(request: TrainRequest, precision: str) -> None:
+    """Write into the run's folder what `recall` reads.
+
+    Args:
+        request: The call.
+        precision: What was chosen for it.
+
+    Raises:
+        OutputError: If the folder cannot be written.
+    """
+    val = request.val or DEFAULT_VAL
+    if val != NO_VAL and canonical_name(val) is None:
+        val = str(Path(val).expanduser().absolute())
+    document = {
+        "data": [str(path.absolute()) for path in request.data],
+        "val": val,
+        "data_dir": str(request.data_dir.absolute()) if request.data_dir else None,
+        "precision": precision,
+    }
+    make_folder(request.out)
+    with write_whole(request.out / NAME) as part:
+        part.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
+
+
+def recall(request: TrainRequest) -> TrainRequest:
+    """The request of a resumed run with what its last call said in the gaps.
+
+    Raises:
+        InputError: If the file is there but damaged.
+    """
+    path = request.out / NAME
+    try:
+        kept = json.loads(path.read_text("utf-8"))
+        data = tuple(Path(name) for name in kept["data"])
+        data_dir = Path(kept["data_dir"]) if kept["data_dir"] else None
+        precision = kept["precision"] if request.precision == "auto" else None
+        return dataclasses.replace(
+            request,
+            data=request.data or data,
+            val=request.val or kept["val"],
+            data_dir=request.data_dir or data_dir,
+            precision=precision or request.precision,
+        )
+    except FileNotFoundError:
+        return request
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"{path} cannot be read: delete it, and name --data, --val and --data-dir"
+        ) from error

@@ -1,0 +1,190 @@
+"""From a request to a run: what a resumed run keeps, and what is refused early."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from srcli.errors import DeviceError, InputError, OutputError, UsageError
+from srcli.models.mrnet import MRNet, MRNetConfig
+from srcli.pretrained.catalog import save_weights
+from srcli.training import network as network_module
+from srcli.training import run as run_module
+from srcli.training.checkpoint import load_checkpoint
+from srcli.training.network import make_network
+from srcli.training.recipe import load_recipe
+from srcli.training.request import TrainRequest
+from srcli.training.run import train
+
+CONFIG = {"width": 4, "blocks": 1}
+SMALL = {"config": CONFIG, "crop": 8, "batch": 2, "validate_every": 2, "steps": 3}
+
+
+@pytest.fixture
+def request_of(tmp_path, picture):
+    """A function that makes a request for a tiny run on two small pictures."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(2):
+        Image.fromarray(picture(40, 44 + number)).save(folder / f"{number}.png")
+
+    def make(**values):
+        settings = {
+            "model": "mrnet",
+            "out": tmp_path / "run",
+            "data": (folder,),
+            "val": "none",
+            "overrides": SMALL,
+            "device": "cpu",
+            "precision": "fp32",
+        }
+        return TrainRequest(**{**settings, **values})
+
+    return make
+
+
+def test_resume_alone_goes_on_with_what_the_run_was_started_with(
+    request_of, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    first = request_of(val="pictures", scales=(2,))
+    summary = train(first)
+    assert (summary.steps, set(summary.best)) == (3, {"mean", "x2"})
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = TrainRequest(
+        model="mrnet", out=first.out, resume=True, overrides={"steps": 5}, device="cpu"
+    )
+    assert train(again).steps == 5
+    kept = json.loads((first.out / "run.json").read_text())
+    assert kept["precision"] == "fp32"
+    assert kept["data"] == [str(tmp_path / "pictures")]
+    state = load_checkpoint(first.out)
+    assert state["recipe"]["scales"] == (2,)
+    text = (first.out / "log.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert [line["step"] for line in lines if "psnr" in line] == [2, 3, 4, 5]
+
+
+def test_runs_without_the_file_are_resumed_with_the_pictures_named(request_of):
+    first = request_of()
+    train(first)
+    (first.out / "run.json").unlink()
+    more = {"resume": True, "overrides": {"steps": 4}}
+    with pytest.raises(InputError, match="--data"):
+        train(dataclasses.replace(first, data=(), **more))
+    assert train(dataclasses.replace(first, **more)).steps == 4
+    (first.out / "run.json").write_text("{")
+    with pytest.raises(InputError, match=r"run\.json cannot be read"):
+        train(dataclasses.replace(first, **more))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"model": "drrn"}, "the checkpoint is of mrnet, not of drrn"),
+        ({"scales": (2,)}, "other scales"),
+        ({"overrides": {"config": {"width": 8}}}, "other width"),
+    ],
+)
+def test_a_run_is_not_resumed_as_another_network(request_of, values, message):
+    first = request_of()
+    train(first)
+    before = (first.out / "checkpoint.pt").read_bytes()
+    with pytest.raises(UsageError, match=message):
+        train(dataclasses.replace(first, resume=True, **values))
+    assert (first.out / "checkpoint.pt").read_bytes() == before
+
+
+def test_a_run_is_not_overwritten_even_where_only_the_older_checkpoint_is_left(
+    request_of,
+):
+    first = request_of()
+    train(first)
+    (first.out / "checkpoint.pt").rename(first.out / "checkpoint.previous.pt")
+    with pytest.raises(OutputError, match="holds a run already"):
+        train(first)
+    file = first.out / "recipe.json"
+    with pytest.raises(OutputError, match="is a file"):
+        train(dataclasses.replace(first, out=file))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"overrides": {"schedule": "plateau", "decay_every": 5}}, "--val"),
+        ({"model": "drcn", "scales": (2, 3), "overrides": {}}, "serves one scale"),
+        ({"overrides": {"config": {"width": "wide"}}}, "width takes int"),
+        ({"overrides": {"config": {"recursions": [4, 6]}}}, "takes 3 values"),
+        ({"overrides": {"config": {"recursion": "mmr"}}}, "did you mean mrm"),
+        ({"overrides": {"config": {"width": 0}}}, "at least 1"),
+    ],
+)
+def test_what_makes_no_run_is_a_usage_error(request_of, values, message):
+    request = request_of(**values)
+    with pytest.raises(UsageError, match=message):
+        train(request)
+    assert not request.out.exists()
+
+
+def test_weights_of_its_own_and_others_contradict():
+    with pytest.raises(UsageError, match="leave --init out"):
+        TrainRequest(model="mrnet", out="run", resume=True, init="bundled")
+
+
+def test_validation_pictures_that_are_too_small_are_named_before_training(
+    request_of, tmp_path, picture
+):
+    folder = tmp_path / "small"
+    folder.mkdir()
+    Image.fromarray(picture(11, 40)).save(folder / "flat.png")
+    with pytest.raises(InputError, match=r"flat\.png is too small"):
+        train(request_of(val=str(folder)))
+
+
+def test_fp16_is_never_trained_in(request_of, monkeypatch):
+    monkeypatch.setattr(run_module, "choose_precision", lambda *_: "fp16")
+    with pytest.raises(UsageError, match="fp16 has too little range"):
+        train(request_of(precision="fp16"))
+    request = request_of(precision="auto")
+    train(request)
+    assert json.loads((request.out / "run.json").read_text())["precision"] == "fp32"
+
+
+def test_too_little_memory_is_a_device_error(request_of, monkeypatch):
+    def fail(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(MRNet, "predictions", fail)
+    with pytest.raises(DeviceError, match="--set batch=N"):
+        train(request_of())
+
+
+def test_trained_weights_to_start_from_keep_their_depth(tmp_path):
+    path = tmp_path / "start.safetensors"
+    start = MRNet(MRNetConfig(**CONFIG))
+    save_weights(start, path)
+    recipe = load_recipe("mrnet", "fast", {"config": CONFIG})
+    assert make_network(recipe).recursion_limit == 2
+    network = make_network(recipe, str(path))
+    assert network.recursion_limit is None
+    lr = torch.rand(1, 3, 6, 6)
+    with torch.no_grad():
+        assert torch.equal(network(lr, 4), start(lr, 4))
+
+
+def test_bundled_weights_to_start_from_are_those_of_the_scale(monkeypatch):
+    asked = []
+
+    def load(name, scale):
+        asked.append((name, scale))
+        return MRNet(MRNetConfig(**CONFIG))
+
+    monkeypatch.setattr(network_module, "available_scales", lambda name: (2, 3))
+    monkeypatch.setattr(network_module, "load_model", load)
+    for scales in ([3], [4]):
+        values = {"config": CONFIG, "scales": scales}
+        make_network(load_recipe("mrnet", "fast", values), "bundled")
+    assert asked == [("mrnet", 3), ("mrnet", None)]
