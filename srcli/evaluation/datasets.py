@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,11 +13,10 @@ from numpy.typing import NDArray
 
 from srcli.errors import InputError, unknown
 from srcli.imaging.files import read_picture
-from srcli.pretrained.catalog import cache_folder
+from srcli.pretrained.catalog import data_folders
 
 log = logging.getLogger(__name__)
 
-DATA_DIR_VARIABLE = "SRCLI_DATA_DIR"
 
 # Our name: how many pictures the published set has, and what else people call it.
 _SETS: Mapping[str, tuple[int, tuple[str, ...]]] = {
@@ -182,10 +180,7 @@ def _search_folders(data_dir: Path | None) -> list[tuple[Path, int]]:
                 f"data folder {data_dir} does not exist: correct --data-dir"
             )
         return [(root, _SEARCH_DEPTH)]
-    variable = os.environ.get(DATA_DIR_VARIABLE)
-    named = [Path(variable).expanduser()] if variable else []
-    roots = [*named, cache_folder() / "datasets"]
-    return [*((root, _SEARCH_DEPTH) for root in roots), (Path.cwd(), 1)]
+    return [*((root, _SEARCH_DEPTH) for root in data_folders()), (Path.cwd(), 1)]
 
 
 def _walk_folders(root: Path, depth: int) -> Iterator[Path]:

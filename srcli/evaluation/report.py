@@ -17,6 +17,7 @@ from srcli.errors import OutputError, UsageError
 from srcli.evaluation.benchmark import BenchmarkRequest, Metric, PictureResult, Row
 from srcli.evaluation.contenders import DEFAULT_MODEL, Engine
 from srcli.evaluation.table import LABELS, list_columns, name_group
+from srcli.writing import write_whole
 
 METRICS: tuple[Metric, ...] = get_args(Metric)
 _PRECISION = 6  # decimals of the figures in JSON and CSV
@@ -163,14 +164,8 @@ def write_report(text: str, path: Path) -> None:
     Raises:
         OutputError: If it cannot be written.
     """
-    part = path.with_name(path.name + ".part")
-    try:
+    with write_whole(path) as part:
         part.write_text(text, "utf-8", newline="")
-        part.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _round_finite(value: float | None) -> float | None:

@@ -6,7 +6,6 @@ more than 8 bits) or refused (floating point) here.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import struct
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from srcli.imaging.metadata import (
     writing_options,
 )
 from srcli.imaging.pillow import open_image, quiet
+from srcli.writing import write_whole
 
 __all__ = [
     "Metadata",
@@ -178,18 +178,9 @@ def write_picture(
         OutputError: If the format cannot hold the picture, or the file cannot be
             written.
     """
-    part = path.with_name(path.name + ".part")
     format = format or format_of(path) or picture.format
-    try:
-        with part.open("w+b") as file:
-            _encode(picture, file, format, quality, str(path))
-        part.replace(path)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(f"{path} cannot be written: {reason}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
+    with write_whole(path) as part, part.open("w+b") as file:
+        _encode(picture, file, format, quality, str(path))
 
 
 def _name(source: Path | bytes, name: str | None) -> str:

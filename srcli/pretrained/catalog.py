@@ -94,6 +94,13 @@ def cache_folder() -> Path:
     return Path(override) if override else user_cache_path("srcli")
 
 
+def data_folders() -> list[Path]:
+    """Where named data sets may lie: $SRCLI_DATA_DIR if set, then the cache."""
+    named = os.environ.get("SRCLI_DATA_DIR")
+    own = [Path(named).expanduser()] if named else []
+    return [*own, cache_folder() / "datasets"]
+
+
 def bundled_folder() -> Path:
     """Where the weight files that come with the package lie."""
     return PACKAGE / "pretrained"

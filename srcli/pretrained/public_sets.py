@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import tempfile
 import tomllib
 from dataclasses import dataclass, replace
@@ -18,10 +17,10 @@ from srcli.pretrained import catalog, download
 from srcli.pretrained.archive import unpack
 from srcli.pretrained.transfer import Source
 from srcli.progress import SILENT, Progress
+from srcli.writing import write_whole
 
 log = logging.getLogger(__name__)
 
-DATA_DIR_VARIABLE = "SRCLI_DATA_DIR"
 RECORD = "srcli-checksums.json"
 
 
@@ -139,12 +138,7 @@ def data_sets() -> tuple[DataSet, ...]:
 
 def find_data_folder(chosen: Path | None = None) -> Path:
     """Where data sets go: `chosen`, else $SRCLI_DATA_DIR, else the user's cache."""
-    if chosen is not None:
-        return chosen.expanduser()
-    variable = os.environ.get(DATA_DIR_VARIABLE)
-    return (
-        Path(variable).expanduser() if variable else catalog.cache_folder() / "datasets"
-    )
+    return catalog.data_folders()[0] if chosen is None else chosen.expanduser()
 
 
 def _read_table(name: str, table: dict[str, Any]) -> list[DataSet]:
@@ -224,15 +218,8 @@ def _record(source: Source, fetched: download.Fetched, folder: Path) -> None:
     if source.sha256 is not None or known:
         return
     records[source.file] = {"url": source.url, "sha256": fetched.sha256}
-    part = folder / f"{RECORD}.part"
-    try:
+    with write_whole(folder / RECORD) as part:
         part.write_text(json.dumps(records, indent=2) + "\n", "utf-8")
-        part.replace(folder / RECORD)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(
-            f"cannot write {folder / RECORD}: {error.strerror}"
-        ) from error
     log.info(
         "no SHA-256 of %s is published: that of this download is kept in %s, and later "
         "ones must match it",

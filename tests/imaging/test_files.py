@@ -593,10 +593,10 @@ def test_interrupted_write_leaves_what_was_there(
 def test_unwritable_places_are_one_clear_error(tmp_path, picture):
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "none" / "a.png", tmp_path / "file" / "a.png"):
-        with pytest.raises(OutputError, match=r"a\.png cannot be written: "):
+        with pytest.raises(OutputError, match=r"cannot write .*a\.png: "):
             write_picture(Picture(picture()), path)
     (tmp_path / "folder.png").mkdir()
-    with pytest.raises(OutputError, match=r"folder\.png cannot be written"):
+    with pytest.raises(OutputError, match=r"cannot write .*folder\.png"):
         write_picture(Picture(picture()), tmp_path / "folder.png")
     assert not list(tmp_path.rglob("*.part"))
 

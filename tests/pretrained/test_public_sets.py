@@ -13,7 +13,6 @@ import pytest
 
 from srcli.errors import InputError
 from srcli.evaluation.datasets import find_dataset
-from srcli.pretrained import public_sets
 from srcli.pretrained.public_sets import DataSet, Options, data_sets, find_data_folder
 from srcli.pretrained.transfer import Source
 
@@ -201,6 +200,6 @@ def test_where_data_sets_go(tmp_path, monkeypatch):
     monkeypatch.setenv("SRCLI_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.delenv("SRCLI_DATA_DIR", raising=False)
     assert find_data_folder() == tmp_path / "cache" / "datasets"
-    monkeypatch.setenv(public_sets.DATA_DIR_VARIABLE, str(tmp_path / "data"))
+    monkeypatch.setenv("SRCLI_DATA_DIR", str(tmp_path / "data"))
     assert find_data_folder() == tmp_path / "data"
     assert find_data_folder(tmp_path) == tmp_path
