@@ -264,5 +264,5 @@ class MRNet(SRModel):
         return head + self.config.steps(scale) * recursion + tail
 
     def tile_overlap(self, scale: int | None = None) -> int:
-        """16 LR pixels: measured, docs/design.md; the exact radius is 88 to 174."""
-        return min(16, self.receptive_radius(scale))
+        """20 LR pixels: measured, docs/design.md; the exact radius is 89 to 173."""
+        return min(20, self.receptive_radius(scale))
