@@ -69,15 +69,19 @@ class PartialFailureError(SrcliError):
     exit_code = ExitCode.PARTIAL
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
+def unknown(
+    kind: str, name: str, known: Iterable[str], listed: str | None = None
+) -> UsageError:
     """A `UsageError` for a name that is not in `known`, with the nearest ones.
 
     Args:
         kind: What the name stands for, for example "model".
         name: The name as the user gave it.
         known: Every valid name.
+        listed: What to say of the valid names where they are too many for a line.
     """
     names = sorted(known)
     near = get_close_matches(name.lower(), names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}? " if near else ""
-    return UsageError(f"unknown {kind} {name!r}: {hint}known: {', '.join(names)}")
+    listed = listed or ", ".join(names)
+    return UsageError(f"unknown {kind} {name!r}: {hint}known: {listed}")

@@ -14,7 +14,7 @@ from srcli.imaging.degrade import BD_SCALE, check_degradation
 from srcli.inference.device import choose_device, choose_precision
 from srcli.inference.runner import Runner
 from srcli.inference.tiling import Overlap, TileSize, check_tiling
-from srcli.models import variant
+from srcli.models import MODELS, variant
 from srcli.models.base import SRModel, count_macs, count_parameters
 from srcli.pretrained.catalog import available_scales, load_model, model_names
 
@@ -151,7 +151,8 @@ def _load_trained(
         elif name in model_names():
             wanted |= dict.fromkeys((name, scale) for scale in scales)
         elif name != BICUBIC:
-            raise unknown("model", name, (*model_names(), BICUBIC, ALL))
+            listed = f"{', '.join(MODELS)}, {BICUBIC}, {ALL} (`srcli models --all`)"
+            raise unknown("model", name, (*model_names(), BICUBIC, ALL), listed)
     return [
         (name, scale, load_model(name, scale, degradation=trained_for))
         for name, scale in wanted

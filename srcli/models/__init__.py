@@ -43,4 +43,5 @@ def variant(name: str, scale: int | None = None) -> tuple[type[SRModel], ModelCo
             if scale is not None:
                 config = dataclasses.replace(config, scales=(scale,))
             return model, config
-    raise unknown("model", name, variant_names())
+    listed = f"{', '.join(MODELS)} and their variants (`srcli models --all`)"
+    raise unknown("model", name, variant_names(), listed)
