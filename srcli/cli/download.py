@@ -149,12 +149,13 @@ def _show_table(rows: list[dict[str, Any]], folder: Path) -> None:
     from rich.table import Table
 
     from srcli.cli.console import out
+    from srcli.pretrained.public_sets import format_size
 
     table = Table(box=None, pad_edge=False)
     for heading in ("name", "kind", "size", "state", "terms of use"):
         table.add_column(heading, justify="right" if heading == "size" else "left")
     for row in rows:
-        size = _format_size(row["bytes"])
+        size = format_size(row["bytes"])
         table.add_row(row["name"], row["kind"], size, _name_state(row), row["terms"])
     out.print(table)
     out.out(f"data sets go to {folder}", highlight=False)
@@ -167,14 +168,3 @@ def _name_state(row: dict[str, Any]) -> str:
     if row["ask"]:
         return "on request"
     return f"in {row['part_of']}" if row["part_of"] else ""
-
-
-def _format_size(size: int | None) -> str:
-    """A size with its unit, to about two digits."""
-    if size is None:
-        return "?"
-    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if size >= unit:
-            value = size / unit
-            return f"{value:.1f} {name}" if value < 10 else f"{value:.0f} {name}"
-    return f"{size} B"

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from srcli.cli.options import read_scales
+from srcli.cli.options import read_scales, split_names
+from srcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from srcli.training.request import TrainRequest
 
 
 def train(
@@ -68,21 +73,35 @@ def train(
         str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")
     ] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    devices: Annotated[
+        int, typer.Option(min=1, help="GPUs (or CPU processes) that share each step.")
+    ] = 1,
+    export: Annotated[
+        bool,
+        typer.Option(
+            "--export", help="Measure a run's best weights and pack them to pass on."
+        ),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the outcome as JSON.")
     ] = False,
 ) -> None:
     """Train a network on your pictures; a run can be stopped and resumed."""
-    from srcli.cli.console import out as stdout
-    from srcli.cli.console import print_json, progress_bar
     from srcli.training.recipe import parse_assignments
     from srcli.training.request import TrainRequest
-    from srcli.training.run import train as run_training
 
     overrides = parse_assignments(assignments or [])
+    folder = out or Path("runs") / model.lower()
+    if export:
+        training = {
+            "--resume": resume, "--init": init, "--steps": steps, "--scale": scale,
+            "--max-minutes": max_minutes, "--data": data, "--devices": devices > 1,
+        }  # fmt: skip
+        _refuse_training(training)
+        _export(folder, model, overrides, val, data_dir, device, as_json)
+        return
     if steps is not None:
         overrides["steps"] = steps
-    folder = out or Path("runs") / model.lower()
     request = TrainRequest(
         model=model,
         data=tuple(data or ()),
@@ -99,21 +118,93 @@ def train(
         device=device,
         precision=precision,
     )
+    if devices > 1 and _launch(devices, device):
+        return
+    _train(request, as_json)
+
+
+def _launch(devices: int, device: str) -> bool:
+    """Run this command once for each device; False in the processes started so."""
+    from srcli.training.launcher import launch
+    from srcli.training.worker import is_worker
+
+    if is_worker():
+        return False
+    launch(devices, device, sys.argv[1:])
+    return True
+
+
+def _train(request: TrainRequest, as_json: bool) -> None:
+    """Train, and print what the run came to."""
+    from srcli.cli.console import out as stdout
+    from srcli.cli.console import print_json, progress_bar
+    from srcli.training.run import train as run_training
+    from srcli.training.worker import is_main_process
+
     with progress_bar() as progress:
         summary = run_training(request, progress)
+    if not is_main_process():
+        return
+    psnr = {k: round(v, 4) for k, v in summary.best.items() if math.isfinite(v)}
     if as_json:
         print_json(
             {
                 "out": str(summary.out),
                 "steps": summary.steps,
                 "best_step": summary.best_step,
-                "psnr": {
-                    name: round(value, 4) if math.isfinite(value) else None
-                    for name, value in summary.best.items()
-                },
+                "psnr": dict.fromkeys(summary.best) | psnr,
             }
         )
         return
     stdout.print(f"{summary.out}: {summary.steps} steps", markup=False)
     for name, value in summary.best.items():
         stdout.print(f"  {name}: {value:.3f} dB", markup=False)
+    stdout.print(f"  report: {summary.out / 'report.md'}", markup=False)
+
+
+def _refuse_training(options: dict[str, Any]) -> None:
+    """Raise for options that ask for training beside an export.
+
+    Raises:
+        UsageError: If any was given.
+    """
+    given = [name for name, value in options.items() if value not in (None, False)]
+    if given:
+        raise UsageError(f"--export trains nothing: leave {', '.join(given)} out")
+
+
+def _export(
+    folder: Path,
+    model: str,
+    overrides: dict[str, Any],
+    val: str | None,
+    data_dir: Path | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Pack a run's best weights, and print where they are and how they measure."""
+    from srcli.cli.console import out as stdout
+    from srcli.cli.console import print_json, progress_bar
+    from srcli.evaluation.contenders import Engine
+    from srcli.evaluation.table import print_table
+    from srcli.training.export import export_run
+    from srcli.training.provenance import Provenance
+
+    named = None if val is None else () if val == "none" else split_names([val])
+    with progress_bar() as progress:
+        done = export_run(
+            folder,
+            model=model,
+            datasets=named,
+            data_dir=data_dir,
+            provenance=Provenance.from_overrides(overrides),
+            engine=Engine(device=device, precision="fp32"),
+            progress=progress,
+        )
+    if as_json:
+        print_json(done.as_document())
+        return
+    for path in (done.weights, done.listing):
+        stdout.print(str(path), markup=False, highlight=False)
+    if done.rows:
+        print_table(stdout, done.rows)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import (
     Any,
     ClassVar,
@@ -18,10 +20,13 @@ from typing import (
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint, noop_context_fn
 
 from srcli.errors import UsageError, unknown
 
 Color = Literal["y", "rgb"]
+# `SRModel.run_recursion`, as the modules inside a network are given it.
+Runner = Callable[..., Any]
 
 
 def check_value(name: str, value: Any, hint: Any) -> Any:  # noqa: ANN401 - any JSON value
@@ -107,6 +112,8 @@ class SRModel(nn.Module):
     config: ModelConfig
     # Run at most this many recursions; None runs all. Training starts shallow with it.
     recursion_limit: int | None = None
+    # Training keeps what goes from recursion to recursion and computes the rest again.
+    recompute: bool = False
 
     @property
     def channels(self) -> int:
@@ -149,6 +156,32 @@ class SRModel(nn.Module):
             raise UsageError(f"at least one recursion must run, not {limit}")
         self.recursion_limit = limit
 
+    @property
+    def recomputes(self) -> bool:
+        """Whether what runs now will run again for its gradient."""
+        return self.recompute and torch.is_grad_enabled()
+
+    def run_recursion(self, function: Callable[..., Any], *args: Any) -> Any:  # noqa: ANN401
+        """`function(*args)`, computed again for its gradient where `recompute` is on.
+
+        What the backward pass needs is then not kept. Source: Chen et al., "Training
+        Deep Nets with Sublinear Memory Cost", arXiv 1604.06174.
+
+        Args:
+            function: May not change its arguments, nor anything else.
+            args: Tensors, tuples of tensors or other values that never change.
+        """
+        if not self.recomputes:
+            return function(*args)
+        norms = [layer for layer in self.modules() if isinstance(layer, nn.BatchNorm2d)]
+        return checkpoint(
+            function,
+            *args,
+            use_reentrant=False,
+            preserve_rng_state=False,  # nothing is random
+            context_fn=partial(_contexts, norms) if norms else noop_context_fn,
+        )
+
     def predictions(self, lr: Tensor, scale: int | None = None) -> tuple[Tensor, ...]:
         """Every estimate that the paper's loss supervises, the final one last.
 
@@ -176,6 +209,26 @@ class SRModel(nn.Module):
         The exact radius unless a measurement allows less (docs/design.md).
         """
         return self.receptive_radius(scale)
+
+
+def _contexts(
+    norms: Sequence[nn.BatchNorm2d],
+) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """What a recursion runs under the first time, and when it is computed again."""
+    return nullcontext(), _hold_statistics(norms)
+
+
+@contextmanager
+def _hold_statistics(norms: Sequence[nn.BatchNorm2d]) -> Iterator[None]:
+    """Normalise by the batch as before, without counting it again."""
+    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, kept, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count
 
 
 class _ConvolutionCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -166,18 +166,36 @@ class DRCN(SRModel):
             return torch.ones(1)
         return self.weights.detach()[: self.limited(self.config.recursions)].clone()
 
+    def _groups(self, steps: int) -> list[range]:
+        """The recursions as they are run: one by one, or four where they run again.
+
+        What one hands on is all that its gradient needs, so alone it saves nothing. The
+        root of their number balances what groups hand on against what one holds.
+        """
+        size = 4 if self.recomputes else 1
+        return [range(steps)[first : first + size] for first in range(0, steps, size)]
+
     def _residuals(self, picture: Tensor, steps: int) -> list[Tensor]:
         """f3 of every recursion that is predicted from, (N, 1, H, W) each."""
         if self.config.sharing == "none":
-            return [chain(picture) for chain in self.chains[:steps]]
+            chains = self.chains[:steps]
+            return [self.run_recursion(chain, picture) for chain in chains]
         state = self.embed(picture)
+        residuals: list[Tensor] = []
+        for some in self._groups(steps):
+            state, *fresh = self.run_recursion(self._predict, state, some, steps - 1)
+            residuals += fresh
+        return residuals
+
+    def _predict(self, state: Tensor, some: range, last: int) -> tuple[Tensor, ...]:
+        """The state after `some` recursions, and what is predicted on the way."""
         residuals = []
-        for step in range(steps):
+        for step in some:
             state = F.relu(self.recurse(state), inplace=True)
-            if self.config.supervision or step == steps - 1:
+            if self.config.supervision or step == last:
                 network = self.reconstruct[step % len(self.reconstruct)]
                 residuals.append(network(state))
-        return residuals
+        return state, *residuals
 
     def predictions(self, lr: Tensor, scale: int | None = None) -> tuple[Tensor, ...]:
         """The D estimates of equation 9, then their weighted sum, equation 10.
@@ -206,21 +224,28 @@ class DRCN(SRModel):
             return self.predictions(lr, scale)[-1]
         picture = imresize_torch(lr, self.resolve_scale(scale))
         weights = self.weights[: self.limited(self.config.recursions)]
-        network = self.reconstruct[0]
-        assert isinstance(network, _Reconstruction)
+        network = cast(_Reconstruction, self.reconstruct[0])
         state = self.embed(picture)
-        features: Tensor | None = None
-        for weight in weights:
-            state = F.relu(self.recurse(state), inplace=True)
-            fresh = network.features(state)
-            weight = weight.to(fresh.dtype)
-            features = (
-                fresh * weight if features is None else features.addcmul_(fresh, weight)
+        features = torch.zeros_like(state)
+        for some in self._groups(len(weights)):
+            state, features = self.run_recursion(
+                self._gather, state, features, weights[some.start : some.stop]
             )
-        assert features is not None  # a config has at least one recursion
         total = weights.sum()
         sr = network.combine(features, total).to(picture.dtype)
         return sr + picture * total.to(picture.dtype) if self.config.skip else sr
+
+    def _gather(
+        self, state: Tensor, features: Tensor, weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The state after a recursion for each weight, and their features added up."""
+        add = Tensor.addcmul if self.recomputes else Tensor.addcmul_
+        network = cast(_Reconstruction, self.reconstruct[0])
+        for weight in weights:
+            state = F.relu(self.recurse(state), inplace=True)
+            fresh = network.features(state)
+            features = add(features, fresh, weight.to(fresh.dtype))
+        return state, features
 
     def limit_recursions(self, limit: int | None) -> None:
         """Run at most `limit` recursions; their weights take over the others' sum.

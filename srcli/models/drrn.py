@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from srcli.errors import UsageError, unknown
 from srcli.imaging.resize import imresize_torch
-from srcli.models.base import ModelConfig, SRModel
+from srcli.models.base import ModelConfig, Runner, SRModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,17 +123,19 @@ class _RecursiveBlock(nn.Module):
             _convolution(width, width) for _ in range(2 * min(own, config.units))
         )
 
-    def forward(self, x: Tensor, units: int) -> Tensor:
+    def forward(self, x: Tensor, units: int, run: Runner) -> Tensor:
         """x_{b-1} to x_b with the block's first `units` units."""
-        first = state = self.enter(x)
+        first = state = run(self.enter, x)
         for unit in range(units):
-            residual = state
-            for index in (2 * unit, 2 * unit + 1):
-                convolution = self.convolutions[index % len(self.convolutions)]
-                residual = convolution(
-                    F.relu(self.norms[index](residual), inplace=True)
-                )
-            state = residual + (state if self.chain else first)
+            identity = state if self.chain else first
+            state = run(self._residual, state, unit) + identity
+        return state
+
+    def _residual(self, state: Tensor, unit: int) -> Tensor:
+        """What a unit adds: its two layers."""
+        for index in (2 * unit, 2 * unit + 1):
+            convolution = self.convolutions[index % len(self.convolutions)]
+            state = convolution(F.relu(self.norms[index](state), inplace=True))
         return state
 
 
@@ -204,7 +206,7 @@ class DRRN(SRModel):
         units = self.limited(self.config.units)
         state = picture
         for block in self.blocks:
-            state = block(state, units)
+            state = block(state, units, self.run_recursion)
         residual = self.reconstruct(state)
         return (picture + residual.to(picture.dtype),)
 

@@ -146,20 +146,32 @@ class DSRN(SRModel):
         if not self.config.dual:
             high = self.enter(bicubic)
             for step in range(steps):
-                high = self._activate(_pick(self.high, step)(high), -1, step)
+                high = self.run_recursion(self._advance_alone, high, step)
                 yield high
             return
-        low = self._activate(_pick(self.low, 0)(self.enter(lr)), 0, 0)
-        high = self._activate(_pick(self.up, 0)(low), -1, 0)
-        yield high
-        for step in range(1, steps):
-            low = _pick(self.low, step)(low)
-            if self.config.feedback:
-                low = low + _pick(self.down, step - 1)(high)
-            low = self._activate(low, 0, step)
-            high = _pick(self.up, step)(low) + _pick(self.high, step - 1)(high)
-            high = self._activate(high, -1, step)
+        low, high = self.enter(lr), None  # s_l^0, and no s_h^0
+        for step in range(steps):
+            low = self.run_recursion(self._lower, low, high, step)
+            high = self.run_recursion(self._raise, low, high, step)
             yield high
+
+    def _advance_alone(self, high: Tensor, step: int) -> Tensor:
+        """The single state, s_h^t from s_h^{t-1}; `step` is t - 1."""
+        return self._activate(_pick(self.high, step)(high), -1, step)
+
+    def _lower(self, low: Tensor, high: Tensor | None, step: int) -> Tensor:
+        """Equation 2: s_l^t from both states of before; `step` is t - 1."""
+        low = _pick(self.low, step)(low)
+        if high is not None and self.config.feedback:
+            low = low + _pick(self.down, step - 1)(high)
+        return self._activate(low, 0, step)
+
+    def _raise(self, low: Tensor, high: Tensor | None, step: int) -> Tensor:
+        """Equation 2: s_h^t from s_l^t and s_h^{t-1}; `step` is t - 1."""
+        raised = _pick(self.up, step)(low)
+        if high is not None:
+            raised = raised + _pick(self.high, step - 1)(high)
+        return self._activate(raised, -1, step)
 
     def _activate(self, state: Tensor, row: int, step: int) -> Tensor:
         """The state through its own step's PReLU."""

@@ -231,7 +231,8 @@ class MRNet(SRModel):
         memory = shallow
         features: list[Tensor] = []
         for step in range(steps):
-            out, memory = self.recurse(shallow, memory, step == steps - 1)
+            last = step == steps - 1
+            out, memory = self.run_recursion(self.recurse, shallow, memory, last)
             features.append(out)
         sr: Tensor = head.reconstruct(head.fusion(features))
         return (sr.to(lr.dtype),)  # autocast computes in half precision

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from srcli.errors import UsageError
-from srcli.models.base import ModelConfig, SRModel
+from srcli.models.base import ModelConfig, Runner, SRModel
 
 # Of D and D*: with kernel = stride + 2 * padding both grids are exact at every size.
 _PADDING = 2
@@ -62,9 +62,9 @@ class _Iteration(nn.Module):
 
     def forward(
         self,
-        ys: list[Tensor],
-        deltas: list[Tensor],
-        zetas: list[Tensor],
+        ys: tuple[Tensor, ...],
+        deltas: tuple[Tensor, ...],
+        zetas: tuple[Tensor, ...],
         up: nn.Module,
         down: nn.Module,
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -93,19 +93,19 @@ class _Learning(nn.Module):
         self.downs = nn.ModuleList(_downsampler(width, scale) for _ in range(own))
 
     def forward(
-        self, x: Tensor, y: Tensor, delta: Tensor
-    ) -> tuple[list[Tensor], list[Tensor]]:
+        self, x: Tensor, y: Tensor, delta: Tensor, run: Runner
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """All delta^0 ... delta^t (LR size) and zeta^0 ... zeta^{t-1} (HR size)."""
-        ys, deltas = [y], [delta]
-        zetas: list[Tensor] = []
+        ys: tuple[Tensor, ...] = (y,)
+        deltas: tuple[Tensor, ...] = (delta,)
+        zetas: tuple[Tensor, ...] = ()
         for index, iteration in enumerate(self.iterations):
             use = min(index, len(self.ups) - 1)
-            zeta, y, lowered = iteration(
-                ys, deltas, zetas, self.ups[use], self.downs[use]
-            )
-            zetas.append(zeta)
-            ys.append(y)
-            deltas.append(x - lowered)
+            transitions = self.ups[use], self.downs[use]
+            zeta, y, lowered = run(iteration, ys, deltas, zetas, *transitions)
+            zetas = (*zetas, zeta)
+            ys = (*ys, y)
+            deltas = (*deltas, x - lowered)
         return deltas, zetas
 
 
@@ -125,7 +125,7 @@ class _Reconstruction(nn.Module):
             for parameter in self.to_rgb.parameters():
                 parameter.mul_(0.1)
 
-    def forward(self, deltas: list[Tensor], zetas: list[Tensor]) -> Tensor:
+    def forward(self, deltas: tuple[Tensor, ...], zetas: tuple[Tensor, ...]) -> Tensor:
         raised = self.up(self.merge(torch.cat(deltas[1:], dim=1)))
         return self.to_rgb(self.restore(torch.cat((*zetas[1:], raised), dim=1)))
 
@@ -174,15 +174,18 @@ class RRRN(SRModel):
         """I_1 ... I_g, which the mean L1 loss of equation 10 supervises alike.
 
         A recursion limit runs the first sub-networks only: their images are the same.
+        `recompute` takes RP, each iteration of RL, and RR by themselves: the joined
+        inputs of all iterations, there at once, are more than what all of them hand on.
         """
+        run = self.run_recursion
         scale = self.resolve_scale(scale)
         image = _bilinear(lr, scale)
         x = self.extract(lr)
         images: list[Tensor] = []
         last = self.limited(self.config.sub_networks)
         for index in range(1, last + 1):
-            deltas, zetas = self.learn(x, *self.project(x))
-            image = image + self.reconstruct(deltas, zetas).to(image.dtype)
+            deltas, zetas = self.learn(x, *run(self.project, x), run)
+            image = image + run(self.reconstruct, deltas, zetas).to(image.dtype)
             images.append(image.to(lr.dtype))
             if index < last:
                 x = self.fuse(torch.cat((x, deltas[-1]), dim=1))

@@ -1,4 +1,4 @@
-"""Unpacking of tar and zip archives that nobody vouches for.
+"""Unpacking of tar, tgz and zip archives that nobody vouches for.
 
 Everything that could write outside the folder or fill the disk is refused before the
 first byte is written: stricter than tarfile's own "data" filter (PEP 706), which takes
@@ -7,6 +7,7 @@ links that stay inside, and the same for zip.
 
 from __future__ import annotations
 
+import gzip
 import shutil
 import stat
 import tarfile
@@ -27,6 +28,7 @@ _GROWTH = 20  # unpacked bytes per packed byte; pictures hardly shrink
 _SLACK = 2**20
 _MOST_FILES = 100_000
 _CHUNK = 2**18
+_HEADERS = 2**11  # bytes of headers and padding that one file of a tar may take
 _PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # What macOS and Windows leave in archives; a "._baby.png" would pass for a picture.
 _LITTER = ("._", ".DS_Store", "Thumbs.db", "desktop.ini")
@@ -45,11 +47,34 @@ class _BadArchiveError(Exception):
     """The archive is damaged or asks for something that is refused."""
 
 
+class _BoundedGzip(gzip.GzipFile):
+    """The tar inside a .tgz, of which no more comes than it may hold.
+
+    The sizes of a tar's files are checked before they are read, but not those of its
+    headers, which a small .tgz can make as large as it likes.
+    """
+
+    def __init__(self, archive: Path) -> None:
+        super().__init__(archive, "rb")
+        self._most = _limit(archive.stat().st_size) + _MOST_FILES * _HEADERS
+
+    def read(self, size: int | None = -1) -> bytes:
+        """The next bytes, as `gzip.GzipFile.read`.
+
+        Raises:
+            _BadArchiveError: If there are more of them than the archive may hold.
+        """
+        wanted = self._most + 1 if size is None or size < 0 else size
+        if self.tell() + wanted > self._most:
+            raise _BadArchiveError("it holds far more than its size allows")
+        return super().read(size)
+
+
 def unpack(archive: Path, folder: Path, progress: Progress = SILENT) -> None:
     """Write an archive's regular files below `folder`, which must exist and be empty.
 
     Args:
-        archive: A .zip file, or else an uncompressed .tar.
+        archive: A .zip or .tgz file, or else an uncompressed .tar.
         folder: Where they go; whatever came of it stays there on failure.
         progress: Receives megabytes.
 
@@ -69,6 +94,7 @@ def unpack(archive: Path, folder: Path, progress: Progress = SILENT) -> None:
     except (
         _BadArchiveError,
         tarfile.TarError,
+        gzip.BadGzipFile,
         zipfile.BadZipFile,
         zlib.error,
         EOFError,
@@ -90,6 +116,12 @@ def _open_members(archive: Path) -> Iterator[Iterator[_Member]]:
     if archive.suffix == ".zip":
         with zipfile.ZipFile(archive) as opened:
             yield _list_zip(opened)
+    elif archive.suffix == ".tgz":
+        with (
+            _BoundedGzip(archive) as stream,
+            tarfile.open(fileobj=stream, mode="r:") as opened_tar,
+        ):
+            yield _list_tar(opened_tar)
     else:
         with tarfile.open(archive, "r:") as opened_tar:
             yield _list_tar(opened_tar)
@@ -138,7 +170,7 @@ def _check_members(found: Iterator[_Member], packed: int) -> list[_Member]:
     total = 0
     for count, member in enumerate(found, start=1):
         total += member.size
-        if total > _GROWTH * packed + _SLACK or count > _MOST_FILES:
+        if total > _limit(packed) or count > _MOST_FILES:
             raise _BadArchiveError("it holds far more than its size allows")
         # Folded: on macOS and Windows "A.png" and "a.png" are one file.
         key = str(member.path).casefold()
@@ -146,6 +178,11 @@ def _check_members(found: Iterator[_Member], packed: int) -> list[_Member]:
             raise _BadArchiveError(f"{str(member.path)!r} is in it twice")
         members[key] = member
     return [member for member in members.values() if not _is_litter(member.path)]
+
+
+def _limit(packed: int) -> int:
+    """The most bytes that an archive of `packed` bytes may unpack to."""
+    return _GROWTH * packed + _SLACK
 
 
 def _is_litter(path: PurePosixPath) -> bool:

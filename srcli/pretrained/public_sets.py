@@ -50,9 +50,10 @@ class DataSet:
     source: Source | None  # None: its owners must be asked
     ask: str = ""
     part_of: str = ""  # the set that is the whole archive, where this is not
-    top: str = ""  # the archive's folder that is left out
-    contents: tuple[str, ...] = ()  # all folders of the archive
+    contents: tuple[str, ...] = ()  # all folders that are taken from the archive
+    inside: tuple[str, ...] = ()  # where they lie in it, if under other names
     folders: tuple[str, ...] = ()  # those that this name stands for
+    training: bool = False  # to train on: none of its pictures is measured on
     terms: str = ""
     size: int | None = None  # bytes of the archive, perhaps only roughly
 
@@ -62,6 +63,11 @@ class DataSet:
     def urls(self) -> tuple[str, ...]:
         """Where it is downloaded from."""
         return (self.source.url,) if self.source else ()
+
+    @property
+    def is_rough(self) -> bool:
+        """Whether `size` is only roughly known."""
+        return self.source is None or self.source.size is None
 
     def find(self, data_folder: Path) -> tuple[Path, ...]:
         """Where it is installed; empty if it is not, or not all of it."""
@@ -110,7 +116,7 @@ class DataSet:
         try:
             with tempfile.TemporaryDirectory(prefix=".unpack-", dir=folder) as name:
                 unpack(archive, Path(name), options.progress)
-                origins = [Path(name) / self.top / each for each in self.contents]
+                origins = [Path(name) / each for each in self.inside or self.contents]
                 for origin in origins:
                     if not _has_content(origin):
                         raise InputError(
@@ -141,6 +147,17 @@ def find_data_folder(chosen: Path | None = None) -> Path:
     return catalog.data_folders()[0] if chosen is None else chosen.expanduser()
 
 
+def format_size(size: int | None) -> str:
+    """Bytes with their unit, to about two digits; a question mark for None."""
+    if size is None:
+        return "?"
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size >= unit:
+            value = size / unit
+            return f"{value:.1f} {name}" if value < 10 else f"{value:.0f} {name}"
+    return f"{size} B"
+
+
 def _read_table(name: str, table: dict[str, Any]) -> list[DataSet]:
     """The data sets of one table: the whole archive, then its parts."""
     source = None
@@ -157,9 +174,10 @@ def _read_table(name: str, table: dict[str, Any]) -> list[DataSet]:
         name=name,
         source=source,
         ask=table.get("ask", ""),
-        top=table.get("top", ""),
         contents=folders,
+        inside=tuple(table.get("inside", ())),
         folders=folders,
+        training=table.get("training", False),
         terms=table["terms"],
         size=table.get("bytes") or table.get("about"),
     )

@@ -176,7 +176,10 @@ class Transfer:
             response.status_code != 206 or not self._part.size
         ):
             raise TransferError(answer)
-        if response.headers.get("Content-Encoding", "identity") != "identity":
+        encoding = response.headers.get("Content-Encoding", "identity").lower()
+        # Some servers call a .tgz file's own packing an encoding.
+        packed = self._source.file.endswith(".tgz") and encoding in ("gzip", "x-gzip")
+        if encoding != "identity" and not packed:
             raise TransferError("the server sends it in another encoding than asked")
         if response.headers.get("Content-Type", "").startswith("text/html"):
             raise TransferError("the server sends a web page instead of the file")

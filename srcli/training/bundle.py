@@ -1,188 +1,186 @@
-"""From a run's weights to a bundled file: the smaller format, measured, listed."""
+"""From an export to the package: its file beside the code, its manifest entry."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import logging
-from dataclasses import dataclass
+import shutil
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-import torch
-from safetensors import safe_open
-
-from srcli.errors import OutputError, UsageError
-from srcli.evaluation.benchmark import BenchmarkRequest, Row, run_benchmark
-from srcli.evaluation.contenders import BICUBIC, Engine, Selection
-from srcli.models.base import SRModel, count_parameters
+from srcli.errors import InputError, UsageError, WeightsError
 from srcli.pretrained.catalog import (
     WeightEntry,
     bundled_folder,
     manifest,
     manifest_path,
     read_weights,
-    save_weights,
     sha256_of,
 )
-from srcli.progress import SILENT, Progress
+from srcli.training.export import FOLDER
+from srcli.training.provenance import UNSTATED, describe_network, name_file
 from srcli.writing import write_whole
 
 log = logging.getLogger(__name__)
 
-# Half precision is stored where it moves the mean PSNR on Set5 by less than this, dB.
-HALF_TOLERANCE = 0.002
 
+def bundle_export(place: Path) -> WeightEntry:
+    """Put an export beside the code and into the manifest.
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Provenance:
-    """What the manifest says beyond what a weight file knows itself."""
-
-    model: str  # the name that users will type
-    data: str
-    data_licence: str
-    degradation: str = "bi"
-
-
-def _measure(path: Path, request: BenchmarkRequest, progress: Progress) -> list[Row]:
-    """A weight file's own rows of a benchmark."""
-    selection = dataclasses.replace(request.selection, weights=path)
-    request = dataclasses.replace(request, selection=selection)
-    return [row for row in run_benchmark(request, progress) if row.model != BICUBIC]
-
-
-def _mean_psnr(rows: list[Row]) -> float:
-    return sum(row.psnr for row in rows) / len(rows)
-
-
-def _tabulate(rows: list[Row], metric: str, digits: int) -> dict[str, dict[str, float]]:
-    """Figures by data set and scale."""
-    table: dict[str, dict[str, float]] = {}
-    for row in rows:
-        value = round(getattr(row, metric), digits)
-        table.setdefault(row.dataset, {})[str(row.scale)] = value
-    return table
-
-
-def _store(network: SRModel, metadata: dict[str, str], path: Path, half: bool) -> None:
-    dtype = torch.float16 if half else torch.float32
-    save_weights(network, path, metadata, dtype=dtype)
-
-
-def bundle_weights(
-    source: Path,
-    provenance: Provenance,
-    datasets: tuple[str, ...] = ("set5", "set14", "b100"),
-    data_dir: Path | None = None,
-    progress: Progress = SILENT,
-) -> WeightEntry:
-    """Put a run's weights beside the code and into the manifest.
-
-    The file is stored in half precision where Set5 moves by less than
-    `HALF_TOLERANCE`, and replaces one of the same name only if it measures better.
+    Nothing is measured: the entry's figures count. A file of the same name is replaced
+    only by one that serves the same scales and has a higher mean PSNR on the new
+    entry's first data set.
 
     Args:
-        source: A weight file of `srcli train`.
-        provenance: Name, data and licence.
-        datasets: What it is measured on; the first decides.
-        data_dir: Where they lie.
-        progress: Told of every picture.
+        place: The entry's JSON, the folder with it and the weights, or the run's.
 
     Returns:
         The new entry of the manifest.
 
     Raises:
-        WeightsError: If the source cannot be read.
-        UsageError: If the bundled file measures better.
-        InputError: If a data set is missing.
+        InputError: If there is no export, or its entry cannot be read.
+        WeightsError: If the weights are damaged or not those of the entry.
+        UsageError: If the bundled file measures better or serves more, or if the entry
+            lacks figures or the licence of the pictures.
         OutputError: If the file or the manifest cannot be written.
     """
-    network = read_weights(source)
-    metadata = _metadata(source)
-    scales = network.config.scales
-    parts = [provenance.model]
-    if len(scales) == 1:
-        parts.append(f"x{scales[0]}")
-    if provenance.degradation != "bi":
-        parts.append(provenance.degradation)
-    every = BenchmarkRequest(
-        datasets=datasets,
-        selection=Selection(degradation=provenance.degradation),
-        engine=Engine(precision="fp32"),
-        data_dir=data_dir,
-    )
-    deciding = dataclasses.replace(every, datasets=datasets[:1])
-    target = bundled_folder() / f"{'_'.join(parts)}.safetensors"
-    trial = target.with_name(target.stem + ".trial.safetensors")
-    try:
-        measured = _measure(source, deciding, progress)
-        _check_better(target.name, measured)
-        full = _mean_psnr(measured)
-        _store(network, metadata, trial, half=True)
-        half = _mean_psnr(_measure(trial, deciding, progress))
-        log.info("%s: %.4f dB in fp32, %.4f dB in fp16", target.name, full, half)
-        if abs(half - full) >= HALF_TOLERANCE:
-            _store(network, metadata, trial, half=False)
-        rows = _measure(trial, every, progress)
-        trial.replace(target)
-    except OSError as error:
-        raise OutputError(f"cannot write {target}: {error.strerror}") from error
-    finally:
-        trial.unlink(missing_ok=True)
-    entry = WeightEntry(
-        file=target.name,
-        sha256=sha256_of(target),
-        bytes=target.stat().st_size,
-        model=provenance.model,
-        arch=network.arch,
-        scales=scales,
-        config=network.config.as_dict(),
-        parameters=count_parameters(network),
-        data=provenance.data,
-        data_licence=provenance.data_licence,
-        recipe=metadata.get("recipe_hash", "unknown"),
-        steps=int(metadata.get("steps", "0")),
-        degradation=provenance.degradation,
-        psnr=_tabulate(rows, "psnr", 3),
-        ssim=_tabulate(rows, "ssim", 4),
-    )
-    _list_entry(entry)
+    listing = _find_listing(place)
+    entry = _read_entry(listing)
+    weights = listing.with_name(entry.file)
+    _check_weights(weights, entry, listing)
+    _check_complete(entry, listing)
+    _check_better(entry)
+    # Both are complete before the first of them takes its place.
+    with (
+        write_whole(manifest_path()) as listed,
+        write_whole(bundled_folder() / entry.file) as part,
+    ):
+        listed.write_text(_list_entry(entry), "utf-8")
+        shutil.copyfile(weights, part)
+    manifest.cache_clear()
     return entry
 
 
-def _metadata(path: Path) -> dict[str, str]:
-    """What a weight file says of its training."""
-    with safe_open(path, framework="pt") as file:
-        return dict(file.metadata() or {})
-
-
-def _check_better(name: str, rows: list[Row]) -> None:
-    """Refuse to replace a file that measures better at the same scales.
-
-    Raises:
-        UsageError: If it does.
-    """
-    dataset, psnr = rows[0].dataset, _mean_psnr(rows)
-    for entry in manifest():
-        known = entry.psnr.get(dataset, {})
-        if entry.file == name and set(known) == {str(row.scale) for row in rows}:
-            before = sum(known.values()) / len(known)
-            if before >= psnr:
-                raise UsageError(
-                    f"{name} stays: it has {before:.3f} dB on {dataset}, "
-                    f"the new weights {psnr:.3f} dB"
-                )
-
-
-def _list_entry(entry: WeightEntry) -> None:
-    """Write the manifest with `entry` in the place of the file's old one."""
-    path = manifest_path()
+def _list_entry(entry: WeightEntry) -> str:
+    """The manifest with `entry` in the place of the file's old one."""
     entries = [old for old in manifest() if old.file != entry.file] + [entry]
     document: dict[str, Any] = {
         "weights": [
             dataclasses.asdict(each) for each in sorted(entries, key=lambda e: e.file)
         ]
     }
-    with write_whole(path) as part:
-        part.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
-    manifest.cache_clear()
+    return json.dumps(document, indent=2) + "\n"
+
+
+def _find_listing(place: Path) -> Path:
+    """The entry's JSON.
+
+    Raises:
+        InputError: If there is none.
+        UsageError: If there are several.
+    """
+    if place.suffix in (".json", ".safetensors"):
+        return place.with_suffix(".json")
+    folder = place / FOLDER if (place / FOLDER).is_dir() else place
+    found = [
+        path
+        for path in sorted(folder.glob("*.json"))
+        if path.with_suffix(".safetensors").is_file()
+    ]
+    if not found:
+        raise InputError(
+            f"no export in {place}: `srcli train -m MODEL --out RUN --export` makes one"
+        )
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise UsageError(f"{folder} holds several exports, name one of {names}")
+    return found[0]
+
+
+def _read_entry(path: Path) -> WeightEntry:
+    """The manifest entry that an export wrote.
+
+    Raises:
+        InputError: If it cannot be read or is none.
+    """
+    try:
+        values = json.loads(path.read_text("utf-8"))
+        entry = WeightEntry(**{**values, "scales": tuple(values["scales"])})
+        name = name_file(entry.model, entry.scales, entry.degradation)
+        if entry.file != name:
+            raise ValueError(f"its file would be called {name}, not {entry.file}")
+        for by_scale in entry.psnr.values():
+            fmean(by_scale[str(scale)] for scale in entry.scales)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path} is no whole manifest entry ({error}): export the run again"
+        ) from error
+    return entry
+
+
+def _check_weights(path: Path, entry: WeightEntry, listing: Path) -> None:
+    """See to it that the weights are those of the entry.
+
+    Raises:
+        WeightsError: If they are missing, damaged or others.
+    """
+    try:
+        same = sha256_of(path) == entry.sha256
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror}") from error
+    network = describe_network(read_weights(path)) if same else {}
+    if any(getattr(entry, name) != value for name, value in network.items()):
+        same = False
+    if not same or path.stat().st_size != entry.bytes:
+        raise WeightsError(
+            f"{path} is not what {listing.name} describes: export the run again"
+        )
+
+
+def _check_complete(entry: WeightEntry, listing: Path) -> None:
+    """Refuse weights of which nobody knows how good they are or on whose pictures.
+
+    Raises:
+        UsageError: If the entry has no figures or no licence.
+    """
+    if not entry.psnr:
+        raise UsageError(
+            f"{listing} has no figures: export the run again with a data set"
+        )
+    if UNSTATED in (entry.data, entry.data_licence):
+        raise UsageError(
+            f"{listing} does not say on whose pictures it was trained: export the run "
+            "again with --set data='...' --set data_licence='...'"
+        )
+
+
+def _check_better(entry: WeightEntry) -> None:
+    """Refuse to replace a file that measures better or serves other scales too.
+
+    Raises:
+        UsageError: If it does.
+    """
+    old = next((old for old in manifest() if old.file == entry.file), None)
+    if old is None:
+        return
+    lost = [f"x{scale}" for scale in old.scales if scale not in entry.scales]
+    if lost:
+        raise UsageError(
+            f"{entry.file} stays: it serves {', '.join(lost)} too, the new weights not"
+        )
+    dataset, figures = next(iter(entry.psnr.items()))
+    if known := old.psnr.get(dataset, {}):
+        before = fmean(known.values())
+        after = fmean(figures[scale] for scale in known)
+        if before >= after:
+            raise UsageError(
+                f"{entry.file} stays: it has {before:.3f} dB on {dataset}, "
+                f"the new weights {after:.3f} dB"
+            )
+    dropped = [name for name in old.psnr if name not in entry.psnr]
+    if dropped:
+        log.warning("the manifest's figures on %s go away", ", ".join(dropped))

@@ -1,4 +1,4 @@
-"""Training pictures: decoded once, kept as flat buffers on the device, cropped there.
+"""Crops of the training pictures, drawn on the device from flat buffers.
 
 All pictures of one size lie one after the other in a single buffer, so that a batch of
 crops with their flips and turns is one gather.
@@ -6,12 +6,10 @@ crops with their flips and turns is one gather.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,38 +19,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from srcli.errors import InputError
-from srcli.evaluation.datasets import read_hr, walk_pictures
-from srcli.imaging.color import rgb_to_y_uint8
 from srcli.imaging.degrade import crop_to_multiple, degrade
 from srcli.imaging.resize import imresize
 from srcli.models.base import Color
 from srcli.progress import SILENT, Progress
+from srcli.training.reading import read_pictures
 from srcli.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
-
-
-def find_pictures(folders: Sequence[Path]) -> list[Path]:
-    """Every picture below the folders, sorted; files may be named directly.
-
-    Hidden files are left out, and what is called LR, as in the public sets' archives.
-
-    Raises:
-        InputError: If a folder is missing or there is no picture at all.
-    """
-    found: set[Path] = set()
-    for folder in folders:
-        try:
-            there = [folder] if folder.is_file() else None
-            if there is None and not folder.is_dir():
-                raise InputError(f"no training pictures at {folder}: no such folder")
-        except OSError as error:
-            raise InputError(f"cannot read {folder}: {error.strerror}") from error
-        found.update(there or walk_pictures(folder))
-    if not found:
-        names = ", ".join(str(folder) for folder in folders)
-        raise InputError(f"no training pictures below {names}")
-    return sorted(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +113,7 @@ class CropSampler:
             from the uint8 luma and not rounded, as in the two protocols of evaluation.
         device: Where the buffers live.
         seed: Start of the random draws.
+        share: This process's number, and of how many that draw the same crops.
         progress: Told about every picture read.
 
     Raises:
@@ -153,45 +128,25 @@ class CropSampler:
         device: torch.device,
         *,
         seed: int = 0,
+        share: tuple[int, int] = (0, 1),
         progress: Progress = SILENT,
     ) -> None:
         self.recipe = recipe
         self.color = color
         self.device = device
+        self.share = share
         self.generator = torch.Generator(device).manual_seed(seed)
         # Apple's GPUs have no float64; elsewhere every crop position counts exactly.
         self._real = torch.float32 if device.type == "mps" else torch.float64
-        self.fingerprint = ""
-        self.skipped: list[Path] = []
-        pictures = self._read(paths, progress)
+        read = read_pictures(paths, color, recipe.rescale, progress)
+        pictures: list[NDArray[np.generic]] = [*read.pictures]
+        self.fingerprint, self.skipped = read.fingerprint, read.skipped
         self.count = len(pictures)
         self.pixels = sum(p.shape[0] * p.shape[1] for p in pictures)
         self._hr = _Flat.pack(pictures, device)
         self._reduced = {
             scale: self._reduce(pictures, scale, progress) for scale in recipe.scales
         }
-
-    def _read(
-        self, paths: Sequence[Path], progress: Progress
-    ) -> list[NDArray[np.generic]]:
-        """The HR pictures as uint8 (H, W, C), each with its reduced copies."""
-        progress.start("Reading pictures", len(paths))
-        digest = hashlib.sha256()
-        pictures: list[NDArray[np.generic]] = []
-        load = partial(_load, color=self.color, factors=self.recipe.rescale)
-        with ThreadPoolExecutor() as pool:
-            for path, outcome in zip(paths, pool.map(load, paths), strict=True):
-                progress.advance()
-                if isinstance(outcome, InputError):
-                    log.warning("skipped: %s", outcome)
-                    self.skipped.append(path)
-                    continue
-                digest.update(outcome.digest)
-                pictures += outcome.copies
-        if not pictures:
-            raise InputError(f"none of {len(paths)} training pictures can be read")
-        self.fingerprint = digest.hexdigest()[:12]
-        return pictures
 
     def _reduce(
         self, pictures: Sequence[NDArray[Any]], scale: int, progress: Progress
@@ -203,8 +158,19 @@ class CropSampler:
             if min(picture.shape[:2]) >= crop * scale
         ]
         if not source:
+            largest = max(min(picture.shape[:2]) for picture in pictures)
             raise InputError(
-                f"no training picture is at least {crop * scale} pixels on each side"
+                f"no training picture is at least {crop * scale} pixels on each side, "
+                f"as x{scale} needs, the largest {largest}: larger pictures, or a "
+                "smaller crop (--set crop=N)"
+            )
+        if unused := len(pictures) - len(source):
+            log.warning(
+                "%d of %d pictures are too small for crops at x%d: under %d pixels",
+                unused,
+                len(pictures),
+                scale,
+                crop * scale,
             )
         progress.start(f"Making x{scale} pictures", len(source))
 
@@ -227,14 +193,14 @@ class CropSampler:
         )
 
     def draw(self, scale: int, count: int) -> tuple[Tensor, Tensor]:
-        """A batch of crops.
+        """This process's share of a batch of crops.
 
         Args:
             scale: One of the recipe's scales.
-            count: Number of crops.
+            count: Number of crops, of all processes.
 
         Returns:
-            LR (N, C, k, k) and HR (N, C, s*k, s*k), float32 in [0, 1].
+            LR (N, C, k, k) and HR (N, C, s*k, s*k), float32 in [0, 1]; N may be 0.
         """
         reduced = self._reduced[scale]
         crop = self.recipe.lr_crop(scale)
@@ -254,6 +220,8 @@ class CropSampler:
         ).bool()
         if not self.recipe.augment:
             turns = torch.zeros_like(turns)
+        rank, size = self.share
+        picture, corner, turns = (v[rank::size] for v in (picture, corner, turns))
         lr = reduced.lr.crop(picture, corner, _turned_grid(crop, turns))
         hr = self._hr.crop(
             reduced.source[picture], corner * scale, _turned_grid(crop * scale, turns)
@@ -269,27 +237,3 @@ class CropSampler:
             len(scales), (1,), generator=self.generator, device=self.device
         )
         return (scales[int(chosen)],)
-
-
-@dataclass(frozen=True, slots=True)
-class _Loaded:
-    """A picture as training takes it, (H, W, C) uint8, and its reduced copies."""
-
-    copies: list[NDArray[np.uint8]]
-    digest: bytes  # of its RGB values
-
-
-def _load(path: Path, color: Color, factors: Sequence[float]) -> _Loaded | InputError:
-    """The picture, or the error that reading it gave."""
-    try:
-        pixels = read_hr(path)
-    except InputError as error:
-        return error
-    shape = (*pixels.shape[:2], 3)
-    planes = pixels[:, :, None] if pixels.ndim == 2 else pixels
-    rgb = np.ascontiguousarray(np.broadcast_to(planes, shape))
-    picture = rgb_to_y_uint8(rgb)[:, :, None] if color == "y" else rgb
-    return _Loaded(
-        [picture if factor == 1.0 else imresize(picture, factor) for factor in factors],
-        hashlib.sha256(rgb.data).digest(),
-    )

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from srcli.errors import OutputError
 from srcli.writing import write_whole
 
 
 class Journal:
-    """Appends one JSON object a line: loss and rate, or the PSNR of a validation.
+    """Appends one JSON object a line: loss and rate, a validation's PSNR, an event.
 
     Args:
-        path: The file; lines past `step` are of steps that will be run again, and a
-            line cut short is of a run that was killed: both go.
+        path: The file; None writes nothing, which is what all processes but one do.
+            Lines past `step` are of steps that will be run again, and a line cut short
+            is of a run that was killed: both go.
         step: Where the run goes on; at 0 the file begins anew.
 
     Raises:
         OutputError: If the file cannot be read or written.
     """
 
-    def __init__(self, path: Path, step: int) -> None:
+    def __init__(self, path: Path | None, step: int) -> None:
         self.path = path
+        if path is None:
+            return
         lines: list[str] = []
         if step > 0 and path.exists():
             try:
@@ -40,6 +47,8 @@ class Journal:
         Raises:
             OutputError: If it cannot be written.
         """
+        if self.path is None:
+            return
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(values) + "\n")
@@ -48,22 +57,40 @@ class Journal:
             raise OutputError(text) from error
 
 
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a step took on average, and the share of it that drawing crops took."""
+
+    loss: Tensor  # a scalar on the device
+    seconds: float
+    data_share: float
+
+
 class Tally:
-    """Mean loss and seconds of the steps since it was last read."""
+    """Sums over the steps since it was last read; the loss stays on its device."""
 
     def __init__(self) -> None:
-        self._steps, self._loss, self._seconds = 0, 0.0, 0.0
+        self._empty()
 
-    def add(self, loss: float, seconds: float) -> None:
-        """Count one step."""
+    def _empty(self) -> None:
+        self.loss = torch.zeros(())
+        self._steps, self._seconds, self._drawing = 0, 0.0, 0.0
+
+    def add(self, loss: Tensor, seconds: float, drawing: float) -> None:
+        """Count one step: its loss and time, and how much of that went into crops."""
+        self.loss = self.loss.to(loss.device) + loss
         self._steps += 1
-        self._loss += loss
         self._seconds += seconds
+        self._drawing += drawing
 
-    def read(self) -> tuple[float, float]:
+    def read(self) -> Means:
         """The means, of one step at least; counting begins anew."""
-        means = self._loss / self._steps, self._seconds / self._steps
-        self._steps, self._loss, self._seconds = 0, 0.0, 0.0
+        means = Means(
+            self.loss / self._steps,
+            self._seconds / self._steps,
+            self._drawing / self._seconds,
+        )
+        self._empty()
         return means
 
 

@@ -1,7 +1,8 @@
-"""The training loop: draw, step, average, validate, keep."""
+"""The training loop: step, validate, keep what is best, and survive what goes wrong."""
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import math
@@ -10,21 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from srcli import __version__
-from srcli.errors import UsageError
+from srcli.errors import OutputError, UsageError
 from srcli.models.base import SRModel
 from srcli.pretrained.catalog import save_weights
 from srcli.progress import SILENT, Progress
-from srcli.training.average import Average
-from srcli.training.checkpoint import check_network, save_checkpoint
+from srcli.training.board import SILENT_BOARD, open_board
+from srcli.training.checkpoint import save_checkpoint
 from srcli.training.data import CropSampler
+from srcli.training.distributed import ALONE, World
 from srcli.training.journal import Journal, Tally
-from srcli.training.losses import Norm, supervised_loss
-from srcli.training.optimizer import clip_gradients, load_state, make_optimizer
-from srcli.training.plateau import Plateau
-from srcli.training.recipe import Recipe, make_recipe
+from srcli.training.learner import Learner
+from srcli.training.recipe import Recipe
 from srcli.training.stopping import StopSignals
 from srcli.training.validation import Validator
 from srcli.writing import make_folder, write_whole
@@ -32,18 +30,17 @@ from srcli.writing import make_folder, write_whole
 log = logging.getLogger(__name__)
 
 _REPORT_EVERY = 100  # steps
+_MOST_SETBACKS = 8  # in a row, each with half the learning rate
 
 
-class Trainer:
-    """One run: a network, a recipe, its pictures, and the folder it lives in.
+class Trainer(Learner):
+    """One run: a learner and the folder it lives in.
 
     Args:
-        model: The network, already on the device, with the recursion limit to begin at.
-        recipe: How to train it.
-        sampler: Where crops come from, on the same device.
+        model: As for a learner, like `recipe`, `sampler`, `precision` and `world`; of
+            several processes the main one alone writes.
         folder: The run's folder; made if missing.
         validate: Measures a network; called every `recipe.validate_every` steps.
-        precision: dtype of the forward pass under autocast; float32 turns it off.
         progress: Told about every step.
     """
 
@@ -56,45 +53,31 @@ class Trainer:
         *,
         validate: Validator | None = None,
         precision: torch.dtype = torch.float32,
+        world: World = ALONE,
         progress: Progress = SILENT,
     ) -> None:
-        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.recipe = recipe
-        self.sampler = sampler
+        super().__init__(model, recipe, sampler, precision=precision, world=world)
         self.folder = folder
         self.validate = validate
-        self.precision = precision
         self.progress = progress
-        self.optimizer = make_optimizer(model, recipe)
-        self.average = Average(model, recipe.ema)
-        self.step = 0
-        self.plateau = Plateau(recipe)
         self.best: dict[str, float] = {}
         self.best_step = 0
+        self.seconds = 0.0  # wall-clock of all calls
+        self.setbacks = 0  # since the last checkpoint that the recipe asked for
+        self._good: dict[str, Any] = {}  # the last checkpoint
+        self._journal = Journal(None, 0)
+        self._board = SILENT_BOARD
+        self._note = ""
+        self._first = 0  # step of this call
 
     def state(self) -> dict[str, Any]:
-        """Everything that decides the steps to come, as tensors and plain values."""
-        device = self.sampler.device
-        cuda = device.type == "cuda"
+        """The learner's state, and what the run has found so far."""
         return {
-            "srcli": __version__,
-            "step": self.step,
-            "recipe": self.recipe.as_dict(),
-            "config": self.model.config.as_dict(),
-            "recursions": self.model.recursion_limit,
-            "data": self.sampler.fingerprint,
-            "model": self.model.state_dict(),
-            "average": self.average.values,
-            "average_updates": self.average.updates,
-            "optimizer": self.optimizer.state_dict(),
-            "sampler": self.sampler.generator.get_state(),
-            "torch_rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state(device) if cuda else None,
-            "rate_factor": self.plateau.factor,
-            "plateau_step": self.plateau.step,
-            "plateau_best": self.plateau.best,
+            **super().state(),
             "best": self.best,
             "best_step": self.best_step,
+            "seconds": self.seconds,
+            "setbacks": self.setbacks,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -103,101 +86,11 @@ class Trainer:
         Raises:
             UsageError: If the checkpoint is of another network.
         """
-        check_network(state, self.recipe.model, self.model)
-        before = make_recipe(state["recipe"], "the checkpoint's recipe")
-        if state["data"] != self.sampler.fingerprint:
-            log.warning("the training pictures are not those of the checkpoint")
-        self.step = state["step"]
-        self.model.load_state_dict(state["model"])
-        # More steps in all would ask for fewer recursions at this one.
-        reached = before.recursions_at(max(0, self.step - 1))
-        self.model.limit_recursions(state.get("recursions", reached))
-        for name, value in state["average"].items():
-            self.average.values[name].copy_(value)
-        self.average.updates = state["average_updates"]
-        if before.optimizer == self.recipe.optimizer:
-            load_state(self.optimizer, state["optimizer"])
-        else:
-            log.warning("another optimiser than the checkpoint's: it begins anew")
-        self._restore_random(state)
+        super().restore(state)
         self.best = dict(state["best"])
         self.best_step = state["best_step"]
-        self.plateau.factor = state["rate_factor"]
-        self.plateau.step = state["plateau_step"]
-        best = self.best.get("mean", -math.inf)
-        self.plateau.best = state.get("plateau_best", best)
-        log.info("resumed %s at step %d", self.folder, self.step)
-
-    def _restore_random(self, state: dict[str, Any]) -> None:
-        generator, kept = self.sampler.generator, state["sampler"]
-        if kept.shape == generator.get_state().shape:
-            generator.set_state(kept)
-        else:
-            log.warning("the checkpoint is of another kind of device: other crops now")
-            generator.manual_seed(generator.initial_seed() + self.step)
-        torch.set_rng_state(state["torch_rng"])
-        if state["cuda_rng"] is not None and self.sampler.device.type == "cuda":
-            torch.cuda.set_rng_state(state["cuda_rng"], self.sampler.device)
-
-    def train_step(self) -> float:
-        """Draw a batch, take one optimiser step; returns the loss.
-
-        Raises:
-            UsageError: If the loss is no number any more; the step is not taken.
-        """
-        recipe = self.recipe
-        self._deepen()
-        rate = recipe.learning_rate_at(self.step) * self.plateau.factor
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
-        batches = recipe.divide_batch(self.sampler.draw_scales())
-        crops = sum(batches.values())
-        total = 0.0
-        for scale, count in batches.items():
-            lr, hr = self.sampler.draw(scale, count)
-            loss = self._loss(lr, hr, scale) * (count / crops)
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += float(loss.detach())
-        if not math.isfinite(total):
-            raise UsageError(
-                f"the loss is no number any more at step {self.step}: a lower "
-                "learning_rate may help, also with --resume from the last checkpoint"
-            )
-        clip_gradients(self.model, recipe, rate)
-        self.optimizer.step()
-        self.average.update(self.model)
-        self.step += 1
-        return total
-
-    def _deepen(self) -> None:
-        """Let as many recursions run as the recipe asks for; never fewer than before.
-
-        Fewer would throw away what the later ones have learned.
-        """
-        now = self.model.recursion_limit
-        limit = self.recipe.recursions_at(self.step)
-        if now is not None and (limit is None or limit > now):
-            self.model.limit_recursions(limit)
-
-    def _loss(self, lr: Tensor, hr: Tensor, scale: int) -> Tensor:
-        autocast = torch.autocast(
-            lr.device.type,
-            dtype=self.precision,
-            enabled=self.precision != torch.float32,
-        )
-        with autocast:
-            if self.recipe.supervision == "final":
-                predictions: tuple[Tensor, ...] = (self.model(lr, scale),)
-            else:
-                predictions = self.model.predictions(lr, scale)
-        return supervised_loss(
-            predictions,
-            hr,
-            Norm(self.recipe.loss, self.recipe.reduction),
-            self.recipe.supervision,
-            self.recipe.alpha_at(self.step),
-        )
+        self.seconds = state["seconds"]
+        self.setbacks = state["setbacks"]
 
     def run(self, max_minutes: float | None = None) -> None:
         """Train to the recipe's last step or a limit; always ends with a checkpoint.
@@ -207,84 +100,194 @@ class Trainer:
 
         Raises:
             TrainingStoppedError: After Ctrl-C or SIGTERM, with the checkpoint written.
-            OutputError: If the folder cannot be written.
-            UsageError: If the loss is no number any more.
+            OutputError: If the folder cannot be written; the last checkpoint is whole.
+            UsageError: If the loss is no number again and again.
         """
-        make_folder(self.folder)
-        journal = Journal(self.folder / "log.jsonl", self.step)
-        with write_whole(self.folder / "recipe.json") as part:
-            text = json.dumps(self.recipe.as_dict(), indent=2)
-            part.write_text(text + "\n", "utf-8")
+        self._open()
         self.progress.start("Training", self.recipe.steps)
         self.progress.advance(self.step)
-        first = self.step
+        self._first = self.step
         if self.finished:
             log.info("%s has done its %d steps", self.folder, self.step)
         with StopSignals() as signals:
-            self._steps(max_minutes, journal, signals)
-            unmeasured = self.step > first and self.step % self.recipe.validate_every
-            if unmeasured and signals.received is None:
-                self._validate(journal)
-            save_checkpoint(self.folder, self.state())
-            with self.average.applied(self.model):
-                self._export(self.folder / "last.safetensors")
+            stopped = self._steps(max_minutes, signals)
+            if not self.has_finite_weights():
+                self._fall_back()
+            unmeasured = (
+                self.step > self._first and self.step % self.recipe.validate_every
+            )
+            if stopped is None and unmeasured:
+                self._validate()
+            self._save()
+            if self.world.is_main:
+                with self.average.applied(self.model):
+                    self._export(self.folder / "last.safetensors")
+        self._board.close()
+        signals.received = stopped
         signals.raise_received(
             f"at step {self.step}: `srcli train -m {self.recipe.model} --resume "
             f"--out {self.folder}` goes on"
         )
 
-    def _steps(
-        self, max_minutes: float | None, journal: Journal, signals: StopSignals
-    ) -> None:
+    @property
+    def has_just_finished(self) -> bool:
+        """Whether the run's last step was one of this call."""
+        return self.finished and self.step > self._first
+
+    def _open(self) -> None:
+        """Begin the folder's records; a disk that cannot be written shows at once."""
+        if self.world.is_main:
+            make_folder(self.folder)
+            self._journal = Journal(self.folder / "log.jsonl", self.step)
+            self._board = open_board(self.folder, self.step)
+            with write_whole(self.folder / "recipe.json") as part:
+                text = json.dumps(self.recipe.as_dict(), indent=2)
+                part.write_text(text + "\n", "utf-8")
+        if self.step == 0:
+            self._save()
+        self._good = copy.deepcopy(self.state())
+
+    def _save(self) -> None:
+        """Write a checkpoint, which is also what the run would fall back to.
+
+        Raises:
+            OutputError: If it cannot be written; the one before is whole.
+        """
+        state = copy.deepcopy(self.state())
+        try:
+            if self.world.is_main:
+                save_checkpoint(self.folder, state)
+        except OutputError as error:
+            if not self._good:
+                raise
+            step = self._good["step"]
+            text = f"{error}; the checkpoint of step {step} is whole: --resume goes on"
+            raise OutputError(text) from error
+        self._good = state
+
+    def _steps(self, max_minutes: float | None, signals: StopSignals) -> int | None:
+        """Take steps until there is a reason to stop; the signal, if that was one."""
         started = time.monotonic()
+        before = self.seconds
         tally = Tally()
         self.model.train()
-        while not self.finished and signals.received is None:
-            begun = time.monotonic()
+        while not self.finished:
+            stopped = self.world.any_signal(signals.received)
+            if stopped is not None:
+                return stopped
+            begun, drawing = time.monotonic(), self.drawing
             loss = self.train_step()
-            tally.add(loss, time.monotonic() - begun)
+            now = time.monotonic()
+            tally.add(loss, now - begun, self.drawing - drawing)
+            self.seconds = before + now - started
             self.progress.advance()
-            if self.step % _REPORT_EVERY == 0:
-                self._report(journal, tally)
-            if self.step % self.recipe.validate_every == 0:
-                mean = self._validate(journal)
-                if mean is not None:
-                    self.plateau.watch(self.step, mean)
-            if self.step % self.recipe.checkpoint_every == 0:
-                save_checkpoint(self.folder, self.state())
+            if self._is_sound(tally):
+                self._attend(tally)
+            else:
+                self._fall_back()
+                tally = Tally()
             minutes = (time.monotonic() - started) / 60
-            if max_minutes is not None and minutes >= max_minutes:
+            if self.world.share(max_minutes is not None and minutes >= max_minutes):
                 log.info("stopped after %.1f minutes at step %d", minutes, self.step)
                 break
+        return None
 
-    def _report(self, journal: Journal, tally: Tally) -> None:
-        loss, seconds = tally.read()
-        rate = self.optimizer.param_groups[0]["lr"]
-        journal.write(step=self.step, loss=loss, rate=rate, seconds_per_step=seconds)
-        self.progress.note(f"loss {loss:.5f}")
+    def _is_sound(self, tally: Tally) -> bool:
+        """Whether loss and weights are numbers; asked only where it costs nothing.
 
-    def _validate(self, journal: Journal) -> float | None:
+        A GPU would stand still while its loss is read: there it is read with the
+        reports, and before anything is kept.
+        """
+        every = (self.recipe.validate_every, self.recipe.checkpoint_every)
+        keeping = self.finished or any(self.step % each == 0 for each in every)
+        waits = self.sampler.device.type != "cpu"
+        if waits and self.step % _REPORT_EVERY and not keeping:
+            return True
+        if not math.isfinite(float(self.world.sum_scalar(tally.loss))):
+            return False
+        # A gradient can overflow where the loss did not.
+        return not keeping or self.has_finite_weights()
+
+    def _attend(self, tally: Tally) -> None:
+        """Do what is due after a step."""
+        recipe, step = self.recipe, self.step
+        if step % _REPORT_EVERY == 0:
+            self._report(tally)
+        if step % recipe.validate_every == 0:
+            mean = self._validate()
+            if mean is not None:
+                self.plateau.watch(step, mean)
+        if step % recipe.checkpoint_every == 0:
+            self.setbacks = 0
+            self._save()
+
+    def _fall_back(self) -> None:
+        """Go back to the last checkpoint, with half its learning rate and other crops.
+
+        Raises:
+            UsageError: If that has not helped several times in a row.
+        """
+        failed, setbacks = self.step, self.setbacks + 1
+        if setbacks > _MOST_SETBACKS:
+            self._board.close()
+            raise UsageError(
+                f"the loss is no number any more at step {failed}, whatever the "
+                f"learning rate: {self.folder} keeps the checkpoint of step "
+                f"{self._good['step']}; other settings of the recipe may help (--set)"
+            )
+        self.restore(self._good)
+        self.setbacks = setbacks
+        self.plateau.factor *= 0.5
+        self.draw_others()
+        text = (
+            f"the loss is no number any more at step {failed}: back to step "
+            f"{self.step} with half the learning rate ({self.rate:.3g})"
+        )
+        log.warning("%s", text)
+        self._journal.write(step=self.step, event=text)
+        self.progress.start("Training", self.recipe.steps)
+        self.progress.advance(self.step)
+        self._save()
+
+    def _report(self, tally: Tally) -> None:
+        means = tally.read()
+        loss = float(self.world.sum_scalar(means.loss))
+        values = {
+            "loss": loss,
+            "rate": self.optimizer.param_groups[0]["lr"],
+            "seconds_per_step": means.seconds,
+            "data_share": means.data_share,
+        }
+        self._journal.write(step=self.step, **values)
+        self._board.scalars(self.step, values)
+        self._note = f"loss {loss:.5f}"
+        self._show()
+
+    def _show(self) -> None:
+        """Loss and best PSNR beside the progress bar."""
+        best = f", {self.best['mean']:.2f} dB" if self.best else ""
+        self.progress.note(self._note + best)
+
+    def _validate(self) -> float | None:
         """The averaged weights' mean PSNR, dB; they are kept if it is the best."""
         if self.validate is None:
             return None
         with self.average.applied(self.model):
-            psnr = self.validate(self.model)
+            psnr = self.validate(self.model) if self.world.is_main else {}
+            psnr = self.world.share(psnr)
             mean = sum(psnr.values()) / len(psnr)
-            journal.write(step=self.step, psnr={str(k): v for k, v in psnr.items()})
-            text = ", ".join(
-                f"x{scale} {value:.3f} dB" for scale, value in psnr.items()
-            )
-            log.info("step %d: %s", self.step, text)
+            self._journal.write(step=self.step, psnr=psnr)
+            named = {f"x{scale}": value for scale, value in psnr.items()}
+            self._board.scalars(self.step, named)
+            texts = (f"{name} {value:.3f} dB" for name, value in named.items())
+            log.info("step %d: %s", self.step, ", ".join(texts))
             if mean > self.best.get("mean", -math.inf):
-                self.best = {"mean": mean, **{f"x{k}": v for k, v in psnr.items()}}
+                self.best = {"mean": mean, **named}
                 self.best_step = self.step
-                self._export(self.folder / "best.safetensors")
+                if self.world.is_main:
+                    self._export(self.folder / "best.safetensors")
+        self._show()
         return mean
-
-    @property
-    def finished(self) -> bool:
-        """Whether the recipe's last step is done, or its plateau has ended the run."""
-        return self.step >= self.recipe.steps or self.plateau.is_over
 
     def _export(self, path: Path) -> None:
         """Write the network's present weights as a weight file."""

@@ -17,9 +17,9 @@ class Norm:
 
     Attributes:
         kind: "l1": absolute differences; "l2": half the squared ones. The half is the
-            papers' own (DRCN Eq. 11, DRRN Eq. 10).
+            papers' own (DRCN Eq. 11, DRRN Eq. 10, DSRN Eq. 6).
         reduction: "mean" over all values, or "sum" over those of a crop and the mean
-            over the crops, as the squared norms of DRCN and DRRN are written.
+            over the crops, as the squared norm of DRRN's Eq. 10 is written.
     """
 
     kind: Loss = "l1"
@@ -38,7 +38,7 @@ def supervised_loss(
     hr: Tensor,
     norm: Norm,
     supervision: Supervision,
-    alpha: float = 0.0,
+    alpha: float | Tensor = 0.0,
 ) -> Tensor:
     """The loss that a recipe asks for.
 
@@ -56,7 +56,8 @@ def supervised_loss(
         return final
     if supervision == "mean":
         return torch.stack([norm(sr, hr) for sr in predictions]).mean()
-    if alpha == 0.0 or len(predictions) == 1:
+    # A tensor's value would have to be waited for.
+    if len(predictions) == 1 or (isinstance(alpha, float) and alpha == 0.0):
         return final
     stages = torch.stack([norm(sr, hr) for sr in predictions[:-1]])
     return alpha * stages.mean() + (1.0 - alpha) * final

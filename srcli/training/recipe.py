@@ -33,7 +33,7 @@ _POSITIVE = (
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "weight_decay", "warmup", "decay_every", "decay_factor", "min_rate", "final_rate",
-    "clip_at", "alpha", "alpha_steps",
+    "clip_at", "alpha", "alpha_steps", "rate_batch",
 )  # fmt: skip
 
 
@@ -43,6 +43,9 @@ class Recipe:
 
     model: str  # a variant's name (srcli models)
     data: str = "your own pictures"  # what the paper trained on, for people
+    data_licence: str = "not stated"  # the pictures' terms, for the manifest
+    # What `srcli download` calls the pictures: used where none are named.
+    datasets: tuple[str, ...] = ()
     config: dict[str, Any] = field(default_factory=dict)  # fields of the model's config
     scales: tuple[int, ...] = (2, 3, 4)  # factors one network learns
     # "one": every step draws one factor; "all": every batch is divided over them.
@@ -58,6 +61,9 @@ class Recipe:
 
     optimizer: Optimizer = "adam"
     learning_rate: float = 1e-4
+    # The batch that the rate was chosen for; with another one the rate grows with the
+    # batch for SGD, with its root for Adam. 0: any batch, the rate stays.
+    rate_batch: int = 0
     momentum: float = 0.9  # SGD's, or Adam's beta 1
     beta2: float = 0.999  # Adam
     weight_decay: float = 0.0
@@ -81,6 +87,9 @@ class Recipe:
     ema: float = 0.999  # decay of the averaged weights; 0 keeps the last ones
     # (share of the steps, recursions): at most how many run from there on.
     recursions: tuple[tuple[float, int], ...] = ()
+
+    # Compute each recursion again for its gradient instead of keeping its features.
+    recompute: bool = False
 
     validate_every: int = 1000  # steps
     checkpoint_every: int = 1000  # steps
@@ -119,7 +128,7 @@ class Recipe:
 
     def learning_rate_at(self, step: int) -> float:
         """The rate of step number `step` (from 0), before a plateau's reductions."""
-        rate = self.learning_rate
+        rate = self.learning_rate * self.rate_for_batch
         if step < self.warmup:
             return rate * (step + 1) / self.warmup
         if self.schedule == "cosine":
@@ -129,6 +138,18 @@ class Recipe:
         if self.schedule == "step":
             return rate * self.decay_factor ** (step // self.decay_every)
         return rate
+
+    @property
+    def rate_for_batch(self) -> float:
+        """What another batch than `rate_batch` does to the learning rate.
+
+        Linear for SGD (Goyal et al., arXiv 1706.02677, section 2.1), the square root
+        for Adam (Malladi et al., arXiv 2205.10287).
+        """
+        if self.rate_batch == 0:
+            return 1.0
+        growth = self.batch / self.rate_batch
+        return growth if self.optimizer == "sgd" else growth**0.5
 
     def recursions_at(self, step: int) -> int | None:
         """The recursion limit of step number `step`; None runs them all."""
@@ -209,6 +230,16 @@ def merge(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, 
     return merged
 
 
+def replace_fields(
+    values: Mapping[str, Any], overrides: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A recipe's values with others in their place; a rate is for the batch at hand."""
+    merged = merge(values, overrides)
+    if "learning_rate" in overrides and "rate_batch" not in overrides:
+        merged["rate_batch"] = 0
+    return merged
+
+
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
     """`key=value` texts as TOML values; a bare word is a string.
 
@@ -265,5 +296,5 @@ def load_recipe(
             raise UsageError(f"the recipe {recipe} is for {wanted}, not for {model}")
     else:
         raise unknown("recipe", recipe, (*NAMES, "FILE.toml"))
-    values = merge({**values, "model": model.lower()}, overrides or {})
+    values = replace_fields({**values, "model": model.lower()}, overrides or {})
     return make_recipe(values, f"recipe {recipe!r}")

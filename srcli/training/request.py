@@ -59,6 +59,7 @@ def remember(request: TrainRequest, precision: str) -> None:
         "val": val,
         "data_dir": str(request.data_dir.absolute()) if request.data_dir else None,
         "precision": precision,
+        "recipe": request.recipe,
     }
     make_folder(request.out)
     with write_whole(request.out / NAME) as part:
@@ -83,6 +84,7 @@ def recall(request: TrainRequest) -> TrainRequest:
             val=request.val or kept["val"],
             data_dir=request.data_dir or data_dir,
             precision=precision or request.precision,
+            recipe=kept.get("recipe", request.recipe),
         )
     except FileNotFoundError:
         return request

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.backends import cudnn
 
-from srcli.errors import DeviceError, InputError, OutputError, UsageError
+from srcli.errors import DeviceError, OutputError, UsageError
 from srcli.evaluation.datasets import find_dataset
 from srcli.inference.device import (
     DTYPES,
@@ -23,10 +24,14 @@ from srcli.inference.device import (
 from srcli.models.base import Color
 from srcli.progress import SILENT, Progress
 from srcli.training.checkpoint import check_network, find_checkpoints, load_checkpoint
-from srcli.training.data import CropSampler, find_pictures
+from srcli.training.data import CropSampler
+from srcli.training.distributed import World
+from srcli.training.ending import end_run
 from srcli.training.loop import Trainer
 from srcli.training.network import make_network
-from srcli.training.recipe import Recipe, load_recipe, make_recipe, merge
+from srcli.training.pictures import choose_folders
+from srcli.training.reading import find_pictures
+from srcli.training.recipe import Recipe, load_recipe, make_recipe, replace_fields
 from srcli.training.request import (
     DEFAULT_VAL,
     NO_VAL,
@@ -34,7 +39,9 @@ from srcli.training.request import (
     recall,
     remember,
 )
+from srcli.training.stopping import TrainingStoppedError
 from srcli.training.validation import Validator, make_validator
+from srcli.training.worker import join_world
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +68,11 @@ def train(request: TrainRequest, progress: Progress = SILENT) -> TrainSummary:
         WeightsError: If weights to start from are missing or damaged.
         TrainingStoppedError: After Ctrl-C or SIGTERM.
     """
+    with join_world(choose_device(request.device)) as world:
+        return _train(request, world, progress)
+
+
+def _train(request: TrainRequest, world: World, progress: Progress) -> TrainSummary:
     state = None
     if request.resume:
         state = load_checkpoint(request.out)
@@ -77,22 +89,19 @@ def train(request: TrainRequest, progress: Progress = SILENT) -> TrainSummary:
     network = make_network(recipe, request.init)
     if state is not None:
         check_network(state, request.model.lower(), network)
-    device = choose_device(request.device)
+    world.check_divisible(network, recipe)
+    device = world.device
     precision = _choose_precision(request.precision, device)
-    if not request.data:
-        raise InputError(
-            f"no training pictures: the recipe was made for {recipe.data}; "
-            "`srcli train --data FOLDER` names yours, `srcli download --list` what "
-            "can be fetched"
-        )
+    folders = choose_folders(request.data, recipe, request.data_dir)
     validate = _choose_validator(request, recipe, network.color, device, precision)
-    with _memory_of(device):
+    with _memory_of(device), cudnn.flags(enabled=True, benchmark=True):
         sampler = CropSampler(
-            find_pictures(request.data),
+            find_pictures(folders),
             recipe,
             network.color,
             device,
             seed=request.seed,
+            share=(world.rank, world.size),
             progress=progress,
         )
         log.info(
@@ -101,22 +110,41 @@ def train(request: TrainRequest, progress: Progress = SILENT) -> TrainSummary:
             sampler.count,
             sampler.pixels / 1e6,
             len(sampler.skipped),
-            device,
+            f"{world.size} x {device.type}" if world.size > 1 else device,
             precision,
         )
+        network.to(device)
+        world.copy_weights(network)
         trainer = Trainer(
-            network.to(device),
+            network,
             recipe,
             sampler,
             request.out,
             validate=validate,
             precision=DTYPES[precision],
+            world=world,
             progress=progress,
         )
         if state is not None:
             trainer.restore(state)
-        remember(request, precision)
-        trainer.run(request.max_minutes)
+        if world.is_main:
+            remember(request, precision)
+        stopped = None
+        try:
+            trainer.run(request.max_minutes)
+        except TrainingStoppedError as error:
+            stopped = error
+        if world.is_main:
+            end_run(
+                request,
+                trainer,
+                folders,
+                precision=precision,
+                stopped=stopped is not None,
+                progress=progress,
+            )
+        if stopped is not None:
+            raise stopped
     return TrainSummary(request.out, trainer.step, trainer.best, trainer.best_step)
 
 
@@ -127,7 +155,8 @@ def _choose_recipe(request: TrainRequest, state: dict[str, Any] | None) -> Recip
         overrides["scales"] = list(request.scales)
     if state is None:
         return load_recipe(request.model, request.recipe, overrides)
-    return make_recipe(merge(state["recipe"], overrides), "the checkpoint's recipe")
+    values = replace_fields(state["recipe"], overrides)
+    return make_recipe(values, "the checkpoint's recipe")
 
 
 def _choose_precision(name: str, device: torch.device) -> Precision:

@@ -196,7 +196,8 @@ def test_the_first_delta_and_zeta_leave_no_trace_in_their_image(scale):
     model = build(scales=(scale,), sub_networks=1)
     x = torch.rand(1, 4, 5, 5, dtype=torch.float64)
     with torch.no_grad():
-        deltas, zetas = model.learn(x, *model.project(x))
+        features = model.learn(x, *model.project(x), model.run_recursion)
+        deltas, zetas = (list(each) for each in features)
         whole = model.reconstruct(deltas, zetas)
         deltas[0] = torch.zeros_like(deltas[0])
         zetas[0] = torch.zeros_like(zetas[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import stat
 import tarfile
@@ -33,6 +34,13 @@ def make_tar(path, members):
                 info = tarfile.TarInfo(member[0])
                 info.size = len(member[1])
                 archive.addfile(info, io.BytesIO(member[1]))
+    return path
+
+
+def make_tgz(path, members):
+    """A tgz of (name, bytes) or of TarInfo."""
+    make_tar(path, members)
+    path.write_bytes(gzip.compress(path.read_bytes(), mtime=0))
     return path
 
 
@@ -79,7 +87,12 @@ LITTER = [
 ]
 
 
-@pytest.mark.parametrize(("make", "name"), [(make_tar, "a.tar"), (make_zip, "a.zip")])
+ANY = pytest.mark.parametrize(
+    ("make", "name"), [(make_tar, "a.tar"), (make_tgz, "a.tgz"), (make_zip, "a.zip")]
+)
+
+
+@ANY
 def test_files_arrive_and_litter_does_not(tmp_path, folder, make, name):
     unpack(make(tmp_path / name, PICTURES + LITTER), folder)
     assert files_below(folder) == dict(PICTURES)
@@ -110,10 +123,10 @@ NAMES = [
 ]
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("make", "file"), [(make_tar, "a.tar"), (make_zip, "a.zip")])
-def test_names_that_lead_out_are_refused(tmp_path, folder, make, file, name):
-    archive = make(tmp_path / file, [("good.txt", b"good"), (name, b"evil")])
+@pytest.mark.parametrize("bad", NAMES)
+@ANY
+def test_names_that_lead_out_are_refused(tmp_path, folder, make, name, bad):
+    archive = make(tmp_path / name, [("good.txt", b"good"), (bad, b"evil")])
     with pytest.raises(InputError, match="would leave the folder"):
         unpack(archive, folder)
     assert files_below(tmp_path / "outer") == {}
@@ -132,8 +145,9 @@ SPECIALS = [
 
 
 @pytest.mark.parametrize("member", SPECIALS, ids=lambda info: info.linkname)
-def test_links_and_devices_are_refused(tmp_path, folder, member):
-    archive = make_tar(tmp_path / "a.tar", [("good.txt", b"good"), member])
+@pytest.mark.parametrize(("make", "name"), [(make_tar, "a.tar"), (make_tgz, "a.tgz")])
+def test_links_and_devices_are_refused(tmp_path, folder, member, make, name):
+    archive = make(tmp_path / name, [("good.txt", b"good"), member])
     with pytest.raises(InputError, match="a link, a device"):
         unpack(archive, folder)
     assert list(folder.iterdir()) == []
@@ -165,12 +179,21 @@ def test_a_file_without_a_name_is_refused(tmp_path, folder):
         unpack(make_tar(tmp_path / "a.tar", [(".", b"1")]), folder)
 
 
-def test_an_archive_that_swells_is_refused(tmp_path, folder):
-    archive = make_zip(tmp_path / "a.zip", [("zeros.png", bytes(8 * 2**20))])
+@pytest.mark.parametrize(("make", "name"), [(make_tgz, "a.tgz"), (make_zip, "a.zip")])
+def test_an_archive_that_swells_is_refused(tmp_path, folder, make, name):
+    archive = make(tmp_path / name, [("zeros.png", bytes(8 * 2**20))])
     assert archive.stat().st_size < 20_000
     with pytest.raises(InputError, match="more than its size allows"):
         unpack(archive, folder)
     assert list(folder.iterdir()) == []
+
+
+def test_a_header_that_swells_is_refused_before_it_is_read(tmp_path, folder):
+    header = special("header", tarfile.XHDTYPE)
+    header.size = 8 * 2**30 - 1
+    (tmp_path / "a.tgz").write_bytes(gzip.compress(header.tobuf() + bytes(2**20)))
+    with pytest.raises(InputError, match="more than its size allows"):
+        unpack(tmp_path / "a.tgz", folder)
 
 
 def test_a_zip_that_understates_its_files_is_refused(tmp_path, folder):
@@ -213,7 +236,7 @@ def test_an_encrypted_zip_is_refused(tmp_path, folder):
         unpack(archive, folder)
 
 
-@pytest.mark.parametrize(("make", "name"), [(make_tar, "a.tar"), (make_zip, "a.zip")])
+@ANY
 @pytest.mark.parametrize("keep", [0, 100, 700])
 def test_a_cut_archive_is_refused(tmp_path, folder, make, name, keep):
     noise = np.random.default_rng(0).bytes(20_000)
@@ -223,13 +246,20 @@ def test_a_cut_archive_is_refused(tmp_path, folder, make, name, keep):
         unpack(archive, folder)
 
 
-def test_a_damaged_zip_is_refused(tmp_path, folder):
-    archive = make_zip(tmp_path / "a.zip", [("x.png", bytes(range(256)) * 100)])
+@pytest.mark.parametrize(("make", "name"), [(make_tgz, "a.tgz"), (make_zip, "a.zip")])
+def test_a_damaged_archive_is_refused(tmp_path, folder, make, name):
+    archive = make(tmp_path / name, [("x.png", bytes(range(256)) * 100)])
     data = bytearray(archive.read_bytes())
     data[60] ^= 255
     archive.write_bytes(data)
     with pytest.raises(InputError, match="not unpacked"):
         unpack(archive, folder)
+
+
+def test_a_tar_that_is_called_tgz_is_refused(tmp_path, folder):
+    with pytest.raises(InputError, match="not unpacked"):
+        unpack(make_tar(tmp_path / "a.tgz", PICTURES), folder)
+    assert list(folder.iterdir()) == []
 
 
 def test_too_little_room_is_seen_before_unpacking(tmp_path, folder, monkeypatch):

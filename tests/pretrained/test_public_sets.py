@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
@@ -13,7 +14,13 @@ import pytest
 
 from srcli.errors import InputError
 from srcli.evaluation.datasets import find_dataset
-from srcli.pretrained.public_sets import DataSet, Options, data_sets, find_data_folder
+from srcli.pretrained.public_sets import (
+    DataSet,
+    Options,
+    data_sets,
+    find_data_folder,
+    format_size,
+)
 from srcli.pretrained.transfer import Source
 
 
@@ -66,7 +73,7 @@ BENCHMARK = {
 def test_the_catalogue_has_the_sets_of_the_papers_at_public_addresses():
     names = [data_set.name for data_set in data_sets()]
     assert len(set(names)) == len(names)
-    for name in ("set5", "set14", "b100", "urban100", "manga109", "div2k-train"):
+    for name in ("set5", "set14", "b100", "urban100", "manga109", "div2k-valid"):
         assert name in names
     for data_set in data_sets():
         assert data_set.folders
@@ -76,10 +83,54 @@ def test_the_catalogue_has_the_sets_of_the_papers_at_public_addresses():
             address = urlsplit(data_set.source.url)
             assert address.scheme == "https"
             assert address.path.endswith("/" + data_set.source.file)
-            assert data_set.source.file.endswith((".tar", ".zip"))
+            assert data_set.source.file.endswith((".tar", ".tgz", ".zip"))
             assert len(data_set.source.sha256 or "0" * 64) == 64
             assert len(data_set.source.md5 or "0" * 32) == 32
             assert data_set.source.sha256 or data_set.source.md5
+
+
+def test_the_training_pictures_of_the_papers_can_be_downloaded():
+    sets = [data_set for data_set in data_sets() if data_set.training]
+    names = ["div2k-train", "flickr2k", "t91", "bsds200"]
+    assert [data_set.name for data_set in sets] == names
+    assert all(data_set.source and data_set.size for data_set in sets)
+    rough = [data_set.name for data_set in sets if data_set.is_rough]
+    assert rough == ["flickr2k"]
+    measured = {"Set5", "Set14", "B100", "Urban100", "Manga109", "DIV2K_valid_HR"}
+    assert measured.isdisjoint(folder for each in sets for folder in each.folders)
+
+
+def test_only_the_training_pictures_leave_the_berkeley_archive(serve, tmp_path):
+    """Its val are the pictures of B100."""
+    images = "BSR/BSDS500/data/images"
+    body = pack_tar(
+        {
+            f"{images}/test/100007.jpg": b"test",
+            f"{images}/train/100075.jpg": b"train",
+            f"{images}/train/Thumbs.db": b"junk",
+            f"{images}/val/101085.jpg": b"B100",
+            "BSR/BSDS500/data/groundTruth/train/100075.mat": b"outlines",
+        }
+    )
+    outcome = serve("bsds200", gzip.compress(body)).install(Options(tmp_path))
+    assert outcome.paths == (tmp_path / "BSDS200",)
+    left = [path for path in tmp_path.rglob("*") if path.suffix != ".json"]
+    assert left == [tmp_path / "BSDS200", tmp_path / "BSDS200" / "100075.jpg"]
+    assert left[1].read_bytes() == b"train"
+
+
+def test_only_the_91_pictures_leave_the_archive_of_srcnn(serve, tmp_path):
+    body = pack_zip(
+        {
+            "SRCNN/generate_train.m": b"code",
+            "SRCNN/Test/Set5/baby_GT.bmp": b"Set5",
+            "SRCNN/Train/t1.bmp": b"leaf",
+        }
+    )
+    outcome = serve("t91", body).install(Options(tmp_path))
+    assert outcome.status == "downloaded"
+    left = [path for path in tmp_path.rglob("*") if path.suffix != ".json"]
+    assert left == [tmp_path / "T91", tmp_path / "T91" / "t1.bmp"]
 
 
 def test_the_benchmark_archive_serves_four_names(serve, file_server, tmp_path):
@@ -194,6 +245,20 @@ def test_manga109_must_be_asked_for(tmp_path):
     (tmp_path / "Manga109").mkdir()
     (tmp_path / "Manga109" / "page.png").write_bytes(b"x")
     assert manga109.install(Options(tmp_path)).status == "installed"
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (None, "?"),
+        (999, "999 B"),
+        (31_505_881, "32 MB"),
+        (3_530_603_713, "3.5 GB"),
+        (20_000_000_000, "20 GB"),
+    ],
+)
+def test_sizes_have_two_digits_and_a_unit(size, text):
+    assert format_size(size) == text
 
 
 def test_where_data_sets_go(tmp_path, monkeypatch):

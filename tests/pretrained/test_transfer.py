@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import socket
 
@@ -242,6 +243,16 @@ def test_an_encoding_that_was_not_asked_for_is_refused(file_server, tmp_path, pa
     with pytest.raises(InputError, match="encoding"):
         fetch(file_server.source(), tmp_path, patience=patience)
     assert file_server.asked[0]["Accept-Encoding"] == "identity"
+
+
+def test_the_packing_of_a_tgz_file_may_be_called_an_encoding(
+    file_server, tmp_path, patience
+):
+    body = gzip.compress(file_server.body, mtime=0)
+    answer = file_server.answer(200, body, Content_Encoding="x-gzip")
+    file_server.plan = [answer]
+    source = Source(file_server.url, "some.tgz", size=len(body), sha256=sha256(body))
+    assert fetch(source, tmp_path, patience=patience).path.read_bytes() == body
 
 
 @pytest.mark.parametrize("portal", [{"Content_Type": "text/html"}, {}])

@@ -94,11 +94,13 @@ def test_a_log_that_cannot_be_written_is_an_output_error(tmp_path):
 
 def test_tally_is_the_mean_since_the_last_reading():
     tally = Tally()
-    tally.add(1.0, 2.0)
-    tally.add(3.0, 4.0)
-    assert tally.read() == (2.0, 3.0)
-    tally.add(5.0, 6.0)
-    assert tally.read() == (5.0, 6.0)
+    tally.add(torch.tensor(1.0), seconds=2.0, drawing=0.5)
+    tally.add(torch.tensor(3.0), seconds=4.0, drawing=1.0)
+    assert tally.loss.item() == 4.0
+    means = tally.read()
+    assert (means.loss.item(), means.seconds, means.data_share) == (2.0, 3.0, 0.25)
+    tally.add(torch.tensor(5.0), seconds=6.0, drawing=0.0)
+    assert tally.read().loss.item() == 5.0
 
 
 def test_files_and_folders_that_cannot_be_made_are_output_errors(tmp_path):

@@ -11,7 +11,8 @@ from srcli.errors import InputError
 from srcli.imaging.color import rgb_to_y_uint8
 from srcli.imaging.degrade import degrade
 from srcli.imaging.resize import imresize
-from srcli.training.data import CropSampler, find_pictures
+from srcli.training.data import CropSampler
+from srcli.training.reading import find_pictures
 from srcli.training.recipe import Recipe
 
 CPU = torch.device("cpu")
@@ -121,6 +122,47 @@ def test_unreadable_pictures_are_skipped_named_and_counted(folder, caplog):
     assert sampler.count == 3
     assert [path.name for path in sampler.skipped] == ["broken.png"]
     assert "broken.png" in caplog.text
+
+
+def test_the_same_picture_twice_counts_once(folder, caplog):
+    (folder / "sub").mkdir()
+    (folder / "sub" / "copy.png").write_bytes((folder / "1.png").read_bytes())
+    recipe = Recipe(model="mrnet", crop=5)
+    sampler = CropSampler(find_pictures([folder]), recipe, "rgb", CPU)
+    assert sampler.count == 3
+    assert [path.name for path in sampler.skipped] == ["copy.png"]
+    assert "copy.png is the same picture as" in caplog.text
+
+
+def test_pictures_too_small_for_a_crop_are_counted(folder, caplog):
+    recipe = Recipe(model="mrnet", crop=20, scales=(2,))
+    CropSampler(find_pictures([folder]), recipe, "rgb", CPU)
+    assert "1 of 3 pictures are too small for crops at x2: under 40" in caplog.text
+
+
+def test_a_mostly_unusable_folder_is_said_to_be_one(folder, caplog):
+    for number in range(4):
+        (folder / f"broken{number}.png").write_text("no picture")
+    recipe = Recipe(model="mrnet", crop=5)
+    CropSampler(find_pictures([folder]), recipe, "rgb", CPU)
+    assert "only 3 of 7 files are used" in caplog.text
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_processes_share_the_crops_that_one_would_draw(folder, size):
+    recipe = Recipe(model="mrnet", crop=6)
+    paths = find_pictures([folder])
+    whole = CropSampler(paths, recipe, "rgb", CPU, seed=5)
+    parts = [
+        CropSampler(paths, recipe, "rgb", CPU, seed=5, share=(rank, size))
+        for rank in range(size)
+    ]
+    for _ in range(2):
+        lr, hr = whole.draw(3, 7)
+        for rank, part in enumerate(parts):
+            own = part.draw(3, 7)
+            assert torch.equal(own[0], lr[rank::size])
+            assert torch.equal(own[1], hr[rank::size])
 
 
 def test_errors_name_the_folder_and_the_needed_size(folder, tmp_path):

@@ -9,14 +9,15 @@ import pytest
 import torch
 from PIL import Image
 
-from srcli.errors import UsageError
+from srcli.errors import OutputError, UsageError
 from srcli.pretrained.catalog import read_weights
 from srcli.training.average import Average
 from srcli.training.checkpoint import load_checkpoint, save_checkpoint
-from srcli.training.data import CropSampler, find_pictures
+from srcli.training.data import CropSampler
 from srcli.training.loop import Trainer
 from srcli.training.network import make_network
 from srcli.training.optimizer import clip_gradients
+from srcli.training.reading import find_pictures
 from srcli.training.recipe import load_recipe
 from srcli.training.stopping import TrainingStoppedError, TrainingTerminatedError
 
@@ -50,6 +51,7 @@ def trainer(pictures, tmp_path):
             "crop": 8,
             "crop_of": "lr",
             "batch": 2,
+            "rate_batch": 0,
             "steps": 20,
             "warmup": 2,
             "checkpoint_every": 10,
@@ -96,7 +98,7 @@ def test_ten_and_ten_steps_are_twenty_bit_for_bit(trainer, model):
 @pytest.mark.parametrize("model", TINY)
 def test_loss_falls(trainer, model):
     run = trainer(model, steps=80, learning_rate=2e-3, ema=0.0, recursions=[])
-    losses = [run.train_step() for _ in range(80)]
+    losses = [float(run.train_step()) for _ in range(80)]
     assert np.mean(losses[-10:]) < 0.95 * np.mean(losses[:10])
 
 
@@ -107,7 +109,7 @@ def test_paper_recipe_takes_steps(trainer, model):
     for name in ("model", "config", "crop", "crop_of", "batch", "steps"):
         values.pop(name)
     run = trainer(model, **values)
-    assert all(np.isfinite(run.train_step()) for _ in range(3))
+    assert all(torch.isfinite(run.train_step()) for _ in range(3))
     assert run.recipe.loss == recipe.loss
 
 
@@ -184,13 +186,96 @@ def test_signals_end_the_run_with_a_checkpoint(trainer, number, error):
     assert not list(run.folder.glob("*.part"))
 
 
-def test_a_loss_that_is_no_number_stops_the_run(trainer):
+def poison(run, wanted):
+    """Make the crops of the steps that `wanted` chooses no numbers."""
+    draw = run.sampler.draw
+
+    def poisoned(scale, count):
+        lr, hr = draw(scale, count)
+        return (lr, hr * float("nan")) if wanted(run.step) else (lr, hr)
+
+    run.sampler.draw = poisoned
+
+
+def test_a_loss_that_is_no_number_goes_back_with_half_the_rate(trainer, caplog):
+    run = trainer(steps=30, schedule="constant", warmup=0, learning_rate=1e-3)
+    failures = iter([True])
+    poison(run, lambda step: step == 13 and next(failures, False))
+    run.run()
+    assert run.step == 30
+    assert run.rate == pytest.approx(5e-4)
+    assert "back to step 10 with half the learning rate (0.0005)" in caplog.text
+    assert all(torch.isfinite(v).all() for v in weights_of(run).values())
+    text = (run.folder / "log.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert [line["step"] for line in lines if "event" in line] == [10]
+    state = load_checkpoint(run.folder)
+    assert (state["rate_factor"], state["setbacks"]) == (0.5, 0)
+
+
+def test_the_crops_after_going_back_are_others(trainer):
+    run = trainer(steps=12)
+    failures = iter([True])
+    poison(run, lambda step: step == 11 and next(failures, False))
+    seen = []
+    poisoned = run.sampler.draw
+    run.sampler.draw = lambda *call: seen.append(poisoned(*call)) or seen[-1]
+    run.run()
+    first, again = seen[10], seen[12]
+    assert first[0].shape != again[0].shape or not torch.equal(first[0], again[0])
+
+
+def test_a_loss_that_stays_no_number_ends_the_run_with_its_checkpoint(trainer):
     run = trainer(steps=100)
-    with torch.no_grad():
-        run.model.recurse.encode.bias.fill_(float("nan"))
-    with pytest.raises(UsageError, match="learning_rate"):
+    poison(run, lambda step: step >= 12)
+    with pytest.raises(UsageError, match=r"keeps the checkpoint of step 10;.*--set"):
         run.run()
-    assert run.step == 0
+    state = load_checkpoint(run.folder)
+    assert state["step"] == 10
+    assert all(torch.isfinite(v).all() for v in state["model"].values())
+    assert state["rate_factor"] == 0.5**8
+
+
+def test_weights_that_overflow_are_never_kept(trainer):
+    run = trainer(steps=20)
+    take = run.train_step
+    failures = iter([True])
+
+    def step():
+        loss = take()
+        if run.step == 20 and next(failures, False):
+            with torch.no_grad():
+                run.model.recurse.encode.bias.fill_(float("inf"))
+        return loss
+
+    run.train_step = step
+    run.run()
+    assert run.plateau.factor == 0.5
+    for value in weights_of(run).values():
+        assert torch.isfinite(value).all()
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(trainer):
+    resource = pytest.importorskip("resource")
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(model):
+        if run.step == 20:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2000, unlimited[1]))
+        return {4: 20.0}
+
+    run = trainer(steps=40, validate=fill)
+    try:
+        with pytest.raises(OutputError, match=r"checkpoint of step 10 is whole"):
+            run.run()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    assert load_checkpoint(run.folder)["step"] == 10
+    assert not list(run.folder.glob("*.part"))
+    again = trainer(steps=40)
+    again.restore(load_checkpoint(run.folder))
+    again.run()
+    assert again.step == 40
 
 
 @pytest.mark.parametrize(
@@ -230,26 +315,12 @@ def test_more_steps_never_mean_fewer_recursions(trainer):
     state = run.state()
     before = run.model.heads["4"].fusion.weight.clone()
     assert before[:, 1:].abs().max() > 0
-    old = {key: state[key] for key in state if key != "recursions"}
-    for checkpoint in (state, old):
-        longer = trainer(steps=400, recursions=phases)
-        longer.restore(checkpoint)
-        longer.train_step()
-        assert longer.model.recursion_limit == 3
-        after = longer.model.heads["4"].fusion.weight
-        assert (after - before).abs().max() < 0.01
-
-
-def test_checkpoints_without_the_newer_keys_can_be_resumed(trainer):
-    run = trainer()
-    run.train_step()
-    state = run.state()
-    for key in ("recursions", "plateau_best"):
-        del state[key]
-    again = trainer()
-    again.restore(state)
-    assert again.model.recursion_limit == run.model.recursion_limit == 2
-    assert again.train_step() == run.train_step()
+    longer = trainer(steps=400, recursions=phases)
+    longer.restore(state)
+    longer.train_step()
+    assert longer.model.recursion_limit == 3
+    after = longer.model.heads["4"].fusion.weight
+    assert (after - before).abs().max() < 0.01
 
 
 @pytest.mark.parametrize("model", TINY)
@@ -331,7 +402,7 @@ def test_a_checkpoint_of_another_kind_of_device_goes_on_with_other_crops(
     run = trainer()
     run.restore(state)
     assert "another kind of device" in caplog.text
-    assert np.isfinite(run.train_step())
+    assert torch.isfinite(run.train_step())
 
 
 def test_every_crop_of_the_batch_counts_alike_over_the_scales(trainer):

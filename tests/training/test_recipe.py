@@ -1,12 +1,81 @@
 """Recipes: the bundled ones, overriding, schedules at their corners."""
 
+import dataclasses
+import json
 import math
 
 import pytest
+import torch
+from PIL import Image
 
 from srcli.errors import InputError, UsageError
 from srcli.models import MODELS, variant, variant_names
+from srcli.pretrained.public_sets import data_sets
+from srcli.training.data import CropSampler
+from srcli.training.loop import Trainer
+from srcli.training.network import make_network
 from srcli.training.recipe import Recipe, load_recipe, make_recipe, parse_assignments
+
+FIELDS = [field.name for field in dataclasses.fields(Recipe)]
+SETTABLE = [name for name in FIELDS if name != "model"]  # --model names that
+# For every field a recipe in which it matters, the field as --set gives it, and as the
+# recipe holds it.
+MRNET = (
+    "mrnet scales=[2] batch=2 crop=6 steps=6 warmup=0 rate_batch=0 ema=0.9 clip=none "
+    "recursions=[] config.width=4 config.blocks=1 config.recursions=[2,2,2]"
+)
+DRCN = (
+    "drcn batch=2 crop=6 steps=6 warmup=0 rate_batch=0 alpha=0.5 recursions=[] "
+    "config.width=4 config.recursions=3"
+)
+STEPPED = f"{MRNET} schedule=step decay_every=2"
+CLIPPED = f"{MRNET} optimizer=sgd learning_rate=1 clip=norm clip_at=0.01"
+OVERRIDES = {
+    "config": (
+        MRNET,
+        "config.width=6",
+        {"width": 6, "blocks": 1, "recursions": [2] * 3},
+    ),
+    "scales": (MRNET, "scales=[4]", (4,)),
+    "scale_mode": (f"{MRNET} scales=[2,4]", "scale_mode=all", "all"),
+    "degradation": (f"{MRNET} scales=[3]", "degradation=bd", "bd"),
+    "steps": (MRNET, "steps=7", 7),
+    "batch": (MRNET, "batch=3", 3),
+    "crop": (MRNET, "crop=7", 7),
+    "crop_of": (MRNET, "crop_of=hr", "hr"),
+    "augment": (MRNET, "augment=false", False),
+    "rescale": (MRNET, "rescale=[0.5, 0.75]", (0.5, 0.75)),
+    "optimizer": (MRNET, "optimizer=sgd", "sgd"),
+    "learning_rate": (MRNET, "learning_rate=0.25", 0.25),
+    "rate_batch": (MRNET, "rate_batch=1", 1),
+    "momentum": (MRNET, "momentum=0.5", 0.5),
+    "beta2": (MRNET, "beta2=0.9", 0.9),
+    "weight_decay": (MRNET, "weight_decay=0.5", 0.5),
+    "schedule": (MRNET, "schedule=constant", "constant"),
+    "warmup": (MRNET, "warmup=3", 3),
+    "decay_every": (STEPPED, "decay_every=1", 1),
+    "decay_factor": (STEPPED, "decay_factor=0.25", 0.25),
+    "final_rate": (MRNET, "final_rate=0.5", 0.5),
+    "clip": (CLIPPED, "clip=value", "value"),
+    "clip_at": (CLIPPED, "clip_at=0.02", 0.02),
+    "loss": (MRNET, "loss=l2", "l2"),
+    "reduction": (MRNET, "reduction=sum", "sum"),
+    "supervision": (DRCN, "supervision=mean", "mean"),
+    "alpha": (DRCN, "alpha=0.75", 0.75),
+    "alpha_steps": (DRCN, "alpha_steps=3", 3),
+    "ema": (MRNET, "ema=0", 0.0),
+    "recursions": (MRNET, "recursions=[[0, 1]]", ((0.0, 1),)),
+}
+# These change no step: what is said of the pictures, and when a run looks up or ends.
+SILENT_OVERRIDES = {
+    "data": ("data=my own", "my own"),
+    "data_licence": ("data_licence=CC0", "CC0"),
+    "datasets": ("datasets=t91", ("t91",)),
+    "min_rate": ("min_rate=1e-9", 1e-9),
+    "recompute": ("recompute=true", True),
+    "validate_every": ("validate_every=9", 9),
+    "checkpoint_every": ("checkpoint_every=9", 9),
+}
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -19,21 +88,52 @@ def test_every_network_has_both_recipes(model, name):
     assert (len(recipe.scales) > 1) == model_class.multi_scale
 
 
-def test_paper_recipes_say_what_the_papers_say():
-    mrnet = load_recipe("mrnet", "paper")
-    assert (mrnet.batch, mrnet.crop, mrnet.crop_of) == (16, 48, "lr")
-    assert mrnet.learning_rate_at(0) == 1e-4
-    assert mrnet.learning_rate_at(199_999) == 1e-4
-    assert mrnet.learning_rate_at(200_000) == 5e-5
-    assert mrnet.learning_rate_at(999_999) == pytest.approx(1e-4 / 16)
-    drrn = load_recipe("drrn", "paper")
-    assert drrn.learning_rate_at(10 * 6536 - 1) == 0.1
-    assert drrn.learning_rate_at(10 * 6536) == 0.05
-    assert (drrn.momentum, drrn.weight_decay, drrn.batch) == (0.9, 1e-4, 128)
-    assert load_recipe("dsrn", "paper").clip_at == 0.5
-    assert load_recipe("drcn", "paper").supervision == "recursive"
-    rrrn = load_recipe("rrrn", "paper")
-    assert rrrn.learning_rate_at(rrrn.steps - 1) == pytest.approx(1e-4 / 16)
+@pytest.mark.parametrize("model", MODELS)
+def test_fast_recipes_name_their_pictures_and_the_batch_of_their_rate(model):
+    recipe = load_recipe(model, "fast")
+    assert recipe.datasets == ("div2k-train",)
+    assert recipe.rate_batch == recipe.batch
+    assert recipe.rate_for_batch == 1.0
+    double = load_recipe(model, "fast", {"batch": 2 * recipe.batch})
+    step = recipe.steps // 2
+    assert double.learning_rate_at(step) == pytest.approx(
+        2**0.5 * recipe.learning_rate_at(step)
+    )
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("name", ["paper", "fast"])
+def test_recipes_name_pictures_that_can_be_downloaded(model, name):
+    known = {data_set.name for data_set in data_sets()}
+    datasets = load_recipe(model, name).datasets
+    assert datasets
+    assert set(datasets) <= known
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "batch", "growth"),
+    [("sgd", 32, 2.0), ("sgd", 4, 0.25), ("adam", 64, 2.0), ("adam", 4, 0.5)],
+)
+def test_the_rate_grows_with_the_batch(optimizer, batch, growth):
+    recipe = Recipe(
+        model="drrn", optimizer=optimizer, batch=batch, rate_batch=16,
+        learning_rate=0.1, schedule="step", decay_every=10, warmup=4,
+    )  # fmt: skip
+    rates = [recipe.learning_rate_at(step) for step in (1, 9, 10, 20)]
+    assert rates == pytest.approx([growth * rate for rate in (0.05, 0.1, 0.05, 0.025)])
+
+
+def test_steps_of_the_rate_fall_at_their_multiples():
+    recipe = Recipe(
+        model="mrnet", schedule="step", decay_every=3, decay_factor=0.1, warmup=2
+    )
+    rates = [recipe.learning_rate_at(step) / 1e-4 for step in range(7)]
+    assert rates == pytest.approx([0.5, 1, 1, 0.1, 0.1, 0.1, 0.01])
+
+
+def test_a_constant_rate_stays():
+    recipe = Recipe(model="mrnet", schedule="constant", learning_rate=0.3, steps=10)
+    assert {recipe.learning_rate_at(step) for step in range(20)} == {0.3}
 
 
 def test_cosine_rises_falls_and_ends_where_it_should():
@@ -59,14 +159,107 @@ def test_alpha_decays_to_zero_and_stays():
     assert recipe.alpha_at(10) == recipe.alpha_at(1000) == 0.0
 
 
-def test_overrides_reach_fields_and_the_model_config():
-    overrides = parse_assignments(
-        ["steps=7", "learning_rate=1", "loss=l2", "config.width=8", "scales=[2,4]"]
+@pytest.fixture
+def three_steps(tmp_path, picture):
+    """A function that trains by an overridden recipe; returns trainer and outcome."""
+    path = tmp_path / "a.png"
+    Image.fromarray(picture(40, 44)).save(path)
+
+    def train(context, *change):
+        model, *assignments = context.split()
+        overrides = parse_assignments([*assignments, *change])
+        recipe = load_recipe(model, "fast", overrides)
+        torch.manual_seed(7)
+        network = make_network(recipe)
+        sampler = CropSampler([path], recipe, network.color, torch.device("cpu"))
+        trainer = Trainer(network, recipe, sampler, tmp_path / "run")
+        losses = [float(trainer.train_step()) for _ in range(3)]
+        values = trainer.average.values.values()
+        return trainer, [*losses, *(float(value.double().sum()) for value in values)]
+
+    return train
+
+
+@pytest.mark.parametrize("name", SETTABLE)
+def test_overriding_a_field_reaches_the_trainer_and_changes_what_it_does(
+    three_steps, name
+):
+    silent = name in SILENT_OVERRIDES
+    context, change, expected = (
+        (MRNET, *SILENT_OVERRIDES[name]) if silent else OVERRIDES[name]
     )
-    recipe = load_recipe("mrnet", "fast", overrides)
-    assert (recipe.steps, recipe.loss, recipe.scales) == (7, "l2", (2, 4))
-    assert isinstance(recipe.learning_rate, float)
-    assert recipe.config == {"width": 8}
+    before, usual = three_steps(context)
+    after, changed = three_steps(context, change)
+    assert getattr(before.recipe, name) != expected
+    assert getattr(after.recipe, name) == expected
+    assert type(getattr(after.recipe, name)) is type(getattr(before.recipe, name))
+    assert (usual == changed) == silent
+    others = [other for other in FIELDS if other != name]
+    for other in others:
+        assert getattr(after.recipe, other) == getattr(before.recipe, other), other
+
+
+def test_the_command_hands_every_override_on(run, tmp_path, picture):
+    Image.fromarray(picture(40, 44)).save(tmp_path / "a.png")
+    given = {
+        **{name: (change, value) for name, (_, change, value) in OVERRIDES.items()},
+        **SILENT_OVERRIDES,
+        "scales": ("scales=[3, 4]", (3, 4)),
+        "degradation": ("degradation=bi", "bi"),
+        "steps": ("steps=1", 1),
+    }
+    assert given.keys() == set(SETTABLE)
+    small = [text for text in MRNET.split()[1:] if text.startswith("config")]
+    changes = [*small, *(change for change, _ in given.values())]
+    settings = [word for change in changes for word in ("--set", change)]
+    out = tmp_path / "run"
+    result = run(
+        "train", "-m", "mrnet", "--data", tmp_path / "a.png", "--val", "none",
+        "-o", out, "--device", "cpu", *settings,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    recipe = make_recipe(json.loads((out / "recipe.json").read_text()))
+    assert {name: getattr(recipe, name) for name in given} == {
+        name: value for name, (_, value) in given.items()
+    }
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_misspelt_field_names_the_nearest(name):
+    for misspelt in (name[:-1], f"{name}s", name.replace("_", "-") + "x"):
+        with pytest.raises(UsageError, match=f"did you mean {name}\\?"):
+            load_recipe("mrnet", "fast", {misspelt: 1})
+
+
+@pytest.mark.parametrize(
+    ("model", "assignment", "message"),
+    [
+        ("drcn", "config.recursion=2", "DRCNConfig field 'recursion': did you mean "
+         "recursions"),
+        ("drrn", "config.unit=3", "did you mean units"),
+        ("dsrn", "config.step=3", "did you mean steps"),
+        ("mrnet", "config.widht=8", "did you mean width"),
+        ("rrrn", "config.sub_network=2", "did you mean sub_networks"),
+        ("drrn", "config.norm=bach", "did you mean batch"),
+        ("mrnet", "config.width=wide", "width takes int, not 'wide'"),
+        ("mrnet", "config.width.x=1", "width takes int"),
+        ("mrnet", "config.recursions=4", "recursions takes 3 values"),
+    ],
+)  # fmt: skip
+def test_wrong_fields_of_the_network_are_named_like_the_recipes(
+    model, assignment, message
+):
+    recipe = load_recipe(model, "fast", parse_assignments([assignment]))
+    with pytest.raises(UsageError, match=message):
+        make_network(recipe)
+
+
+def test_overrides_add_to_the_config_of_a_recipe():
+    recipe = load_recipe("drrn", "paper", parse_assignments(["config.width=8"]))
+    assert recipe.config == {"norm": "batch", "width": 8}
+    assert make_network(recipe).config.norm == "batch"
+    affine = load_recipe("drrn", "paper", parse_assignments(["config.norm=affine"]))
+    assert make_network(affine).config.norm == "affine"
 
 
 @pytest.mark.parametrize(
@@ -93,6 +286,9 @@ def test_overrides_reach_fields_and_the_model_config():
         ("degradation=bd", "bd is defined for x3 only"),
         ("config.scales=[2]", "field of its own"),
         ("model=drrn", "--model names it"),
+        ("config=5", "config takes dict"),
+        ("steps.x=1", "steps takes int"),
+        ("rate_batch=-1", "rate_batch must not be negative"),
     ],
 )
 def test_wrong_overrides_are_usage_errors(assignment, message):

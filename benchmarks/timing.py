@@ -1,0 +1,285 @@
+"""The time of a network's training steps, and the peaks of the chip they run on."""
+
+from __future__ import annotations
+
+import re
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.backends import cudnn
+from torch.utils.flop_counter import FlopCounterMode
+
+from srcli.errors import UsageError
+from srcli.imaging.resize import imresize
+from srcli.inference.device import DTYPES, choose_device, choose_precision
+from srcli.models.base import SRModel, outline
+from srcli.training.data import CropSampler
+from srcli.training.loop import Trainer
+from srcli.training.network import make_network
+from srcli.training.reading import find_pictures
+from srcli.training.recipe import Recipe, load_recipe
+
+PICTURES, PICTURE_SIDE = 4, 1024  # 4 megapixels
+MATRIX_SIDE = {"cpu": 2048, "cuda": 8192, "mps": 4096}
+CONVOLUTIONS = (64, 128, 256)  # channels; on 8 crops of 48x48
+REPEATS = 10  # of which the best counts, for the peaks
+WARM_UP = 4  # steps before any is timed: libraries choose, graphs are recorded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One network to time."""
+
+    model: str
+    recipe: str = "fast"
+    overrides: dict[str, Any]
+    device: str = "auto"
+    precision: str = "auto"
+    steps: int | None = None  # timed a scale; None: as many as the seconds give
+    seconds: float = 20.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What was measured of one network; times in seconds, rates in FLOP/s."""
+
+    network: str
+    device: str
+    precision: str
+    crops: str  # of a step, in words
+    batch: int
+    steps: int  # that were timed, over all scales
+    step: float
+    step_flop: float
+    data_share: float  # of the time
+    memory: int | None  # bytes: the GPU's tensors, or all of the process on the CPU
+    peak_precision: str
+    matrix_peak: float
+    convolution_peak: float | None  # on the CPU
+
+
+class Sampler(CropSampler):
+    """Draws for the scales that it is told; where `fixed`, the same crops again."""
+
+    def __init__(self, pictures: Path, recipe: Recipe, network: SRModel) -> None:
+        device = next(network.parameters()).device
+        super().__init__(find_pictures([pictures]), recipe, network.color, device)
+        self.turn: tuple[int, ...] = recipe.scales
+        self.fixed = False
+        self._kept: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+
+    def draw(self, scale: int, count: int) -> tuple[Tensor, Tensor]:
+        """Crops as in training, or those of the first call."""
+        if not self.fixed:
+            return super().draw(scale, count)
+        if (scale, count) not in self._kept:
+            self._kept[scale, count] = super().draw(scale, count)
+        return self._kept[scale, count]
+
+    def draw_scales(self) -> tuple[int, ...]:
+        """`turn`; the choice at random is made as well, since it takes time."""
+        if not self.fixed:
+            super().draw_scales()
+        return self.turn
+
+
+def make_pictures(folder: Path) -> None:
+    """Write pictures of coarse noise under fine noise."""
+    draw = np.random.default_rng(0)
+    for number in range(PICTURES):
+        coarse = draw.uniform(0, 255, (PICTURE_SIDE // 16, PICTURE_SIDE // 16, 3))
+        smooth = imresize(coarse, 16)
+        noisy = smooth + draw.normal(0, 8, smooth.shape)
+        pixels = noisy.clip(0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png", compress_level=1)
+
+
+def measure_network(job: Job, pictures: Path) -> Row:
+    """Time the steps of one network; the peaks are measured before and after it.
+
+    Args:
+        job: What to time.
+        pictures: Folder of pictures to train on.
+
+    Raises:
+        UsageError: For an unknown model, recipe, field or precision.
+        DeviceError: If the device is not there.
+    """
+    device = choose_device(job.device)
+    precision = choose_precision(job.precision, device)
+    if precision == "fp16":
+        raise UsageError("training knows no fp16: use --precision bf16, fp32 or auto")
+    recipe = load_recipe(job.model, job.recipe, job.overrides)
+    fastest = choose_precision("auto", device)
+    peak_precision = fastest if fastest == "bf16" else precision
+    dtype = DTYPES[peak_precision]
+    matrix_peak = measure_matrix_peak(device, dtype)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        torch.cuda.reset_peak_memory_stats(device)
+    network = make_network(recipe).to(device)
+    sampler = Sampler(pictures, recipe, network)
+    trainer = Trainer(network, recipe, sampler, pictures, precision=DTYPES[precision])
+    network.train()
+    alone = recipe.scale_mode == "one"
+    turns = [(scale,) for scale in recipe.scales] if alone else [recipe.scales]
+    with cudnn.flags(enabled=True, benchmark=True):  # as srcli.training.run
+        times = [
+            time_steps_at(turn, trainer, sampler, job, job.seconds / len(turns))
+            for turn in turns
+        ]
+    memory = read_peak_memory(device)
+    steps, seconds, lost = (sum(values) for values in zip(*times, strict=True))
+    step_flop = sum(count_step_flop(network, recipe, turn) for turn in turns)
+    on_cpu = device.type == "cpu"
+    return Row(
+        network=recipe.model,
+        device=str(device),
+        precision=precision,
+        crops=f"{recipe.batch} of {recipe.crop}x{recipe.crop} {recipe.crop_of.upper()}",
+        batch=recipe.batch,
+        steps=steps,
+        step=seconds / len(turns),
+        step_flop=step_flop / len(turns),
+        data_share=lost / seconds,
+        memory=memory,
+        peak_precision=peak_precision,
+        matrix_peak=max(matrix_peak, measure_matrix_peak(device, dtype)),
+        convolution_peak=measure_convolution_peak(dtype) if on_cpu else None,
+    )
+
+
+def time_steps_at(
+    scales: tuple[int, ...],
+    trainer: Trainer,
+    sampler: Sampler,
+    job: Job,
+    seconds: float,
+) -> tuple[int, float, float]:
+    """Steps timed, their median in seconds, and how much of that data takes.
+
+    On the CPU the drawing of crops is timed. A GPU works while the processor is
+    elsewhere: there, steps with fresh crops and steps with the same crops take turns.
+    """
+    sampler.turn = scales
+    rounds = 1 if sampler.device.type == "cpu" else 4
+    time_steps(trainer, WARM_UP)
+    count = job.steps
+    if count is None:
+        estimate = statistics.median(time_steps(trainer, 2))
+        count = min(500, max(3, round(seconds / rounds / estimate)))
+    drawn = trainer.drawing
+    fresh: list[float] = []
+    fixed: list[float] = []
+    for number in range(rounds):
+        sampler.fixed = number % 2 == 1
+        (fixed if sampler.fixed else fresh).extend(time_steps(trainer, count))
+    sampler.fixed = False
+    step = statistics.median(fresh)
+    if fixed:
+        return len(fresh), step, max(0.0, step - statistics.median(fixed))
+    return len(fresh), step, step * (trainer.drawing - drawn) / sum(fresh)
+
+
+def time_steps(trainer: Trainer, count: int) -> list[float]:
+    """Seconds of each of `count` steps."""
+    device = trainer.sampler.device
+    if device.type == "cuda":
+        # Steps queue up as in training: nobody waits for one before the last.
+        timed = partial(torch.cuda.Event, enable_timing=True)
+        marks = [timed() for _ in range(count + 1)]
+        marks[0].record()
+        for mark in marks[1:]:
+            trainer.train_step()
+            mark.record()
+        torch.cuda.synchronize(device)
+        return [one.elapsed_time(two) / 1000 for one, two in pairwise(marks)]
+    times = [time.perf_counter()]
+    for _ in range(count):
+        trainer.train_step()
+        synchronise(device)
+        times.append(time.perf_counter())
+    return [two - one for one, two in pairwise(times)]
+
+
+def count_step_flop(network: SRModel, recipe: Recipe, scales: tuple[int, ...]) -> int:
+    """FLOP of a step's convolutions: three forward passes, two for each MAC."""
+    twin = outline(type(network), network.config)
+    twin.recursion_limit = network.recursion_limit
+    total = 0
+    for scale, crops in recipe.divide_batch(scales).items():
+        side = recipe.lr_crop(scale)
+        lr = torch.zeros(1, twin.channels, side, side, device="meta")
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            if recipe.supervision == "final":
+                twin(lr, scale)
+            else:
+                twin.predictions(lr, scale)
+        counts = counter.get_flop_counts()["Global"]
+        total += 3 * crops * counts[torch.ops.aten.convolution]
+    return total
+
+
+def measure_matrix_peak(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s of the product of two large matrices."""
+    side = MATRIX_SIDE[device.type]
+    matrix = torch.randn(side, side, device=device, dtype=dtype)
+    return 2 * side**3 / time_best(device, partial(torch.mm, matrix, matrix))
+
+
+def measure_convolution_peak(dtype: torch.dtype) -> float:
+    """FLOP/s of the fastest bare 3x3 convolution on the CPU, channels last."""
+    rates = []
+    for width in CONVOLUTIONS:
+        layer = nn.Conv2d(width, width, 3, padding=1, dtype=dtype)
+        layer = layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        crops = torch.randn(8, width, 48, 48, dtype=dtype)
+        crops = crops.to(memory_format=torch.channels_last)
+        flop = 2 * crops.numel() * width * 9
+        rates.append(flop / time_best(torch.device("cpu"), partial(layer, crops)))
+    return max(rates)
+
+
+def time_best(device: torch.device, work: Callable[[], Tensor]) -> float:
+    """Seconds that a piece of work takes at its fastest."""
+    calls = 1 if device.type == "cpu" else 8  # so that launching them does not count
+    seconds = []
+    with torch.no_grad():
+        for _ in range(REPEATS):
+            synchronise(device)
+            begun = time.perf_counter()
+            for _ in range(calls):
+                work()
+            synchronise(device)
+            seconds.append((time.perf_counter() - begun) / calls)
+    return min(seconds)
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until a GPU has done all that it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def read_peak_memory(device: torch.device) -> int | None:
+    """Most bytes of the GPU's tensors, or of the process; None where nothing tells."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        status = Path("/proc/self/status").read_text("utf-8")
+    except OSError:
+        return None
+    found = re.search(r"^VmHWM:\s*(\d+) kB", status, re.MULTILINE)
+    return int(found[1]) * 1024 if found else None

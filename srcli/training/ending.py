@@ -1,0 +1,73 @@
+"""What a run leaves behind when it ends: curves, an export, a report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from srcli.evaluation.benchmark import Row
+from srcli.progress import SILENT, Progress
+from srcli.training.curves import draw_curves
+from srcli.training.export import export_finished
+from srcli.training.loop import Trainer
+from srcli.training.measure import measure_run
+from srcli.training.provenance import find_weights
+from srcli.training.report import PictureFacts, RunFacts, write_report
+from srcli.training.request import DEFAULT_VAL, NO_VAL, TrainRequest
+
+
+def end_run(
+    request: TrainRequest,
+    trainer: Trainer,
+    folders: Sequence[Path],
+    *,
+    precision: str,
+    stopped: bool,
+    progress: Progress = SILENT,
+) -> None:
+    """Write curves and report; export a run that has just taken its last step.
+
+    Args:
+        request: The run's.
+        trainer: After its last step, its weights written.
+        folders: Where its pictures came from.
+        precision: That it was trained in.
+        stopped: Whether somebody waits for the end of it: then nothing is measured.
+        progress: Told of every picture that is measured.
+
+    Raises:
+        InputError: If a picture of the validation set or the run's log is unreadable.
+        OutputError: If the folder cannot be written.
+        WeightsError: If the run's weights have been damaged since.
+    """
+    val = request.val or DEFAULT_VAL
+    device = trainer.sampler.device
+    draw_curves(request.out)
+    weights = find_weights(request.out)
+    rows: Sequence[Row] = ()
+    if trainer.has_just_finished:
+        rows = export_finished(request, progress).rows
+    elif not stopped:
+        wanted = None if val == NO_VAL else val
+        rows = measure_run(
+            *(weights, trainer.recipe, wanted, request.data_dir, device, progress)
+        )
+    write_report(
+        request.out,
+        RunFacts(
+            recipe=trainer.recipe,
+            recipe_name=request.recipe,
+            pictures=PictureFacts.of(trainer.sampler, folders),
+            step=trainer.step,
+            seconds=trainer.seconds,
+            finished=trainer.finished,
+            best=trainer.best,
+            best_step=trainer.best_step,
+            device=device,
+            devices=trainer.world.size,
+            precision=precision,
+            val=None if val == NO_VAL else val,
+            weights=weights,
+            rows=rows,
+        ),
+    )

@@ -1,0 +1,173 @@
+"""Loss and gradients of a step; on CUDA recorded once and replayed as a graph."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from srcli.inference.device import is_out_of_memory
+from srcli.models.base import SRModel
+from srcli.training.losses import Norm, supervised_loss
+from srcli.training.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+_WARM_UP = 3  # eager steps before a recording, so that every library has settled
+
+
+@dataclass(frozen=True, slots=True)
+class Crops:
+    """The crops of one scale in a step.
+
+    Attributes:
+        scale: Enlargement.
+        lr: (N, C, k, k) in [0, 1].
+        hr: (N, C, s*k, s*k) in [0, 1].
+        weight: Of their mean loss in the loss of the step; all weights add up to 1.
+    """
+
+    scale: int
+    lr: Tensor
+    hr: Tensor
+    weight: float
+
+
+class Gradients:
+    """Computes the loss of a step and leaves its gradients in the network.
+
+    Small kernels of small networks wait for the processor that launches them; a CUDA
+    graph launches a whole forward and backward pass at once. There is one for each
+    combination of scales, crop counts and recursion limit.
+
+    Args:
+        model: The network, on its device.
+        recipe: Its loss and supervision.
+        precision: dtype of the forward pass under autocast; float32 turns it off.
+    """
+
+    def __init__(
+        self, model: SRModel, recipe: Recipe, precision: torch.dtype = torch.float32
+    ) -> None:
+        self.model = model
+        self.recipe = recipe
+        self.precision = precision
+        self.records = next(model.parameters()).device.type == "cuda"
+        self._recordings: dict[tuple[object, ...], _Recording] = {}
+        self._pool: Any = None  # the graphs' memory
+
+    def compute(self, crops: Sequence[Crops], alpha: float) -> Tensor:
+        """The loss, a detached scalar on the device; gradients replace earlier ones.
+
+        Args:
+            crops: Of every scale of the step.
+            alpha: Weight of the intermediate predictions, for DRCN's loss.
+        """
+        if self.records:
+            return self._replay(crops, alpha)
+        return self._differentiate(crops, alpha)
+
+    def _differentiate(self, crops: Sequence[Crops], alpha: float | Tensor) -> Tensor:
+        self.model.zero_grad(set_to_none=True)
+        total: Tensor | None = None
+        for each in crops:
+            loss = self._loss(each, alpha) * each.weight
+            loss.backward()  # type: ignore[no-untyped-call]
+            total = loss.detach() if total is None else total + loss.detach()
+        if total is None:  # a device without a crop in this step
+            return torch.zeros((), device=next(self.model.parameters()).device)
+        return total
+
+    def _loss(self, crops: Crops, alpha: float | Tensor) -> Tensor:
+        autocast = torch.autocast(
+            crops.lr.device.type,
+            dtype=self.precision,
+            enabled=self.precision != torch.float32,
+        )
+        with autocast:
+            if self.recipe.supervision == "final":
+                predictions: tuple[Tensor, ...] = (self.model(crops.lr, crops.scale),)
+            else:
+                predictions = self.model.predictions(crops.lr, crops.scale)
+        return supervised_loss(
+            predictions,
+            crops.hr,
+            Norm(self.recipe.loss, self.recipe.reduction),
+            self.recipe.supervision,
+            alpha,
+        )
+
+    def _replay(self, crops: Sequence[Crops], alpha: float) -> Tensor:
+        limit = self.model.recursion_limit
+        shapes = tuple((each.scale, tuple(each.lr.shape)) for each in crops)
+        key = (limit, shapes)
+        if key not in self._recordings:
+            if any(known[0] != limit for known in self._recordings):
+                self._recordings.clear()  # of fewer recursions: never needed again
+            if self._pool is None:
+                self._pool = torch.cuda.graph_pool_handle()
+            try:
+                self._recordings[key] = _Recording(
+                    self.model, self._differentiate, crops, self._pool
+                )
+            except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise
+                reason = str(error).partition("\n")[0]
+                log.warning("no CUDA graph here (%s): steps run one by one", reason)
+                self.records = False
+                self._recordings.clear()
+                return self._differentiate(crops, alpha)
+        return self._recordings[key].replay(crops, alpha)
+
+
+class _Recording:
+    """A forward and backward pass as a CUDA graph, with inputs of its own.
+
+    Source: the notes on CUDA graphs in PyTorch's documentation ("CUDA semantics").
+    """
+
+    def __init__(
+        self,
+        model: SRModel,
+        differentiate: Callable[[Sequence[Crops], Tensor], Tensor],
+        crops: Sequence[Crops],
+        pool: Any,  # noqa: ANN401 - torch names no public type
+    ) -> None:
+        self._crops = [
+            Crops(c.scale, c.lr.clone(), c.hr.clone(), c.weight) for c in crops
+        ]
+        self._alpha = torch.zeros((), device=crops[0].lr.device)
+        # What batch normalisation counts must not see the warm-up.
+        buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(_WARM_UP):
+                differentiate(self._crops, self._alpha)
+        torch.cuda.current_stream().wait_stream(stream)
+        model.zero_grad(set_to_none=True)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph, pool=pool):
+            self._loss = differentiate(self._crops, self._alpha)
+        for buffer, value in buffers:
+            buffer.copy_(value)
+        self._gradients = [
+            (parameter, parameter.grad) for parameter in model.parameters()
+        ]
+
+    def replay(self, crops: Sequence[Crops], alpha: float) -> Tensor:
+        """Run it on other crops of the same shapes."""
+        for own, new in zip(self._crops, crops, strict=True):
+            own.lr.copy_(new.lr)
+            own.hr.copy_(new.hr)
+        self._alpha.fill_(alpha)
+        self._graph.replay()
+        for parameter, gradient in self._gradients:
+            parameter.grad = gradient
+        # The recordings share their memory: the next one may write over this loss.
+        return self._loss.clone()

@@ -1,0 +1,45 @@
+"""Pieces of Markdown that reports are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+def format_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table; a row that is too short ends in empty cells."""
+    lines = [_join_cells(head), _join_cells(["---"] * len(head))]
+    for row in rows:
+        cells = [cell.replace("|", "\\|") for cell in row]
+        lines.append(_join_cells(cells + [""] * (len(head) - len(cells))))
+    return lines
+
+
+def _join_cells(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def quote_code(text: str) -> str:
+    """`text` as code on one line, whatever it holds."""
+    line = " ".join(text.split())
+    if "`" in line:
+        return f"`` {line} ``"
+    return f"`{line}`" if line else ""
+
+
+def join_words(words: Sequence[str]) -> str:
+    """The words as a sentence lists them: a, b and c."""
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def format_duration(seconds: float) -> str:
+    """A time in its two largest units, of seconds, minutes, hours and days."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes == 0:
+        return f"{rest} s"
+    hours, minutes = divmod(minutes, 60)
+    if hours == 0:
+        return f"{minutes} min {rest} s"
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h" if days else f"{hours} h {minutes} min"

@@ -1,0 +1,186 @@
+"""Recomputation: the same loss and gradients, from far less memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import weakref
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from srcli.models import MODELS, variant
+from srcli.models.base import SRModel
+from srcli.models.drrn import DRRN, DRRNConfig
+
+# Few recursions of each network, more than one group of DRCN's.
+SHALLOW = {
+    "drcn": {"recursions": 6},
+    "drrn": {"units": 3},
+    "dsrn": {"steps": 3},
+    "mrnet": {"recursions": (2, 3, 3), "blocks": 1},
+    "rrrn": {"sub_networks": 2, "iterations": 3, "extract_layers": 1},
+}
+# Every way that they run.
+KINDS = [
+    *MODELS,
+    "drcn-no-supervision",
+    "drcn-deep-supervision",
+    "drcn-unshared",
+    "drrn-batch",
+    "drrn-ns-c-b3u4",
+    "dsrn-untied",
+    "dsrn-no-feedback",
+    "dsrn-single-state",
+    "mrnet-baseline",
+    "mrnet-conv-fusion",
+    "rrrn-shared",
+]
+
+
+def build(name: str) -> SRModel:
+    """The variant with few channels and recursions, in training."""
+    model_class, config = variant(name)
+    torch.manual_seed(3)
+    model = model_class(
+        dataclasses.replace(config, width=4, **SHALLOW[model_class.arch])
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    return model.train()
+
+
+def learn(model, recompute, precision=None):
+    """Loss, gradients and buffers after one backward pass of all that it estimates."""
+    model.recompute = recompute
+    scale = model.config.scales[-1]
+    generator = torch.Generator().manual_seed(5)
+    lr = torch.rand(2, model.channels, 6, 5, generator=generator)
+    with torch.autocast("cpu", dtype=precision, enabled=precision is not None):
+        outputs = (*model.predictions(lr, scale), model(lr, scale))
+    loss = torch.stack([output.float().square().mean() for output in outputs]).sum()
+    loss.backward()
+    values = {name: p.grad for name, p in model.named_parameters()}
+    return {"loss": loss.detach(), **values, **dict(model.named_buffers())}
+
+
+def same(one, two):
+    return one.keys() == two.keys() and all(
+        (one[name] is None and two[name] is None) or torch.equal(one[name], two[name])
+        for name in one
+    )
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_loss_and_every_gradient_are_the_same(name):
+    plain = learn(build(name), False)
+    assert same(learn(build(name), True), plain)
+    assert any(value is not None and value.any() for value in plain.values())
+
+
+@pytest.mark.parametrize("name", [*MODELS, "drrn-batch"])
+def test_they_are_the_same_in_half_precision(name):
+    plain = learn(build(name), False, torch.bfloat16)
+    assert same(learn(build(name), True, torch.bfloat16), plain)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_they_are_the_same_with_fewer_recursions(name):
+    models = [build(name), build(name)]
+    for model in models:
+        model.limit_recursions(2)
+    assert same(learn(models[0], True), learn(models[1], False))
+
+
+def test_statistics_are_learned_once():
+    config = DRRNConfig(scales=(2,), units=3, width=4, norm="batch")
+    model = DRRN(config)
+    model.recompute = True
+    for step in range(1, 4):
+        model(torch.rand(2, 1, 6, 5)).mean().backward()
+        counts = {
+            int(value) for name, value in model.named_buffers() if "tracked" in name
+        }
+        assert counts == {step}
+    assert all(
+        layer.momentum == 0.1
+        for layer in model.modules()
+        if isinstance(layer, torch.nn.BatchNorm2d)
+    )
+
+
+class LiveBytes(TorchDispatchMode):
+    """The most bytes at once of tensors made under it, work of autograd's included."""
+
+    def __init__(self):
+        super().__init__()
+        self.live = self.peak = 0
+        self.sizes = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, torch.Tensor):
+                self.add(leaf.untyped_storage())
+        return out
+
+    def add(self, storage):
+        key = storage._cdata
+        if key not in self.sizes:
+            self.sizes[key] = storage.nbytes()
+            self.live += storage.nbytes()
+            self.peak = max(self.peak, self.live)
+            weakref.finalize(storage, self.remove, key)
+
+    def remove(self, key):
+        self.live -= self.sizes.pop(key)
+
+
+def measure_step(name, recompute):
+    """Bytes held after the forward pass, and the most of a whole step."""
+    model_class, config = variant(name)
+    with torch.device("meta"):  # nothing is computed, everything is counted
+        model = model_class(dataclasses.replace(config, width=32))
+    model.recompute = recompute
+    scale = config.scales[-1]
+    lr = torch.zeros(4, model.channels, 16, 16, device="meta")
+    with LiveBytes() as memory:
+        loss = model(lr, scale).square().mean()
+        held = memory.live
+        loss.backward()
+    return held, memory.peak
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [
+        ("drcn", 0.6),
+        ("drcn-no-supervision", 0.65),
+        ("drcn-unshared", 0.3),
+        ("drrn", 0.4),
+        ("drrn-batch", 0.4),
+        ("vdsr", 0.65),
+        ("dsrn", 0.6),
+        ("mrnet", 0.5),
+        ("rrrn", 0.4),
+    ],
+)
+def test_memory_falls(name, most):
+    plain_held, plain_peak = measure_step(name, False)
+    held, peak = measure_step(name, True)
+    assert held < most * plain_held
+    assert peak < most * plain_peak
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_without_gradients_nothing_is_different(name, monkeypatch):
+    model = build(name).eval()
+    lr = torch.rand(1, model.channels, 6, 5)
+    scale = model.config.scales[0]
+    with torch.inference_mode():
+        plain = model(lr, scale)
+        model.recompute = True
+        monkeypatch.setattr("srcli.models.base.checkpoint", None)  # not to be called
+        assert torch.equal(model(lr, scale), plain)

@@ -1,0 +1,122 @@
+"""benchmarks/training.py: its figures fit together, and it says what it cannot do."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from srcli.models.base import count_macs
+from srcli.training.network import make_network
+from srcli.training.recipe import load_recipe
+
+FOLDER = Path(__file__).parent.parent / "benchmarks"
+TINY = ("--set", "config.width=4", "--set", "config.blocks=1", "--set", "crop=8")
+
+
+@pytest.fixture
+def timing(monkeypatch):
+    """The module that measures, on small matrices and pictures."""
+    monkeypatch.syspath_prepend(FOLDER)
+    module = importlib.import_module("timing")
+    monkeypatch.setattr(module, "MATRIX_SIDE", {"cpu": 64})
+    monkeypatch.setattr(module, "CONVOLUTIONS", (4,))
+    monkeypatch.setattr(module, "PICTURE_SIDE", 64)
+    return module
+
+
+@pytest.fixture
+def benchmark(timing, capsys):
+    """A function that runs the script on the CPU: exit code, stdout, stderr."""
+    path = FOLDER / "training.py"
+    spec = importlib.util.spec_from_file_location("benchmark_of_training", path)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+
+    def run(*arguments):
+        code = script.main([*arguments, "--device", "cpu", "--precision", "fp32"])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_the_figures_fit_together(benchmark):
+    code, out, _ = benchmark("--model", "mrnet", *TINY, "--steps", "3", "--json")
+    document = json.loads(out)
+    [row] = document["rows"]
+    assert code == 0
+    assert row["steps_timed"] == 3 * 3  # of x2, x3 and x4
+    assert row["crops"] == "8 of 8x8 LR"
+    assert row["crops_per_second"] == pytest.approx(8e3 / row["ms_per_step"])
+    assert row["gflops"] == pytest.approx(
+        row["gflop_per_step"] / row["ms_per_step"] * 1e3
+    )
+    assert row["share_of_matrix"] == pytest.approx(
+        row["gflops"] / document["matrix_gflops"]
+    )
+    assert row["gflops"] > 0
+    assert document["convolution_gflops"] > 0
+    assert 0 < row["data_share"] < 1
+    memory = row["peak_memory_bytes"]
+    assert memory is None or memory > 50_000_000  # PyTorch alone takes more
+
+
+@pytest.mark.parametrize(
+    ("model", "fields"),
+    [
+        # All predictions count where all are supervised, one where only the last is.
+        ("rrrn", {"supervision": "mean"}),
+        ("drcn", {"supervision": "recursive", "crop": 24, "crop_of": "hr"}),
+        ("drrn", {"crop": 31, "crop_of": "hr", "batch": 9}),
+    ],
+)
+def test_the_work_of_a_step_is_three_times_its_forward_pass(timing, model, fields):
+    values = {"recursions": [], "config": {"width": 8}, "scale_mode": "all", **fields}
+    recipe = load_recipe(model, "fast", values)
+    network = make_network(recipe)
+    macs = sum(
+        count * count_macs(network, scale, side, side)
+        for scale, count in recipe.divide_batch(recipe.scales).items()
+        for side in [recipe.lr_crop(scale) * scale]
+    )
+    flop = timing.count_step_flop(network, recipe, recipe.scales)
+    assert flop == pytest.approx(3 * 2 * macs, rel=1e-6)
+
+
+def test_fewer_recursions_are_less_work(timing):
+    whole, shallow = (
+        load_recipe("drrn", "fast", {"recursions": limits, "scales": [2]})
+        for limits in ([], [[0.0, 5]])
+    )
+    ratio = timing.count_step_flop(make_network(shallow), shallow, (2,)) / (
+        timing.count_step_flop(make_network(whole), whole, (2,))
+    )
+    assert ratio == pytest.approx(5 / 25, abs=0.01)
+
+
+def test_the_table_names_its_command_and_can_be_kept(benchmark, tmp_path):
+    path = tmp_path / "table.md"
+    arguments = ("--model", "mrnet", *TINY, "--set", "scales=[2]", "--steps", "1")
+    code, out, _ = benchmark(*arguments, "--markdown", str(path))
+    assert code == 0
+    assert out.startswith("python benchmarks/training.py --model mrnet --set ")
+    assert "8 of" in out
+    rows = [line for line in path.read_text("utf-8").splitlines() if line[:1] == "|"]
+    assert len(rows) == 3
+    assert rows[2].startswith("| mrnet | 8 of 8x8 LR |")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--model", "mrnt"), "did you mean mrnet"),
+        (("--model", "mrnet", "--set", "crops=3"), "did you mean crop"),
+    ],
+)
+def test_what_is_unknown_is_one_line(benchmark, arguments, message):
+    code, out, err = benchmark(*arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
