@@ -31,7 +31,8 @@ from srcli.inference.device import choose_device
 from srcli.models import MODELS
 from srcli.training.machine import describe_machine
 from srcli.training.markdown import format_table
-from srcli.training.recipe import NAMES, load_recipe, parse_assignments
+from srcli.training.overrides import parse_assignments
+from srcli.training.recipe import NAMES, load_recipe
 from srcli.writing import write_whole
 
 log = logging.getLogger("srcli.benchmarks.training")
@@ -140,7 +141,7 @@ def _format_cells(document: dict[str, Any]) -> Iterator[dict[str, str]]:
             "crops/s": f"{row['crops_per_second']:.4g}",
             "GFLOP/s": f"{row['gflops']:,.0f}",
             "of matrix peak": f"{row['share_of_matrix']:.1%}",
-            **({} if bare is None else {"of bare convolution": f"{bare:.1%}"}),
+            **({} if bare is None else {"of bare 3x3": f"{bare:.1%}"}),
             "data": f"{row['data_share']:.1%}",
             "peak memory": "?" if memory is None else f"{memory / 1e9:.2f} GB",
         }

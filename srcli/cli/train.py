@@ -87,7 +87,7 @@ def train(
     ] = False,
 ) -> None:
     """Train a network on your pictures; a run can be stopped and resumed."""
-    from srcli.training.recipe import parse_assignments
+    from srcli.training.overrides import parse_assignments
     from srcli.training.request import TrainRequest
 
     overrides = parse_assignments(assignments or [])

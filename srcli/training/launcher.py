@@ -47,6 +47,7 @@ _LOOPBACK = "127.0.0.1"
 # Gloo otherwise looks up the machine's name, which need not lead anywhere.
 _INTERFACES: Mapping[str, str] = MappingProxyType({"linux": "lo", "darwin": "lo0"})
 _POLL = 0.1  # seconds
+_FOLLOWED = 3  # a failure that only another one's explains
 # They would tell of every failure in their own way, at length.
 _LOGGERS = ("multiprocessing.api", "multiprocessing.errors")
 _ERRORS = (
@@ -244,9 +245,6 @@ def _explain(result: RunProcsResult, received: int | None) -> SrcliError:
     error = _error_of(code)(message)
     error.__cause__ = _RemoteTraceback(report["traceback"])
     return error
-
-
-_FOLLOWED = 3
 
 
 def _rank_cause(failure: ProcessFailure) -> int:

@@ -36,4 +36,6 @@ class Plateau:
     @property
     def is_over(self) -> bool:
         """Whether the rate has fallen so far that the run ends."""
-        return self.recipe.learning_rate * self.factor < self.recipe.min_rate
+        recipe = self.recipe
+        rate = recipe.learning_rate * recipe.rate_for_batch * self.factor
+        return recipe.schedule == "plateau" and rate < recipe.min_rate

@@ -17,6 +17,7 @@ from srcli.errors import InputError, UsageError, unknown
 from srcli.imaging.degrade import Degradation, check_degradation
 from srcli.models import variant
 from srcli.models.base import check_value
+from srcli.training.overrides import replace_fields
 
 NAMES = ("paper", "fast")
 
@@ -74,7 +75,7 @@ class Recipe:
     min_rate: float = 0.0  # "plateau": the run ends when the rate falls below
     final_rate: float = 0.0  # "cosine" ends here, as a share of learning_rate
     clip: Clip = "none"
-    clip_at: float = 0.0  # "adjustable": gradients stay within +-clip_at / rate
+    clip_at: float = 0.0  # "adjustable": the norm of all stays below clip_at / rate
 
     loss: Loss = "l1"
     reduction: Reduction = "mean"  # over values, or their sum for each crop
@@ -122,6 +123,11 @@ class Recipe:
         for name in _NOT_NEGATIVE:
             if not 0 <= getattr(self, name) < math.inf:
                 raise UsageError(f"recipe: {name} must not be negative")
+        for name in ("alpha", "decay_factor"):
+            if getattr(self, name) > 1:
+                raise UsageError(f"recipe: {name} must not be above 1")
+        if len(set(self.scales)) < len(self.scales):
+            raise UsageError("recipe: scales names one twice")
         for name in ("momentum", "beta2", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"recipe: {name} must be in [0, 1)")
@@ -218,53 +224,6 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise InputError(f"cannot read the recipe {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"the recipe {path} is no valid TOML: {error}") from error
-
-
-def merge(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` with those of `overrides` in their place, tables merged."""
-    merged = dict(values)
-    for name, value in overrides.items():
-        if isinstance(value, Mapping) and isinstance(merged.get(name), Mapping):
-            value = merge(merged[name], value)
-        merged[name] = value
-    return merged
-
-
-def replace_fields(
-    values: Mapping[str, Any], overrides: Mapping[str, Any]
-) -> dict[str, Any]:
-    """A recipe's values with others in their place; a rate is for the batch at hand."""
-    merged = merge(values, overrides)
-    if "learning_rate" in overrides and "rate_batch" not in overrides:
-        merged["rate_batch"] = 0
-    return merged
-
-
-def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
-    """`key=value` texts as TOML values; a bare word is a string.
-
-    A dotted key reaches into a table: `config.width=32`.
-
-    Raises:
-        UsageError: If a text has no `=` or no sensible key, or the key is `model`.
-    """
-    values: dict[str, Any] = {}
-    for text in assignments:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise UsageError(f"--set takes key=value, not {text!r}")
-        quoted = json.dumps(value.strip())
-        for candidate in (f"{name}={value}", f"{name}={quoted}"):
-            try:
-                values = merge(values, tomllib.loads(candidate))
-                break
-            except tomllib.TOMLDecodeError:
-                continue
-        else:
-            raise UsageError(f"--set takes key=value, not {text!r}")
-    if "model" in values:
-        raise UsageError("--set cannot change the model: --model names it")
-    return values
 
 
 def load_recipe(

@@ -29,9 +29,10 @@ from srcli.training.distributed import World
 from srcli.training.ending import end_run
 from srcli.training.loop import Trainer
 from srcli.training.network import make_network
+from srcli.training.overrides import replace_fields
 from srcli.training.pictures import choose_folders
 from srcli.training.reading import find_pictures
-from srcli.training.recipe import Recipe, load_recipe, make_recipe, replace_fields
+from srcli.training.recipe import Recipe, load_recipe, make_recipe
 from srcli.training.request import (
     DEFAULT_VAL,
     NO_VAL,

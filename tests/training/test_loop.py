@@ -16,7 +16,6 @@ from srcli.training.checkpoint import load_checkpoint, save_checkpoint
 from srcli.training.data import CropSampler
 from srcli.training.loop import Trainer
 from srcli.training.network import make_network
-from srcli.training.optimizer import clip_gradients
 from srcli.training.reading import find_pictures
 from srcli.training.recipe import load_recipe
 from srcli.training.stopping import TrainingStoppedError, TrainingTerminatedError
@@ -439,11 +438,3 @@ def test_average_is_the_exponential_moving_average():
     with average.applied(layer):
         assert layer.weight.item() == pytest.approx(expected, rel=1e-6)
     assert layer.weight.item() == 14.0
-
-
-def test_adjustable_clipping_follows_the_rate():
-    layer = torch.nn.Linear(2, 1, bias=False)
-    recipe = load_recipe("drrn", "paper")
-    layer.weight.grad = torch.tensor([[5.0, -0.05]])
-    clip_gradients(layer, recipe, rate=0.1)
-    assert layer.weight.grad.tolist() == [[pytest.approx(0.1), pytest.approx(-0.05)]]

@@ -14,7 +14,8 @@ from srcli.pretrained.public_sets import data_sets
 from srcli.training.data import CropSampler
 from srcli.training.loop import Trainer
 from srcli.training.network import make_network
-from srcli.training.recipe import Recipe, load_recipe, make_recipe, parse_assignments
+from srcli.training.overrides import parse_assignments
+from srcli.training.recipe import Recipe, load_recipe, make_recipe
 
 FIELDS = [field.name for field in dataclasses.fields(Recipe)]
 SETTABLE = [name for name in FIELDS if name != "model"]  # --model names that
@@ -286,6 +287,9 @@ def test_overrides_add_to_the_config_of_a_recipe():
         ("degradation=bd", "bd is defined for x3 only"),
         ("config.scales=[2]", "field of its own"),
         ("model=drrn", "--model names it"),
+        ("scales=[2,2]", "names one twice"),
+        ("alpha=1.5", "alpha must not be above 1"),
+        ("decay_factor=2", "decay_factor must not be above 1"),
         ("config=5", "config takes dict"),
         ("steps.x=1", "steps takes int"),
         ("rate_batch=-1", "rate_batch must not be negative"),
