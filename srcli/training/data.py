@@ -136,6 +136,8 @@ class CropSampler:
         self.device = device
         self.share = share
         self.generator = torch.Generator(device).manual_seed(seed)
+        # The processor chooses the scale: it would have to wait for a GPU's choice.
+        self.scale_generator = torch.Generator().manual_seed(seed)
         # Apple's GPUs have no float64; elsewhere every crop position counts exactly.
         self._real = torch.float32 if device.type == "mps" else torch.float64
         read = read_pictures(paths, color, recipe.rescale, progress)
@@ -233,7 +235,6 @@ class CropSampler:
         scales = self.recipe.scales
         if self.recipe.scale_mode == "all" or len(scales) == 1:
             return scales
-        chosen = torch.randint(
-            len(scales), (1,), generator=self.generator, device=self.device
-        )
+        odds = torch.tensor(self.recipe.scale_odds or [1.0] * len(scales)).float()
+        chosen = torch.multinomial(odds, 1, generator=self.scale_generator)
         return (scales[int(chosen)],)

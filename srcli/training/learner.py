@@ -117,6 +117,7 @@ class Learner:
             "average_updates": self.average.updates,
             "optimizer": self.optimizer.state_dict(),
             "sampler": self.sampler.generator.get_state(),
+            "scales": self.sampler.scale_generator.get_state(),
             "torch_rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state(device) if cuda else None,
             "rate_factor": self.plateau.factor,
@@ -165,14 +166,15 @@ class Learner:
         else:
             log.warning("the checkpoint is of another kind of device: other crops now")
             self.draw_others()
+        self.sampler.scale_generator.set_state(state["scales"])
         torch.set_rng_state(state["torch_rng"])
         if state["cuda_rng"] is not None and self.sampler.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda_rng"], self.sampler.device)
 
     def draw_others(self) -> None:
         """Let the crops to come be others than those that would have been drawn."""
-        generator = self.sampler.generator
-        generator.manual_seed((generator.initial_seed() + self.step + 1) % 2**63)
+        for generator in (self.sampler.generator, self.sampler.scale_generator):
+            generator.manual_seed((generator.initial_seed() + self.step + 1) % 2**63)
 
     def has_finite_weights(self) -> bool:
         """Whether every weight is a number."""

@@ -51,6 +51,7 @@ class Recipe:
     scales: tuple[int, ...] = (2, 3, 4)  # factors one network learns
     # "one": every step draws one factor; "all": every batch is divided over them.
     scale_mode: ScaleMode = "one"
+    scale_odds: tuple[float, ...] = ()  # "one": how often each is drawn; none: alike
     degradation: Degradation = "bi"
 
     steps: int = 100_000  # optimiser steps in all
@@ -97,16 +98,13 @@ class Recipe:
 
     def __post_init__(self) -> None:
         self._check_ranges()
+        self._check_scales()
         if self.schedule in ("step", "plateau") and self.decay_every < 1:
             raise UsageError(f"recipe: schedule {self.schedule!r} needs decay_every")
         if self.clip != "none" and self.clip_at <= 0:
             raise UsageError(f"recipe: clip {self.clip!r} needs a positive clip_at")
         if not self.rescale or any(not 0.1 <= factor <= 1 for factor in self.rescale):
             raise UsageError("recipe: rescale factors lie between 0.1 and 1")
-        if "scales" in self.config:
-            raise UsageError("recipe: scales is a field of its own, not of config")
-        for scale in self.scales:
-            check_degradation(self.degradation, scale)
         shares, limits = zip((0.0, 1), *self.recursions, strict=True)
         if not _rises(shares) or not _rises(limits) or shares[-1] > 1:
             raise UsageError(
@@ -126,11 +124,21 @@ class Recipe:
         for name in ("alpha", "decay_factor"):
             if getattr(self, name) > 1:
                 raise UsageError(f"recipe: {name} must not be above 1")
-        if len(set(self.scales)) < len(self.scales):
-            raise UsageError("recipe: scales names one twice")
         for name in ("momentum", "beta2", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"recipe: {name} must be in [0, 1)")
+
+    def _check_scales(self) -> None:
+        if len(set(self.scales)) < len(self.scales):
+            raise UsageError("recipe: scales names one twice")
+        if self.scale_odds and len(self.scale_odds) != len(self.scales):
+            raise UsageError("recipe: scale_odds takes one figure for each scale")
+        if not all(0 < odds < math.inf for odds in self.scale_odds):
+            raise UsageError("recipe: scale_odds must be positive")
+        if "scales" in self.config:
+            raise UsageError("recipe: scales is a field of its own, not of config")
+        for scale in self.scales:
+            check_degradation(self.degradation, scale)
 
     def learning_rate_at(self, step: int) -> float:
         """The rate of step number `step` (from 0), before a plateau's reductions."""

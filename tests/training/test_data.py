@@ -214,3 +214,13 @@ def test_rescaled_copies_are_added(folder):
     recipe = Recipe(model="mrnet", crop=4, rescale=(0.5, 1.0))
     sampler = CropSampler(find_pictures([folder]), recipe, "rgb", CPU)
     assert sampler.count == 6
+
+
+def test_scales_are_drawn_as_often_as_their_odds_say(folder):
+    paths = find_pictures([folder])
+    for odds, expected in (((), (1 / 3, 1 / 3, 1 / 3)), ((1, 1, 2), (0.25, 0.25, 0.5))):
+        recipe = Recipe(model="mrnet", crop=4, scale_odds=odds)
+        sampler = CropSampler(paths, recipe, "rgb", CPU)
+        drawn = [sampler.draw_scales()[0] for _ in range(2000)]
+        for scale, share in zip((2, 3, 4), expected, strict=True):
+            assert drawn.count(scale) / 2000 == pytest.approx(share, abs=0.04)

@@ -289,7 +289,10 @@ def wait_for(*paths):
 
 
 def test_nothing_runs_on_when_the_launcher_is_killed(tmp_path):
-    parent = subprocess.Popen([sys.executable, __file__, "launch", tmp_path])
+    parent = subprocess.Popen(
+        [sys.executable, __file__, "launch", tmp_path],
+        env={**os.environ, "TMPDIR": str(tmp_path)},  # its own folder stays behind
+    )
     try:
         wait_for(tmp_path / "0.ready", tmp_path / "1.ready")
     finally:

@@ -308,13 +308,13 @@ def test_resumed_settings_are_those_of_the_new_call(trainer):
 
 def test_more_steps_never_mean_fewer_recursions(trainer):
     phases = [[0.0, 1], [0.5, 3]]
-    run = trainer(steps=4, recursions=phases)
+    run = trainer(steps=4, recursions=phases, scales=[4])
     for _ in range(3):
         run.train_step()
     state = run.state()
     before = run.model.heads["4"].fusion.weight.clone()
     assert before[:, 1:].abs().max() > 0
-    longer = trainer(steps=400, recursions=phases)
+    longer = trainer(steps=400, recursions=phases, scales=[4])
     longer.restore(state)
     longer.train_step()
     assert longer.model.recursion_limit == 3
