@@ -138,13 +138,15 @@ def _train(request: TrainRequest, as_json: bool) -> None:
     """Train, and print what the run came to."""
     from srcli.cli.console import out as stdout
     from srcli.cli.console import print_json, progress_bar
+    from srcli.progress import SILENT
     from srcli.training.run import train as run_training
     from srcli.training.worker import is_main_process
 
+    if not is_main_process():
+        run_training(request, SILENT)
+        return
     with progress_bar() as progress:
         summary = run_training(request, progress)
-    if not is_main_process():
-        return
     psnr = {k: round(v, 4) for k, v in summary.best.items() if math.isfinite(v)}
     if as_json:
         print_json(

@@ -10,7 +10,7 @@ from srcli.progress import SILENT, Progress
 from srcli.training.curves import draw_curves
 from srcli.training.export import export_finished
 from srcli.training.loop import Trainer
-from srcli.training.measure import measure_run
+from srcli.training.measure import add_bicubic, make_request, measure_run
 from srcli.training.provenance import find_weights
 from srcli.training.report import PictureFacts, RunFacts, write_report
 from srcli.training.request import DEFAULT_VAL, NO_VAL, TrainRequest
@@ -45,13 +45,13 @@ def end_run(
     draw_curves(request.out)
     weights = find_weights(request.out)
     rows: Sequence[Row] = ()
+    where = (weights, trainer.recipe, val, request.data_dir, device)
     if trainer.has_just_finished:
         rows = export_finished(request, progress).rows
-    elif not stopped:
-        wanted = None if val == NO_VAL else val
-        rows = measure_run(
-            *(weights, trainer.recipe, wanted, request.data_dir, device, progress)
-        )
+        if rows:
+            rows = add_bicubic(rows, make_request(*where), progress)
+    elif not stopped and val != NO_VAL:
+        rows = measure_run(*where, progress)
     write_report(
         request.out,
         RunFacts(

@@ -152,7 +152,10 @@ class _Recording:
         torch.cuda.current_stream().wait_stream(stream)
         model.zero_grad(set_to_none=True)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, pool=pool):
+        # Of this thread alone: NCCL's own looks after its work meanwhile.
+        with torch.cuda.graph(
+            self._graph, pool=pool, capture_error_mode="thread_local"
+        ):
             self._loss = differentiate(self._crops, self._alpha)
         for buffer, value in buffers:
             buffer.copy_(value)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from srcli.errors import SrcliError
 from srcli.evaluation.benchmark import BenchmarkRequest, Row, run_benchmark
-from srcli.evaluation.contenders import Engine, Selection
+from srcli.evaluation.contenders import BICUBIC, Engine, Selection
 from srcli.evaluation.datasets import DATASET_NAMES, find_dataset
 from srcli.progress import SILENT, Progress
 from srcli.training.recipe import Recipe
@@ -83,3 +85,25 @@ def measure_run(
         return []
     request = make_request(weights, recipe, val, data_dir, device)
     return run_benchmark(request, progress)
+
+
+def add_bicubic(
+    rows: Sequence[Row], request: BenchmarkRequest, progress: Progress = SILENT
+) -> list[Row]:
+    """The rows of a run that was measured without bicubic, each below bicubic's.
+
+    Args:
+        rows: Of one data set.
+        request: What `make_request` gives for it.
+        progress: Told of every picture.
+
+    Raises:
+        InputError: If the set has gone, or a picture of it is unreadable.
+    """
+    alone = dataclasses.replace(request.selection, models=(BICUBIC,), weights=None)
+    bicubic = run_benchmark(dataclasses.replace(request, selection=alone), progress)
+    return [
+        each
+        for base in bicubic
+        for each in (base, *(row for row in rows if row.scale == base.scale))
+    ]

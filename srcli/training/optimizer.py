@@ -20,12 +20,14 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
             weight_decay=recipe.weight_decay,
             fused=True,
         )
+    # Not fused: torch 2.13's fails on a weight whose first gradient comes later, as
+    # those of a scale that the first step did not draw.
     return torch.optim.SGD(
         model.parameters(),
         lr=recipe.learning_rate,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
-        fused=True,
+        foreach=True,
     )
 
 

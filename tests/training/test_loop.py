@@ -438,3 +438,13 @@ def test_average_is_the_exponential_moving_average():
     with average.applied(layer):
         assert layer.weight.item() == pytest.approx(expected, rel=1e-6)
     assert layer.weight.item() == 14.0
+
+
+def test_momentum_waits_for_a_weights_first_gradient(trainer):
+    run = trainer("mrnet", optimizer="sgd", learning_rate=1e-3, momentum=0.9)
+    scales = iter([(2,), (2,), (4,), (3,)])
+    run.sampler.draw_scales = lambda: next(scales)
+    before = run.model.heads["4"].reconstruct[0].weight.clone()
+    for _ in range(4):
+        run.train_step()
+    assert not torch.equal(run.model.heads["4"].reconstruct[0].weight, before)
