@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from srcli import __version__
+from srcli.errors import InputError
 from srcli.models.base import SRModel
 from srcli.training.average import Average
 from srcli.training.checkpoint import check_network
@@ -130,8 +131,14 @@ class Learner:
 
         Raises:
             UsageError: If the checkpoint is of another network.
+            InputError: If it is of another version of srcli.
         """
         check_network(state, self.recipe.model, self.model)
+        if missing := self.state().keys() - state.keys():
+            raise InputError(
+                f"the checkpoint lacks {', '.join(sorted(missing))}: another version of "
+                "srcli wrote it; `--init` begins a new run from its weights"
+            )
         before = make_recipe(state["recipe"], "the checkpoint's recipe")
         if state["data"] != self.sampler.fingerprint:
             log.warning("the training pictures are not those of the checkpoint")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from srcli.errors import OutputError, UsageError
+from srcli.errors import InputError, OutputError, UsageError
 from srcli.pretrained.catalog import read_weights
 from srcli.training.average import Average
 from srcli.training.checkpoint import load_checkpoint, save_checkpoint
@@ -289,6 +289,13 @@ def test_checkpoint_of_another_network_is_refused(trainer, model, overrides, mes
     state = trainer("mrnet", "a").state()
     with pytest.raises(UsageError, match=message):
         trainer(model, "b", **overrides).restore(state)
+
+
+def test_a_checkpoint_that_lacks_something_is_of_another_version(trainer):
+    state = trainer().state()
+    del state["scales"]
+    with pytest.raises(InputError, match=r"lacks scales: another version.*--init"):
+        trainer().restore(state)
 
 
 def test_resumed_settings_are_those_of_the_new_call(trainer):
