@@ -136,8 +136,8 @@ class Learner:
         check_network(state, self.recipe.model, self.model)
         if missing := self.state().keys() - state.keys():
             raise InputError(
-                f"the checkpoint lacks {', '.join(sorted(missing))}: another version of "
-                "srcli wrote it; `--init` begins a new run from its weights"
+                f"the checkpoint lacks {', '.join(sorted(missing))}: another version "
+                "of srcli wrote it; --init FILE begins a new run from its weights"
             )
         before = make_recipe(state["recipe"], "the checkpoint's recipe")
         if state["data"] != self.sampler.fingerprint:
