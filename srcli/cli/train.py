@@ -27,11 +27,12 @@ def train(
         ),
     ] = None,
     recipe: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="paper (to the letter), fast (best in a short time) or FILE.toml."
+            help="paper (to the letter), fast (best in a short time; used unless "
+            "given) or FILE.toml."
         ),
-    ] = "fast",
+    ] = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", help="Replace a field of the recipe: key=value."),
@@ -67,8 +68,9 @@ def train(
         typer.Option(min=0.0, help="Stop after so long, with a checkpoint."),
     ] = None,
     seed: Annotated[
-        int, typer.Option(min=0, max=2**63 - 1, help="Start of every random draw.")
-    ] = 0,
+        int | None,
+        typer.Option(min=0, max=2**63 - 1, help="Start of every random draw (0)."),
+    ] = None,
     device: Annotated[
         str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")
     ] = "auto",
@@ -96,10 +98,16 @@ def train(
         training = {
             "--resume": resume, "--init": init, "--steps": steps, "--scale": scale,
             "--max-minutes": max_minutes, "--data": data, "--devices": devices > 1,
+            "--recipe": recipe, "--seed": seed,
         }  # fmt: skip
         _refuse_training(training)
         _export(folder, model, overrides, val, data_dir, device, as_json)
         return
+    if resume and (recipe is not None or seed is not None):
+        raise UsageError(
+            "--resume keeps its own recipe and seed: leave --recipe and --seed out; "
+            "--set changes fields of the recipe"
+        )
     if steps is not None:
         overrides["steps"] = steps
     request = TrainRequest(
@@ -107,14 +115,14 @@ def train(
         data=tuple(data or ()),
         out=folder,
         scales=read_scales(scale),
-        recipe=recipe,
+        recipe=recipe or "fast",
         overrides=overrides,
         val=val,
         data_dir=data_dir,
         resume=resume,
         init=init,
         max_minutes=max_minutes,
-        seed=seed,
+        seed=seed or 0,
         device=device,
         precision=precision,
     )

@@ -195,6 +195,10 @@ class _Band:
     matrix: Tensor  # (output rows, source rows)
 
 
+# A CUDA graph reads what it was recorded with, but does not keep it alive.
+_captured: list[tuple[_Band, ...]] = []
+
+
 @lru_cache(maxsize=64)
 def _bands(
     length: int,
@@ -266,6 +270,8 @@ def imresize_torch(
     kept = (antialias, compute, images.device)
     rows = _bands(height, out_size[0], scales[0], *kept)
     columns = _bands(width, out_size[1], scales[1], *kept)
+    if images.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        _captured.extend((rows, columns))
     with _full_precision(images.device.type):
         result = _resample_rows(images.to(compute), rows)
         result = _resample_rows(result.mT, columns).mT.contiguous()

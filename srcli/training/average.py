@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 class Average:
@@ -19,24 +19,22 @@ class Average:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         self.updates = 0
-        self.values = {
-            name: value.detach().clone() for name, value in model.state_dict().items()
-        }
+        # The network's own tensors, which no later step or load replaces.
+        self._live = model.state_dict()
+        self.values = {name: value.clone() for name, value in self._live.items()}
+        floating = [n for n, v in self._live.items() if v.is_floating_point()]
+        self._counted = [n for n in self._live if n not in set(floating)]
+        self._mine = [self.values[name] for name in floating]
+        self._theirs = [self._live[name] for name in floating]
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
+    def update(self) -> None:
         """Take in the network's present weights."""
         self.updates += 1
         decay = min(self.decay, self.updates / (self.updates + 10))
-        mine: list[Tensor] = []
-        theirs: list[Tensor] = []
-        for name, value in model.state_dict().items():
-            if value.is_floating_point():
-                mine.append(self.values[name])
-                theirs.append(value)
-            else:
-                self.values[name].copy_(value)
-        torch._foreach_lerp_(mine, theirs, 1.0 - decay)
+        torch._foreach_lerp_(self._mine, self._theirs, 1.0 - decay)
+        for name in self._counted:
+            self.values[name].copy_(self._live[name])
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:

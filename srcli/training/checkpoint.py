@@ -7,14 +7,16 @@ kept, so that a kill at any moment leaves a whole one.
 from __future__ import annotations
 
 import dataclasses
+import io
 import logging
+import os
 import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from srcli.errors import InputError, OutputError, UsageError
+from srcli.errors import InputError, UsageError
 from srcli.models.base import SRModel
 from srcli.writing import write_whole
 
@@ -35,12 +37,14 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
         OutputError: If it cannot be written; the last good checkpoint stays.
     """
     newest = folder / NAME
+    # Through memory: of a full disk torch's own writer says no more than a position.
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
     with write_whole(newest) as part:
-        try:
-            torch.save(state, part)
-        except RuntimeError as error:  # a full disk, as torch's archive writer says it
-            reason = str(error).partition("\n")[0]
-            raise OutputError(f"cannot write {newest}: {reason}") from error
+        with part.open("wb") as file:
+            file.write(buffer.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
         if newest.exists():
             newest.replace(folder / PREVIOUS)
 

@@ -143,6 +143,7 @@ class CropSampler:
         read = read_pictures(paths, color, recipe.rescale, progress)
         pictures: list[NDArray[np.generic]] = [*read.pictures]
         self.fingerprint, self.skipped = read.fingerprint, read.skipped
+        del read  # or every picture would be held twice once they are packed
         self.count = len(pictures)
         self.pixels = sum(p.shape[0] * p.shape[1] for p in pictures)
         self._hr = _Flat.pack(pictures, device)

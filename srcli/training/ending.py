@@ -11,7 +11,7 @@ from srcli.training.curves import draw_curves
 from srcli.training.export import export_finished
 from srcli.training.loop import Trainer
 from srcli.training.measure import add_bicubic, make_request, measure_run
-from srcli.training.provenance import find_weights
+from srcli.training.provenance import find_weights, has_weights
 from srcli.training.report import PictureFacts, RunFacts, write_report
 from srcli.training.request import DEFAULT_VAL, NO_VAL, TrainRequest
 
@@ -43,15 +43,17 @@ def end_run(
     val = request.val or DEFAULT_VAL
     device = trainer.sampler.device
     draw_curves(request.out)
-    weights = find_weights(request.out)
+    # A run that was given up before its first validation has none.
+    weights = find_weights(request.out) if has_weights(request.out) else None
     rows: Sequence[Row] = ()
-    where = (weights, trainer.recipe, val, request.data_dir, device)
-    if trainer.has_just_finished:
-        rows = export_finished(request, progress).rows
-        if rows:
-            rows = add_bicubic(rows, make_request(*where), progress)
-    elif not stopped and val != NO_VAL:
-        rows = measure_run(*where, progress)
+    if weights is not None and not stopped:
+        where = (weights, trainer.recipe, val, request.data_dir, device)
+        if trainer.has_just_finished:
+            rows = export_finished(request, progress).rows
+            if rows:
+                rows = add_bicubic(rows, make_request(*where), progress)
+        elif val != NO_VAL:
+            rows = measure_run(*where, progress)
     write_report(
         request.out,
         RunFacts(

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from srcli.inference.device import is_out_of_memory
 from srcli.models.base import SRModel
 from srcli.training.losses import Norm, supervised_loss
 from srcli.training.recipe import Recipe
@@ -18,6 +17,10 @@ from srcli.training.recipe import Recipe
 log = logging.getLogger(__name__)
 
 _WARM_UP = 3  # eager steps before a recording, so that every library has settled
+
+
+# Recursion limit; scale, shape and weight of each part.
+_Key = tuple[int | None, tuple[tuple[int, tuple[int, ...], float], ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,7 @@ class Gradients:
         self.recipe = recipe
         self.precision = precision
         self.records = next(model.parameters()).device.type == "cuda"
-        self._recordings: dict[tuple[object, ...], _Recording] = {}
+        self._recordings: dict[_Key, _Recording] = {}
         self._pool: Any = None  # the graphs' memory
 
     def compute(self, crops: Sequence[Crops], alpha: float) -> Tensor:
@@ -67,7 +70,7 @@ class Gradients:
             crops: Of every scale of the step.
             alpha: Weight of the intermediate predictions, for DRCN's loss.
         """
-        if self.records:
+        if self.records and crops:
             return self._replay(crops, alpha)
         return self._differentiate(crops, alpha)
 
@@ -102,27 +105,50 @@ class Gradients:
         )
 
     def _replay(self, crops: Sequence[Crops], alpha: float) -> Tensor:
-        limit = self.model.recursion_limit
-        shapes = tuple((each.scale, tuple(each.lr.shape)) for each in crops)
-        key = (limit, shapes)
-        if key not in self._recordings:
-            if any(known[0] != limit for known in self._recordings):
-                self._recordings.clear()  # of fewer recursions: never needed again
-            if self._pool is None:
-                self._pool = torch.cuda.graph_pool_handle()
+        parts = tuple((each.scale, tuple(each.lr.shape), each.weight) for each in crops)
+        key = (self.model.recursion_limit, parts)
+        if key not in self._recordings and not self._record(key, crops):
+            torch.cuda.empty_cache()
+            return self._differentiate(crops, alpha)
+        return self._recordings[key].replay(crops, alpha)
+
+    def _record(self, key: _Key, crops: Sequence[Crops]) -> bool:
+        """Whether there is a recording of such crops now; without one steps run singly.
+
+        Recordings of another depth go: it changes once in a long while.
+        """
+        if any(known[0] != key[0] for known in self._recordings):
+            self._forget()
+        device = crops[0].lr.device
+        # What batch normalisation counts must not see the warm-up.
+        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        # Streams and graphs are the current device's. A recording that fails leaves its
+        # own stream behind as the current one; the outer context takes that back.
+        with (
+            torch.cuda.device(device),
+            torch.cuda.stream(torch.cuda.current_stream(device)),
+        ):
+            self._pool = self._pool or torch.cuda.graph_pool_handle()
             try:
                 self._recordings[key] = _Recording(
                     self.model, self._differentiate, crops, self._pool
                 )
             except RuntimeError as error:
-                if is_out_of_memory(error):
-                    raise
-                reason = str(error).partition("\n")[0]
+                reason = str(error.__context__ or error).partition("\n")[0]
                 log.warning("no CUDA graph here (%s): steps run one by one", reason)
-                self.records = False
-                self._recordings.clear()
-                return self._differentiate(crops, alpha)
-        return self._recordings[key].replay(crops, alpha)
+            finally:
+                for buffer, value in buffers:
+                    buffer.copy_(value)
+        if key in self._recordings:
+            return True
+        self.records = False
+        self._forget()
+        return False
+
+    def _forget(self) -> None:
+        """Drop all recordings, and their memory's handle, which ends with the last."""
+        self._recordings.clear()
+        self._pool = None
 
 
 class _Recording:
@@ -142,8 +168,6 @@ class _Recording:
             Crops(c.scale, c.lr.clone(), c.hr.clone(), c.weight) for c in crops
         ]
         self._alpha = torch.zeros((), device=crops[0].lr.device)
-        # What batch normalisation counts must not see the warm-up.
-        buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -153,12 +177,11 @@ class _Recording:
         model.zero_grad(set_to_none=True)
         self._graph = torch.cuda.CUDAGraph()
         # Of this thread alone: NCCL's own looks after its work meanwhile.
+        # On the warm-up's stream, whose workspaces are then no part of the pool.
         with torch.cuda.graph(
-            self._graph, pool=pool, capture_error_mode="thread_local"
+            self._graph, pool=pool, stream=stream, capture_error_mode="thread_local"
         ):
             self._loss = differentiate(self._crops, self._alpha)
-        for buffer, value in buffers:
-            buffer.copy_(value)
         self._gradients = [
             (parameter, parameter.grad) for parameter in model.parameters()
         ]

@@ -63,34 +63,41 @@ class Means:
 
     loss: Tensor  # a scalar on the device
     seconds: float
-    data_share: float
+    data_share: float | None
 
 
 class Tally:
-    """Sums over the steps since it was last read; the loss stays on its device."""
+    """Sums over the steps since it was last read; the loss stays on its device.
 
-    def __init__(self) -> None:
-        self._empty()
+    Args:
+        drawing: Seconds spent on drawing crops so far, if that is known.
+    """
 
-    def _empty(self) -> None:
+    def __init__(self, drawing: float | None = None) -> None:
+        self._begin(drawing)
+
+    def _begin(self, drawing: float | None) -> None:
         self.loss = torch.zeros(())
-        self._steps, self._seconds, self._drawing = 0, 0.0, 0.0
+        self.seconds = 0.0
+        self._steps = 0
+        self._drawing = drawing
 
-    def add(self, loss: Tensor, seconds: float, drawing: float) -> None:
-        """Count one step: its loss and time, and how much of that went into crops."""
+    def add(self, loss: Tensor) -> None:
+        """Count one step; its time is added to `seconds`."""
         self.loss = self.loss.to(loss.device) + loss
         self._steps += 1
-        self._seconds += seconds
-        self._drawing += drawing
 
-    def read(self) -> Means:
-        """The means, of one step at least; counting begins anew."""
-        means = Means(
-            self.loss / self._steps,
-            self._seconds / self._steps,
-            self._drawing / self._seconds,
-        )
-        self._empty()
+    def read(self, drawing: float | None = None) -> Means:
+        """The means, of one step at least; counting begins anew.
+
+        Args:
+            drawing: As at the beginning, now.
+        """
+        share = None
+        if drawing is not None and self._drawing is not None:
+            share = (drawing - self._drawing) / max(self.seconds, 1e-9)
+        means = Means(self.loss / self._steps, self.seconds / self._steps, share)
+        self._begin(drawing)
         return means
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from typing import Any
@@ -54,7 +55,10 @@ class Learner:
         self.average = Average(model, recipe.ema)
         self.step = 0
         self.plateau = Plateau(recipe)
-        self.drawing = 0.0  # seconds that were spent on drawing crops, in all
+        # Falls by half whenever the loss is no number.
+        self.caution = 1.0
+        # Seconds spent on drawing crops, in all; None where a GPU does it meanwhile.
+        self.drawing = 0.0 if sampler.device.type == "cpu" else None
 
     def train_step(self) -> Tensor:
         """Draw crops, take one optimiser step; returns this process's part of the loss.
@@ -68,12 +72,13 @@ class Learner:
             group["lr"] = rate
         begun = time.perf_counter()
         crops = self._draw()
-        self.drawing += time.perf_counter() - begun
+        if self.drawing is not None:
+            self.drawing += time.perf_counter() - begun
         loss = self.gradients.compute(crops, self.recipe.alpha_at(self.step))
         self.world.sum_gradients(self.model.parameters())
         clip_gradients(self.model, self.recipe, rate)
         self.optimizer.step()
-        self.average.update(self.model)
+        self.average.update()
         self.step += 1
         return loss
 
@@ -90,7 +95,8 @@ class Learner:
     @property
     def rate(self) -> float:
         """The learning rate of the next step."""
-        return self.recipe.learning_rate_at(self.step) * self.plateau.factor
+        factor = self.plateau.factor * self.caution
+        return self.recipe.learning_rate_at(self.step) * factor
 
     def _deepen(self) -> None:
         """Let as many recursions run as the recipe asks for; never fewer than before.
@@ -101,6 +107,16 @@ class Learner:
         limit = self.recipe.recursions_at(self.step)
         if now is not None and (limit is None or limit > now):
             self.model.limit_recursions(limit)
+
+    @property
+    def story(self) -> dict[str, str]:
+        """What a weight file says of its training."""
+        return {
+            "recipe": json.dumps(self.recipe.as_dict()),
+            "recipe_hash": self.recipe.fingerprint,
+            "data": f"{self.sampler.count} pictures, {self.sampler.fingerprint}",
+            "steps": str(self.step),
+        }
 
     def state(self) -> dict[str, Any]:
         """Everything that decides the steps to come, as tensors and plain values."""
@@ -121,6 +137,7 @@ class Learner:
             "scales": self.sampler.scale_generator.get_state(),
             "torch_rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state(device) if cuda else None,
+            "caution": self.caution,
             "rate_factor": self.plateau.factor,
             "plateau_step": self.plateau.step,
             "plateau_best": self.plateau.best,
@@ -154,10 +171,15 @@ class Learner:
         else:
             log.warning("another optimiser than the checkpoint's: it begins anew")
         self._restore_random(state)
+        self.caution = state["caution"]
         self.plateau.factor = state["rate_factor"]
         self.plateau.step = state["plateau_step"]
         self.plateau.best = state["plateau_best"]
-        last = before.learning_rate_at(max(0, self.step - 1)) * self.plateau.factor
+        last = before.learning_rate_at(max(0, self.step - 1))
+        last *= self.plateau.factor * self.caution
+        if before.learning_rate != self.recipe.learning_rate:
+            # Whoever asks for a rate means the rate of the next step.
+            self.caution = self.plateau.factor = 1.0
         if self.rate > 3 * last:
             log.warning(
                 "the learning rate jumps from %.3g to %.3g, which may undo what was "

@@ -6,13 +6,14 @@ import copy
 import json
 import logging
 import math
+import shlex
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from srcli.errors import OutputError, UsageError
+from srcli.errors import OutputError
 from srcli.models.base import SRModel
 from srcli.pretrained.catalog import save_weights
 from srcli.progress import SILENT, Progress
@@ -22,8 +23,8 @@ from srcli.training.data import CropSampler
 from srcli.training.distributed import ALONE, World
 from srcli.training.journal import Journal, Tally
 from srcli.training.learner import Learner
-from srcli.training.recipe import Recipe
-from srcli.training.stopping import StopSignals
+from srcli.training.recipe import Recipe, make_recipe
+from srcli.training.stopping import DivergedError, StopSignals
 from srcli.training.validation import Validator
 from srcli.writing import make_folder, write_whole
 
@@ -34,11 +35,10 @@ _MOST_SETBACKS = 8  # in a row, each with half the learning rate
 
 
 class Trainer(Learner):
-    """One run: a learner and the folder it lives in.
+    """One run: a learner and the folder it lives in, which the main process writes.
 
     Args:
-        model: As for a learner, like `recipe`, `sampler`, `precision` and `world`; of
-            several processes the main one alone writes.
+        model: As for a learner, like `recipe`, `sampler`, `precision` and `world`.
         folder: The run's folder; made if missing.
         validate: Measures a network; called every `recipe.validate_every` steps.
         progress: Told about every step.
@@ -90,10 +90,12 @@ class Trainer(Learner):
         self.best = dict(state["best"])
         self.best_step = state["best_step"]
         self.seconds = state["seconds"]
-        self.setbacks = state["setbacks"]
+        # Another recipe may be what helps.
+        same = make_recipe(state["recipe"]) == self.recipe
+        self.setbacks = state["setbacks"] if same else 0
 
     def run(self, max_minutes: float | None = None) -> None:
-        """Train to the recipe's last step or a limit; always ends with a checkpoint.
+        """Train to the recipe's last step or a limit, and write a checkpoint.
 
         Args:
             max_minutes: Wall clock for the steps of this call.
@@ -101,37 +103,52 @@ class Trainer(Learner):
         Raises:
             TrainingStoppedError: After Ctrl-C or SIGTERM, with the checkpoint written.
             OutputError: If the folder cannot be written; the last checkpoint is whole.
-            UsageError: If the loss is no number again and again.
+            DivergedError: If the loss is no number again and again.
         """
-        self._open()
-        self.progress.start("Training", self.recipe.steps)
-        self.progress.advance(self.step)
-        self._first = self.step
-        if self.finished:
-            log.info("%s has done its %d steps", self.folder, self.step)
-        with StopSignals() as signals:
-            stopped = self._steps(max_minutes, signals)
-            if not self.has_finite_weights():
-                self._fall_back()
-            unmeasured = (
-                self.step > self._first and self.step % self.recipe.validate_every
-            )
-            if stopped is None and unmeasured:
-                self._validate()
-            self._save()
-            if self.world.is_main:
-                with self.average.applied(self.model):
-                    self._export(self.folder / "last.safetensors")
-        self._board.close()
+        try:
+            self._open()
+            self.progress.start("Training", self.recipe.steps)
+            self.progress.advance(self.step)
+            self._first = self.step
+            with StopSignals() as signals:
+                stopped = self._steps(max_minutes, signals)
+                self._close(measure=stopped is None)
+                # One that came meanwhile counts as well.
+                stopped = stopped or self.world.any_signal(signals.received)
+        except OutputError as error:
+            if not self._good:
+                raise
+            raise OutputError(
+                f"{error}; the checkpoint of step {self._good['step']} is whole: "
+                "--resume goes on"
+            ) from error
+        finally:
+            self._board.close()
         signals.received = stopped
         signals.raise_received(
             f"at step {self.step}: `srcli train -m {self.recipe.model} --resume "
-            f"--out {self.folder}` goes on"
+            f"--out {shlex.quote(str(self.folder))}` goes on"
         )
+
+    def _close(self, *, measure: bool) -> None:
+        """Keep what the last steps came to."""
+        if not self.has_finite_weights():
+            self._fall_back()
+        new = self.step > self._first and self.step % self.recipe.validate_every
+        if measure and new:
+            self._validate()
+        self._save()
+        with self.average.applied(self.model):
+            self._keep("last.safetensors")
+
+    def _keep(self, name: str) -> None:
+        """Write the network's present weights as a weight file."""
+        if self.world.is_main:
+            save_weights(self.model, self.folder / name, self.story)
 
     @property
     def has_just_finished(self) -> bool:
-        """Whether the run's last step was one of this call."""
+        """Whether the last step was one of this call."""
         return self.finished and self.step > self._first
 
     def _open(self) -> None:
@@ -145,49 +162,40 @@ class Trainer(Learner):
                 part.write_text(text + "\n", "utf-8")
         if self.step == 0:
             self._save()
-        self._good = copy.deepcopy(self.state())
+        else:
+            self._good = copy.deepcopy(self.state())
 
     def _save(self) -> None:
-        """Write a checkpoint, which is also what the run would fall back to.
-
-        Raises:
-            OutputError: If it cannot be written; the one before is whole.
-        """
+        """Write a checkpoint, which is also what the run would fall back to."""
         state = copy.deepcopy(self.state())
-        try:
-            if self.world.is_main:
-                save_checkpoint(self.folder, state)
-        except OutputError as error:
-            if not self._good:
-                raise
-            step = self._good["step"]
-            text = f"{error}; the checkpoint of step {step} is whole: --resume goes on"
-            raise OutputError(text) from error
+        if self.world.is_main:
+            save_checkpoint(self.folder, state)
         self._good = state
 
     def _steps(self, max_minutes: float | None, signals: StopSignals) -> int | None:
         """Take steps until there is a reason to stop; the signal, if that was one."""
-        started = time.monotonic()
+        started = time.perf_counter()
         before = self.seconds
-        tally = Tally()
+        tally = Tally(self.drawing)
         self.model.train()
         while not self.finished:
             stopped = self.world.any_signal(signals.received)
             if stopped is not None:
                 return stopped
-            begun, drawing = time.monotonic(), self.drawing
-            loss = self.train_step()
-            now = time.monotonic()
-            tally.add(loss, now - begun, self.drawing - drawing)
-            self.seconds = before + now - started
+            begun = time.perf_counter()
+            tally.add(self.train_step())
             self.progress.advance()
-            if self._is_sound(tally):
+            sound = self._is_sound(tally)
+            now = time.perf_counter()
+            tally.seconds += now - begun
+            self.seconds = before + now - started
+            if sound:
                 self._attend(tally)
             else:
                 self._fall_back()
-                tally = Tally()
-            minutes = (time.monotonic() - started) / 60
-            if self.world.share(max_minutes is not None and minutes >= max_minutes):
+                tally = Tally(self.drawing)
+            minutes = (time.perf_counter() - started) / 60
+            if max_minutes is not None and self.world.share(minutes >= max_minutes):
                 log.info("stopped after %.1f minutes at step %d", minutes, self.step)
                 break
         return None
@@ -225,19 +233,21 @@ class Trainer(Learner):
         """Go back to the last checkpoint, with half its learning rate and other crops.
 
         Raises:
-            UsageError: If that has not helped several times in a row.
+            DivergedError: If that has not helped several times in a row.
         """
         failed, setbacks = self.step, self.setbacks + 1
+        best, best_step = self.best, self.best_step
+        self.restore(self._good)
+        # Its file is still there.
+        self.best, self.best_step = best, best_step
         if setbacks > _MOST_SETBACKS:
-            self._board.close()
-            raise UsageError(
+            raise DivergedError(
                 f"the loss is no number any more at step {failed}, whatever the "
                 f"learning rate: {self.folder} keeps the checkpoint of step "
-                f"{self._good['step']}; other settings of the recipe may help (--set)"
+                f"{self.step}; other settings of the recipe may help (--set)"
             )
-        self.restore(self._good)
         self.setbacks = setbacks
-        self.plateau.factor *= 0.5
+        self.caution *= 0.5
         self.draw_others()
         text = (
             f"the loss is no number any more at step {failed}: back to step "
@@ -250,14 +260,15 @@ class Trainer(Learner):
         self._save()
 
     def _report(self, tally: Tally) -> None:
-        means = tally.read()
+        means = tally.read(self.drawing)
         loss = float(self.world.sum_scalar(means.loss))
         values = {
             "loss": loss,
             "rate": self.optimizer.param_groups[0]["lr"],
             "seconds_per_step": means.seconds,
-            "data_share": means.data_share,
         }
+        if means.data_share is not None:
+            values["data_share"] = means.data_share
         self._journal.write(step=self.step, **values)
         self._board.scalars(self.step, values)
         self._note = f"loss {loss:.5f}"
@@ -269,7 +280,7 @@ class Trainer(Learner):
         self.progress.note(self._note + best)
 
     def _validate(self) -> float | None:
-        """The averaged weights' mean PSNR, dB; they are kept if it is the best."""
+        """The averaged weights' mean PSNR, dB; kept if it is the best."""
         if self.validate is None:
             return None
         with self.average.applied(self.model):
@@ -284,17 +295,6 @@ class Trainer(Learner):
             if mean > self.best.get("mean", -math.inf):
                 self.best = {"mean": mean, **named}
                 self.best_step = self.step
-                if self.world.is_main:
-                    self._export(self.folder / "best.safetensors")
+                self._keep("best.safetensors")
         self._show()
         return mean
-
-    def _export(self, path: Path) -> None:
-        """Write the network's present weights as a weight file."""
-        metadata = {
-            "recipe": json.dumps(self.recipe.as_dict()),
-            "recipe_hash": self.recipe.fingerprint,
-            "data": f"{self.sampler.count} pictures, {self.sampler.fingerprint}",
-            "steps": str(self.step),
-        }
-        save_weights(self.model, path, metadata)

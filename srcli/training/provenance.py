@@ -84,21 +84,34 @@ def describe_network(network: SRModel) -> dict[str, Any]:
     }
 
 
+def has_weights(folder: Path) -> bool:
+    """Whether a run has left weights in its folder.
+
+    Raises:
+        InputError: If the folder cannot be looked into.
+    """
+    return any(_list_weights(folder))
+
+
 def find_weights(folder: Path) -> Path:
     """The weight file that stands for a run: the best, or without validation the last.
 
     Raises:
         InputError: If the folder holds none.
     """
-    try:
-        for name in ("best.safetensors", "last.safetensors"):
-            if (folder / name).is_file():
-                return folder / name
-    except OSError as error:
-        raise InputError(f"cannot look into {folder}: {error.strerror}") from error
+    for path in _list_weights(folder):
+        return path
     raise InputError(
         f"no weights in {folder}: --out names the folder of a run that has some"
     )
+
+
+def _list_weights(folder: Path) -> list[Path]:
+    names = ("best.safetensors", "last.safetensors")
+    try:
+        return [folder / name for name in names if (folder / name).is_file()]
+    except OSError as error:
+        raise InputError(f"cannot look into {folder}: {error.strerror}") from error
 
 
 def read_trained(path: Path) -> TrainedWeights:

@@ -46,7 +46,8 @@ def find_pictures(folders: Sequence[Path]) -> list[Path]:
             f"no training pictures below {names}: PNG, JPEG, TIFF, BMP, WebP and AVIF "
             "are looked for"
         )
-    return sorted(found)
+    # As a resumed run will name them, from wherever it is started.
+    return sorted(path.absolute() for path in found)
 
 
 @dataclass(frozen=True, slots=True)

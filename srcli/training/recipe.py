@@ -30,10 +30,11 @@ Reduction = Literal["mean", "sum"]
 ScaleMode = Literal["one", "all"]
 
 _POSITIVE = (
-    "steps", "batch", "crop", "validate_every", "checkpoint_every", "learning_rate"
+    "steps", "batch", "crop", "validate_every", "checkpoint_every", "learning_rate",
+    "decay_factor",
 )  # fmt: skip
 _NOT_NEGATIVE = (
-    "weight_decay", "warmup", "decay_every", "decay_factor", "min_rate", "final_rate",
+    "weight_decay", "warmup", "decay_every", "min_rate", "final_rate",
     "clip_at", "alpha", "alpha_steps", "rate_batch",
 )  # fmt: skip
 
@@ -106,17 +107,21 @@ class Recipe:
         if not self.rescale or any(not 0.1 <= factor <= 1 for factor in self.rescale):
             raise UsageError("recipe: rescale factors lie between 0.1 and 1")
         shares, limits = zip((0.0, 1), *self.recursions, strict=True)
+        if self.min_rate > self.learning_rate * self.rate_for_batch:
+            raise UsageError("recipe: min_rate must not be above the learning rate")
         if not _rises(shares) or not _rises(limits) or shares[-1] > 1:
             raise UsageError(
                 "recipe: recursions are pairs of a share of the steps, from 0 to 1, "
                 "and a number of at least 1, both rising"
             )
+        if self.recursions and self.recursions[0][0] > 0:
+            raise UsageError("recipe: the first pair of recursions begins at share 0")
 
     def _check_ranges(self) -> None:
         for name in _POSITIVE:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
-                least = "positive" if name == "learning_rate" else "at least 1"
+                least = "at least 1" if type(value) is int else "positive"
                 raise UsageError(f"recipe: {name} must be {least}")
         for name in _NOT_NEGATIVE:
             if not 0 <= getattr(self, name) < math.inf:

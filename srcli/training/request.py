@@ -54,10 +54,11 @@ def remember(request: TrainRequest, precision: str) -> None:
     val = request.val or DEFAULT_VAL
     if val != NO_VAL and canonical_name(val) is None:
         val = str(Path(val).expanduser().absolute())
+    data_dir = request.data_dir
     document = {
         "data": [str(path.absolute()) for path in request.data],
         "val": val,
-        "data_dir": str(request.data_dir.absolute()) if request.data_dir else None,
+        "data_dir": str(data_dir.expanduser().absolute()) if data_dir else None,
         "precision": precision,
         "recipe": request.recipe,
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.backends import cudnn
 
-from srcli.errors import DeviceError, OutputError, UsageError
+from srcli.errors import DeviceError, OutputError, SrcliError, UsageError
 from srcli.evaluation.datasets import find_dataset
 from srcli.inference.device import (
     DTYPES,
@@ -31,6 +31,7 @@ from srcli.training.loop import Trainer
 from srcli.training.network import make_network
 from srcli.training.overrides import replace_fields
 from srcli.training.pictures import choose_folders
+from srcli.training.provenance import has_weights
 from srcli.training.reading import find_pictures
 from srcli.training.recipe import Recipe, load_recipe, make_recipe
 from srcli.training.request import (
@@ -40,7 +41,7 @@ from srcli.training.request import (
     recall,
     remember,
 )
-from srcli.training.stopping import TrainingStoppedError
+from srcli.training.stopping import DivergedError, TrainingStoppedError
 from srcli.training.validation import Validator, make_validator
 from srcli.training.worker import join_world
 
@@ -78,13 +79,8 @@ def _train(request: TrainRequest, world: World, progress: Progress) -> TrainSumm
     if request.resume:
         state = load_checkpoint(request.out)
         request = recall(request)
-    elif find_checkpoints(request.out):
-        raise OutputError(
-            f"{request.out} holds a run already: --resume goes on with it, "
-            "--out names another"
-        )
-    elif request.out.is_file():
-        raise OutputError(f"{request.out} is a file: --out names a folder")
+    else:
+        _check_folder(request.out)
     recipe = _choose_recipe(request, state)
     torch.manual_seed(request.seed)
     network = make_network(recipe, request.init)
@@ -95,7 +91,9 @@ def _train(request: TrainRequest, world: World, progress: Progress) -> TrainSumm
     precision = _choose_precision(request.precision, device)
     folders = choose_folders(request.data, recipe, request.data_dir)
     validate = _choose_validator(request, recipe, network.color, device, precision)
-    with _memory_of(device), cudnn.flags(enabled=True, benchmark=True):
+    exact = precision == "fp32"
+    flags = cudnn.flags(enabled=True, benchmark=True, allow_tf32=not exact)
+    with _memory_of(device), flags:
         sampler = CropSampler(
             find_pictures(folders),
             recipe,
@@ -130,12 +128,40 @@ def _train(request: TrainRequest, world: World, progress: Progress) -> TrainSumm
             trainer.restore(state)
         if world.is_main:
             remember(request, precision)
-        stopped = None
-        try:
-            trainer.run(request.max_minutes)
-        except TrainingStoppedError as error:
-            stopped = error
-        if world.is_main:
+        _run(trainer, request, folders, precision, progress)
+    return TrainSummary(request.out, trainer.step, trainer.best, trainer.best_step)
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder that another run's files lie in.
+
+    Raises:
+        OutputError: If there are any, or `folder` is a file.
+    """
+    if find_checkpoints(folder) or has_weights(folder):
+        raise OutputError(
+            f"{folder} holds a run already: --resume goes on with it, "
+            "--out names another"
+        )
+    if folder.is_file():
+        raise OutputError(f"{folder} is a file: --out names a folder")
+
+
+def _run(
+    trainer: Trainer,
+    request: TrainRequest,
+    folders: Sequence[Path],
+    precision: Precision,
+    progress: Progress,
+) -> None:
+    """Train, and leave a report behind however it ends."""
+    stopped: SrcliError | None = None
+    try:
+        trainer.run(request.max_minutes)
+    except (TrainingStoppedError, DivergedError) as error:
+        stopped = error
+    try:
+        if trainer.world.is_main:
             end_run(
                 request,
                 trainer,
@@ -144,9 +170,12 @@ def _train(request: TrainRequest, world: World, progress: Progress) -> TrainSumm
                 stopped=stopped is not None,
                 progress=progress,
             )
-        if stopped is not None:
-            raise stopped
-    return TrainSummary(request.out, trainer.step, trainer.best, trainer.best_step)
+    except SrcliError as error:
+        if stopped is None:
+            raise
+        log.warning("no report: %s", error)
+    if stopped is not None:
+        raise stopped
 
 
 def _choose_recipe(request: TrainRequest, state: dict[str, Any] | None) -> Recipe:
@@ -202,5 +231,6 @@ def _memory_of(device: torch.device) -> Iterator[None]:
             raise
         raise DeviceError(
             f"the memory of {device} does not suffice: a smaller batch or crop needs "
-            "less (--set batch=N, --set crop=N), fewer pictures too"
+            "less (--set batch=N, --set crop=N), recomputation (--set recompute=true) "
+            "and fewer pictures too"
         ) from error

@@ -6,7 +6,7 @@ import signal
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from srcli.errors import ExitCode, SrcliError
+from srcli.errors import ExitCode, SrcliError, UsageError
 
 
 class TrainingStoppedError(SrcliError):
@@ -19,6 +19,10 @@ class TrainingTerminatedError(TrainingStoppedError):
     """Training ended early on SIGTERM; a checkpoint was written."""
 
     exit_code = ExitCode.TERMINATED
+
+
+class DivergedError(UsageError):
+    """The loss stayed no number, whatever the learning rate; a checkpoint is there."""
 
 
 class StopSignals:

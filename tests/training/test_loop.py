@@ -209,7 +209,7 @@ def test_a_loss_that_is_no_number_goes_back_with_half_the_rate(trainer, caplog):
     lines = [json.loads(line) for line in text.splitlines()]
     assert [line["step"] for line in lines if "event" in line] == [10]
     state = load_checkpoint(run.folder)
-    assert (state["rate_factor"], state["setbacks"]) == (0.5, 0)
+    assert (state["caution"], state["setbacks"]) == (0.5, 0)
 
 
 def test_the_crops_after_going_back_are_others(trainer):
@@ -232,7 +232,7 @@ def test_a_loss_that_stays_no_number_ends_the_run_with_its_checkpoint(trainer):
     state = load_checkpoint(run.folder)
     assert state["step"] == 10
     assert all(torch.isfinite(v).all() for v in state["model"].values())
-    assert state["rate_factor"] == 0.5**8
+    assert state["caution"] == 0.5**8
 
 
 def test_weights_that_overflow_are_never_kept(trainer):
@@ -249,7 +249,7 @@ def test_weights_that_overflow_are_never_kept(trainer):
 
     run.train_step = step
     run.run()
-    assert run.plateau.factor == 0.5
+    assert run.caution == 0.5
     for value in weights_of(run).values():
         assert torch.isfinite(value).all()
 
@@ -438,7 +438,7 @@ def test_average_is_the_exponential_moving_average():
     for update in range(1, 15):
         with torch.no_grad():
             layer.weight.fill_(float(update))
-        average.update(layer)
+        average.update()
         decay = min(0.5, update / (update + 10))
         expected = decay * expected + (1 - decay) * update
     assert average.values["weight"].item() == pytest.approx(expected, rel=1e-6)
@@ -455,3 +455,48 @@ def test_momentum_waits_for_a_weights_first_gradient(trainer):
     for _ in range(4):
         run.train_step()
     assert not torch.equal(run.model.heads["4"].reconstruct[0].weight, before)
+
+
+def test_a_better_best_is_not_forgotten_by_going_back(trainer):
+    figures = {5: 25.0, 10: 20.0, 15: 21.0, 20: 22.0}
+    run = trainer(steps=20, validate_every=5, checkpoint_every=100)
+    run.validate = lambda _: {4: figures[run.step]}
+    failures = iter([True])
+    poison(run, lambda step: step == 7 and next(failures, False))
+    run.run()
+    assert (run.best["mean"], run.best_step) == (25.0, 5)
+
+
+def test_halving_for_the_loss_is_no_cut_of_the_plateau(trainer):
+    run = trainer(
+        steps=12, schedule="plateau", decay_every=100, learning_rate=1e-3,
+        min_rate=6e-4, warmup=0, validate=lambda _: {4: 20.0},
+    )  # fmt: skip
+    failures = iter([True])
+    poison(run, lambda step: step == 3 and next(failures, False))
+    run.run()
+    assert (run.step, run.rate) == (12, pytest.approx(5e-4))
+
+
+def test_a_rate_that_a_resumed_run_is_given_is_the_rate(trainer):
+    run = trainer(schedule="constant", warmup=0, learning_rate=1e-3)
+    run.train_step()
+    run.caution = 0.5**8
+    run.setbacks = 8
+    again = trainer(schedule="constant", warmup=0, learning_rate=1e-4)
+    again.restore(run.state())
+    assert (again.rate, again.setbacks) == (pytest.approx(1e-4), 0)
+    same = trainer(schedule="constant", warmup=0, learning_rate=1e-3)
+    same.restore(run.state())
+    assert (same.rate, same.setbacks) == (pytest.approx(1e-3 / 2**8), 8)
+
+
+def test_a_signal_during_the_last_validation_counts(trainer):
+    def terminate(model):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return {4: 20.0}
+
+    run = trainer(steps=3, validate=terminate)
+    with pytest.raises(TrainingTerminatedError, match="at step 3"):
+        run.run()
+    assert (run.folder / "last.safetensors").exists()

@@ -188,3 +188,24 @@ def test_bundled_weights_to_start_from_are_those_of_the_scale(monkeypatch):
         values = {"config": CONFIG, "scales": scales}
         make_network(load_recipe("mrnet", "fast", values), "bundled")
     assert asked == [("mrnet", 3), ("mrnet", None)]
+
+
+def test_weights_of_a_run_are_not_taken_for_another_ones(request_of):
+    request = request_of()
+    train(request)
+    for path in request.out.glob("checkpoint*"):
+        path.unlink()
+    with pytest.raises(OutputError, match="holds a run already"):
+        train(request)
+
+
+def test_a_run_that_diverges_leaves_a_report(request_of, monkeypatch):
+    def overflow(self, lr, scale=None):
+        return (self.recurse.encode.bias.sum() * float("nan") + lr.sum(),)
+
+    monkeypatch.setattr(MRNet, "predictions", overflow)
+    request = request_of(overrides={**SMALL, "scales": [2]})
+    with pytest.raises(UsageError, match="whatever the learning rate"):
+        train(request)
+    text = (request.out / "report.md").read_text()
+    assert text.count("back to step 0 with half the learning rate") == 8
