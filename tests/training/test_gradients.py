@@ -6,6 +6,8 @@ import torch
 from srcli.models.drcn import DRCN, DRCNConfig
 from srcli.models.mrnet import MRNet, MRNetConfig
 from srcli.training.gradients import Crops, Gradients
+from srcli.training.network import make_network
+from srcli.training.optimizer import clip_gradients, make_optimizer
 from srcli.training.recipe import load_recipe
 
 
@@ -103,3 +105,61 @@ def test_a_graph_follows_alpha(recipe):
     for alpha in (1.0, 0.25, 0.0):
         found, expected = recorded.compute(crops, alpha), plain.compute(crops, alpha)
         assert torch.allclose(found, expected, rtol=1e-5)
+
+
+SMALL = {
+    "drcn": {"width": 4, "recursions": 5},
+    "drrn": {"width": 4, "units": 3, "norm": "batch"},
+    "dsrn": {"width": 8, "steps": 3},
+    "mrnet": {"width": 4, "blocks": 1, "recursions": [2, 3, 4]},
+    "rrrn": {"width": 4, "sub_networks": 2, "iterations": 2},
+}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("model", SMALL)
+def test_training_by_graphs_is_training_by_single_steps(model, recompute):
+    values = {"config": SMALL[model], "recompute": recompute, "recursions": []}
+    recipe = load_recipe(model, "fast", values)
+    losses = []
+    for records in (True, False):
+        torch.manual_seed(3)
+        network = make_network(recipe).to("cuda")
+        network.recompute = recompute
+        gradients = Gradients(network, recipe)
+        gradients.records = records
+        optimizer = make_optimizer(network, recipe)
+        found = []
+        for step in range(12):
+            scale = recipe.scales[step % len(recipe.scales)]
+            crops = [crops_of(scale, 2, channels=network.channels, device="cuda")]
+            found.append(gradients.compute(crops, alpha=0.5).item())
+            clip_gradients(network, recipe, 1e-3)
+            optimizer.step()
+            if step == 6:
+                # Other sizes meanwhile, as validation has, and another depth.
+                with torch.no_grad():
+                    for side in range(3, 83):
+                        lr = torch.rand(1, network.channels, side, 5, device="cuda")
+                        network(lr, scale)
+                network.limit_recursions(2)
+        assert gradients.records == records
+        losses.append(found)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+@pytest.mark.gpu
+def test_a_graph_that_cannot_be_recorded_is_done_without(network, recipe, monkeypatch):
+    network.to("cuda")
+
+    def fail(*_, **__):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", fail)
+    gradients = Gradients(network, recipe)
+    stream = torch.cuda.current_stream()
+    loss = gradients.compute([crops_of(2, 2, device="cuda")], alpha=0.0)
+    assert torch.isfinite(loss)
+    assert not gradients.records
+    assert torch.cuda.current_stream() == stream
