@@ -239,8 +239,8 @@ def _check(config: DSRNConfig) -> None:
     """
     if len(config.scales) > 1:
         raise UsageError("a dsrn network serves one scale; build one for each")
-    if config.steps < 1:
-        raise UsageError(f"dsrn needs at least one step, not {config.steps}")
+    if config.steps < 1 or config.width < 2:
+        raise UsageError("dsrn needs at least one step and two channels")
     if len(config.padding) != 3 or any(
         not 0 <= padding < scale
         for scale, padding in zip((2, 3, 4), config.padding, strict=True)

@@ -224,8 +224,11 @@ def _check(config: RRRNConfig) -> None:
     """
     if len(config.scales) > 1:
         raise UsageError("an rrrn network serves one scale; build one for each")
-    if min(config.sub_networks, config.iterations, config.extract_layers) < 1:
-        raise UsageError("rrrn needs at least one sub-network, iteration and layer")
+    counts = (config.sub_networks, config.iterations, config.extract_layers)
+    if min(*counts, config.width, config.extract_ratio) < 1:
+        raise UsageError(
+            "rrrn needs at least one sub-network, iteration, layer and channel"
+        )
     if config.reconstruct_kernel % 2 == 0:
         raise UsageError("reconstruct_kernel must be odd")
 

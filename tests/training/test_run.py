@@ -120,6 +120,8 @@ def test_a_run_is_not_overwritten_even_where_only_the_older_checkpoint_is_left(
         ({"overrides": {"config": {"recursions": [4, 6]}}}, "takes 3 values"),
         ({"overrides": {"config": {"recursion": "mmr"}}}, "did you mean mrm"),
         ({"overrides": {"config": {"width": 0}}}, "at least 1"),
+        ({"model": "dsrn", "overrides": {"config": {"width": 1}}}, "two channels"),
+        ({"model": "rrrn", "overrides": {"config": {"width": 0}}}, "and channel"),
     ],
 )
 def test_what_makes_no_run_is_a_usage_error(request_of, values, message):
