@@ -48,7 +48,8 @@ def end_run(
     rows: Sequence[Row] = ()
     if weights is not None and not stopped:
         where = (weights, trainer.recipe, val, request.data_dir, device)
-        if trainer.has_just_finished:
+        left_out = trainer.finished and not any(request.out.glob("export/*.json"))
+        if trainer.has_just_finished or left_out:
             rows = export_finished(request, progress).rows
             if rows:
                 rows = add_bicubic(rows, make_request(*where), progress)

@@ -94,6 +94,12 @@ class Trainer(Learner):
         same = make_recipe(state["recipe"]) == self.recipe
         self.setbacks = state["setbacks"] if same else 0
 
+    def forget_best(self) -> None:
+        """Compare no more with figures that were measured on something else."""
+        self.best, self.best_step = {}, 0
+        self.plateau.best, self.plateau.step = -math.inf, self.step
+        log.warning("validated on something else than before: the best begins anew")
+
     def run(self, max_minutes: float | None = None) -> None:
         """Train to the recipe's last step or a limit, and write a checkpoint.
 
@@ -118,10 +124,8 @@ class Trainer(Learner):
         except OutputError as error:
             if not self._good:
                 raise
-            raise OutputError(
-                f"{error}; the checkpoint of step {self._good['step']} is whole: "
-                "--resume goes on"
-            ) from error
+            kept = f"the checkpoint of step {self._good['step']} is whole"
+            raise OutputError(f"{error}; {kept}: --resume goes on") from error
         finally:
             self._board.close()
         signals.received = stopped
@@ -157,9 +161,9 @@ class Trainer(Learner):
             make_folder(self.folder)
             self._journal = Journal(self.folder / "log.jsonl", self.step)
             self._board = open_board(self.folder, self.step)
+            text = json.dumps(self.recipe.as_dict(), indent=2) + "\n"
             with write_whole(self.folder / "recipe.json") as part:
-                text = json.dumps(self.recipe.as_dict(), indent=2)
-                part.write_text(text + "\n", "utf-8")
+                part.write_text(text, "utf-8")
         if self.step == 0:
             self._save()
         else:
@@ -238,8 +242,7 @@ class Trainer(Learner):
         failed, setbacks = self.step, self.setbacks + 1
         best, best_step = self.best, self.best_step
         self.restore(self._good)
-        # Its file is still there.
-        self.best, self.best_step = best, best_step
+        self.best, self.best_step = best, best_step  # whose file is still there
         if setbacks > _MOST_SETBACKS:
             raise DivergedError(
                 f"the loss is no number any more at step {failed}, whatever the "
@@ -262,11 +265,8 @@ class Trainer(Learner):
     def _report(self, tally: Tally) -> None:
         means = tally.read(self.drawing)
         loss = float(self.world.sum_scalar(means.loss))
-        values = {
-            "loss": loss,
-            "rate": self.optimizer.param_groups[0]["lr"],
-            "seconds_per_step": means.seconds,
-        }
+        rate = self.optimizer.param_groups[0]["lr"]
+        values = {"loss": loss, "rate": rate, "seconds_per_step": means.seconds}
         if means.data_share is not None:
             values["data_share"] = means.data_share
         self._journal.write(step=self.step, **values)
@@ -276,7 +276,7 @@ class Trainer(Learner):
 
     def _show(self) -> None:
         """Loss and best PSNR beside the progress bar."""
-        best = f", {self.best['mean']:.2f} dB" if self.best else ""
+        best = f", best {self.best['mean']:.2f} dB" if self.best else ""
         self.progress.note(self._note + best)
 
     def _validate(self) -> float | None:

@@ -51,20 +51,28 @@ def remember(request: TrainRequest, precision: str) -> None:
     Raises:
         OutputError: If the folder cannot be written.
     """
-    val = request.val or DEFAULT_VAL
-    if val != NO_VAL and canonical_name(val) is None:
-        val = str(Path(val).expanduser().absolute())
+    recipe = request.recipe
+    if recipe.endswith(".toml"):
+        recipe = str(Path(recipe).absolute())
     data_dir = request.data_dir
     document = {
         "data": [str(path.absolute()) for path in request.data],
-        "val": val,
+        "val": name_val(request),
         "data_dir": str(data_dir.expanduser().absolute()) if data_dir else None,
         "precision": precision,
-        "recipe": request.recipe,
+        "recipe": recipe,
     }
     make_folder(request.out)
     with write_whole(request.out / NAME) as part:
         part.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
+
+
+def name_val(request: TrainRequest) -> str:
+    """What the request validates on: a set's name, an absolute folder, or "none"."""
+    val = request.val or DEFAULT_VAL
+    if val == NO_VAL or canonical_name(val) is not None:
+        return val
+    return str(Path(val).expanduser().absolute())
 
 
 def recall(request: TrainRequest) -> TrainRequest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -38,6 +39,7 @@ from srcli.training.request import (
     DEFAULT_VAL,
     NO_VAL,
     TrainRequest,
+    name_val,
     recall,
     remember,
 )
@@ -75,7 +77,7 @@ def train(request: TrainRequest, progress: Progress = SILENT) -> TrainSummary:
 
 
 def _train(request: TrainRequest, world: World, progress: Progress) -> TrainSummary:
-    state = None
+    state, asked = None, request
     if request.resume:
         state = load_checkpoint(request.out)
         request = recall(request)
@@ -126,6 +128,12 @@ def _train(request: TrainRequest, world: World, progress: Progress) -> TrainSumm
         )
         if state is not None:
             trainer.restore(state)
+            before = recall(dataclasses.replace(asked, val=None))
+            same = name_val(before) == name_val(request)
+            if not same or state["recipe"]["degradation"] != recipe.degradation:
+                trainer.forget_best()
+            if trainer.finished:
+                log.info("all %d steps are done: --steps takes more", trainer.step)
         if world.is_main:
             remember(request, precision)
         _run(trainer, request, folders, precision, progress)
@@ -186,7 +194,12 @@ def _choose_recipe(request: TrainRequest, state: dict[str, Any] | None) -> Recip
     if state is None:
         return load_recipe(request.model, request.recipe, overrides)
     values = replace_fields(state["recipe"], overrides)
-    return make_recipe(values, "the checkpoint's recipe")
+    recipe = make_recipe(values, "the checkpoint's recipe")
+    if recipe.steps < state["step"]:
+        raise UsageError(
+            f"the run has done {state['step']} steps: --steps must not be below that"
+        )
+    return recipe
 
 
 def _choose_precision(name: str, device: torch.device) -> Precision:

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import shutil
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -211,3 +213,36 @@ def test_a_run_that_diverges_leaves_a_report(request_of, monkeypatch):
         train(request)
     text = (request.out / "report.md").read_text()
     assert text.count("back to step 0 with half the learning rate") == 8
+
+
+def test_another_validation_set_is_not_compared_with_the_first(
+    request_of, tmp_path, picture, caplog
+):
+    other = tmp_path / "other"
+    other.mkdir()
+    noise = np.random.default_rng(5).integers(0, 256, (40, 44, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(other / "noise.png")
+    first = request_of(val=str(tmp_path / "pictures"), scales=(2,))
+    train(first)
+    before = load_checkpoint(first.out)["best"]
+    more = {"resume": True, "val": str(other), "overrides": {"steps": 4}}
+    summary = train(dataclasses.replace(first, scales=(), **more))
+    assert "the best begins anew" in caplog.text
+    assert summary.best_step == 4
+    assert summary.best["x2"] != before["x2"]
+
+
+def test_a_run_cannot_be_given_fewer_steps_than_it_has_done(request_of):
+    first = request_of()
+    train(first)
+    less = dataclasses.replace(first, resume=True, overrides={"steps": 2})
+    with pytest.raises(UsageError, match="done 3 steps: --steps must not be below"):
+        train(less)
+
+
+def test_a_finished_run_without_its_export_gets_it_by_resuming(request_of):
+    first = request_of()
+    train(first)
+    shutil.rmtree(first.out / "export")
+    train(dataclasses.replace(first, resume=True, overrides={}))
+    assert len(list((first.out / "export").glob("*.safetensors"))) == 1
