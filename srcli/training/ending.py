@@ -50,7 +50,8 @@ def end_run(
         where = (weights, trainer.recipe, val, request.data_dir, device)
         left_out = trainer.finished and not any(request.out.glob("export/*.json"))
         if trainer.has_just_finished or left_out:
-            rows = export_finished(request, progress).rows
+            exported = export_finished(request, progress)
+            weights, rows = exported.weights, exported.rows
             if rows:
                 rows = add_bicubic(rows, make_request(*where), progress)
         elif val != NO_VAL:

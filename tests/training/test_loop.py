@@ -7,7 +7,6 @@ import signal
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from srcli.errors import InputError, OutputError, UsageError
 from srcli.pretrained.catalog import read_weights
@@ -29,15 +28,6 @@ TINY = {
     "mrnet": {"width": 4, "blocks": 1, "recursions": [2, 3, 4]},
     "rrrn": {"width": 4, "sub_networks": 2, "iterations": 2},
 }
-
-
-@pytest.fixture
-def pictures(tmp_path, picture):
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for number in range(3):
-        Image.fromarray(picture(60 + number, 70)).save(folder / f"{number}.png")
-    return folder
 
 
 @pytest.fixture
@@ -99,17 +89,6 @@ def test_loss_falls(trainer, model):
     run = trainer(model, steps=80, learning_rate=2e-3, ema=0.0, recursions=[])
     losses = [float(run.train_step()) for _ in range(80)]
     assert np.mean(losses[-10:]) < 0.95 * np.mean(losses[:10])
-
-
-@pytest.mark.parametrize("model", TINY)
-def test_paper_recipe_takes_steps(trainer, model):
-    recipe = load_recipe(model, "paper")
-    values = recipe.as_dict()
-    for name in ("model", "config", "crop", "crop_of", "batch", "steps"):
-        values.pop(name)
-    run = trainer(model, **values)
-    assert all(torch.isfinite(run.train_step()) for _ in range(3))
-    assert run.recipe.loss == recipe.loss
 
 
 def test_raising_the_recursions_leaves_the_output_as_it_was(trainer):

@@ -40,15 +40,6 @@ TINY = {
 
 
 @pytest.fixture
-def pictures(tmp_path, picture):
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for number in range(3):
-        Image.fromarray(picture(60 + number, 70)).save(folder / f"{number}.png")
-    return folder
-
-
-@pytest.fixture
 def trainer(pictures, tmp_path):
     """A function that makes a trainer of a tiny network by the paper's recipe."""
 

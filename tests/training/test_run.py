@@ -246,3 +246,5 @@ def test_a_finished_run_without_its_export_gets_it_by_resuming(request_of):
     shutil.rmtree(first.out / "export")
     train(dataclasses.replace(first, resume=True, overrides={}))
     assert len(list((first.out / "export").glob("*.safetensors"))) == 1
+    # What the report says to measure is what was measured for it.
+    assert "export/mrnet.safetensors" in (first.out / "report.md").read_text()
