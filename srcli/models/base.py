@@ -101,13 +101,17 @@ class SRModel(nn.Module):
     """
 
     arch: ClassVar[str]  # the paper's name in lower case
-    color: ClassVar[Color]
+    color: Color
     config_class: ClassVar[type[ModelConfig]]
     # Every configuration that the paper's tables and figures study, by name; the first
     # is the paper's final network.
     variants: ClassVar[Mapping[str, ModelConfig]]
     # One network for all scales (True), or one weight file per scale (False).
     multi_scale: ClassVar[bool]
+    # What the paper calls that which each of several predictions comes from, and the
+    # last one if it combines the others.
+    stage: ClassVar[str] = "prediction"
+    combination: ClassVar[str | None] = None
 
     config: ModelConfig
     # Run at most this many recursions; None runs all. Training starts shallow with it.
@@ -197,6 +201,22 @@ class SRModel(nn.Module):
     def forward(self, lr: Tensor, scale: int | None = None) -> Tensor:
         """The enlarged picture, (N, C, s*h, s*w); see the class for the contract."""
         return self.predictions(lr, scale)[-1]
+
+    def fitting_weights(self, source: SRModel) -> dict[str, Tensor]:
+        """What this network can start from of another's weights, by name.
+
+        Those of the same names and shapes. Networks whose layers depend on the scale
+        override this to translate them.
+
+        Args:
+            source: Any network; it is not changed.
+        """
+        own = self.state_dict()
+        return {
+            name: value
+            for name, value in source.state_dict().items()
+            if name in own and own[name].shape == value.shape
+        }
 
     def receptive_radius(self, scale: int | None = None) -> int:
         """Furthest LR pixel, counted along one axis, that can touch an output pixel."""

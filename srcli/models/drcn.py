@@ -119,6 +119,8 @@ class DRCN(SRModel):
 
     arch = "drcn"
     color = "y"
+    stage = "recursion"
+    combination = "ensemble"  # equation 10
     config_class = DRCNConfig
     multi_scale = False
     variants: ClassVar[Mapping[str, DRCNConfig]] = {

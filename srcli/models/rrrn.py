@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeGuard
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from srcli.errors import UsageError
-from srcli.models.base import ModelConfig, Runner, SRModel
+from srcli.models.base import Color, ModelConfig, Runner, SRModel
 
+_Transition = nn.Conv2d | nn.ConvTranspose2d
 # Of D and D*: with kernel = stride + 2 * padding both grids are exact at every size.
 _PADDING = 2
 
@@ -33,7 +34,8 @@ class RRRNConfig(ModelConfig):
     extract_layers: int = 6  # 3x3 convolutions of the feature extraction
     extract_ratio: int = 4  # their channels are this many times `width`: 256
     shared_transitions: bool = False  # one D and one D* for all iterations
-    reconstruct_kernel: int = 3  # of the last convolution, to RGB
+    reconstruct_kernel: int = 3  # of the last convolution, to the picture
+    color: Color = "rgb"  # of the pictures that it works on
 
 
 class _Projection(nn.Module):
@@ -110,24 +112,24 @@ class _Learning(nn.Module):
 
 
 class _Reconstruction(nn.Module):
-    """RR, equation 8: the RGB residual from all but the first delta and zeta."""
+    """RR, equation 8: the residual picture, without the first delta and zeta."""
 
-    def __init__(self, config: RRRNConfig, scale: int) -> None:
+    def __init__(self, config: RRRNConfig, scale: int, channels: int) -> None:
         super().__init__()
         width, kernel = config.width, config.reconstruct_kernel
         dense = config.iterations * width
         self.merge = _pointwise(dense, width, activated=False)
         self.up = _upsampler(width, scale, activated=False)
         self.restore = _pointwise(dense, width, activated=True)
-        self.to_rgb = nn.Conv2d(width, 3, kernel, padding=kernel // 2)
+        self.to_image = nn.Conv2d(width, channels, kernel, padding=kernel // 2)
         # All sub-networks add nearly the same at first; start near the bilinear one.
         with torch.no_grad():
-            for parameter in self.to_rgb.parameters():
+            for parameter in self.to_image.parameters():
                 parameter.mul_(0.1)
 
     def forward(self, deltas: tuple[Tensor, ...], zetas: tuple[Tensor, ...]) -> Tensor:
         raised = self.up(self.merge(torch.cat(deltas[1:], dim=1)))
-        return self.to_rgb(self.restore(torch.cat((*zetas[1:], raised), dim=1)))
+        return self.to_image(self.restore(torch.cat((*zetas[1:], raised), dim=1)))
 
 
 class RRRN(SRModel):
@@ -140,7 +142,7 @@ class RRRN(SRModel):
     """
 
     arch = "rrrn"
-    color = "rgb"
+    stage = "sub-network"
     config_class = RRRNConfig
     multi_scale = False
     variants: ClassVar[Mapping[str, RRRNConfig]] = {
@@ -150,6 +152,8 @@ class RRRN(SRModel):
         **{f"rrrn-g{g}": RRRNConfig(sub_networks=g) for g in (1, 2, 3)},
         **{f"rrrn-t{t}": RRRNConfig(iterations=t) for t in range(1, 8)},
         "rrrn-shared": RRRNConfig(shared_transitions=True),
+        "rrrn-1x1": RRRNConfig(reconstruct_kernel=1),
+        "rrrn-y": RRRNConfig(color="y"),
     }
 
     config: RRRNConfig
@@ -158,11 +162,12 @@ class RRRN(SRModel):
         super().__init__()
         self.config = config or RRRNConfig()
         _check(self.config)
+        self.color = self.config.color
         width, scale = self.config.width, self.config.scales[0]
-        self.extract = _extraction(self.config)
+        self.extract = _extraction(self.config, self.channels)
         self.project = _Projection(width, scale)
         self.learn = _Learning(self.config, scale)
-        self.reconstruct = _Reconstruction(self.config, scale)
+        self.reconstruct = _Reconstruction(self.config, scale, self.channels)
         # A single sub-network has no successor to fuse for.
         self.fuse = (
             _pointwise(2 * width, width, activated=True)
@@ -190,6 +195,24 @@ class RRRN(SRModel):
             if index < last:
                 x = self.fuse(torch.cat((x, deltas[-1]), dim=1))
         return tuple(images)
+
+    def fitting_weights(self, source: SRModel) -> dict[str, Tensor]:
+        """Also D and D* of another scale, resampled on the LR grid.
+
+        The paper says nothing of it; that it pays was measured (docs/models.md).
+        """
+        fitting = super().fitting_weights(source)
+        if not isinstance(source, RRRN):
+            return fitting
+        scales = source.config.scales[0], self.config.scales[0]
+        others = dict(source.named_modules())
+        for name, layer in self.named_modules():
+            other = others.get(name)
+            if _is_transition(layer) and _is_transition(other):
+                weight = _resample(other, scales)
+                if weight.shape == layer.weight.shape:
+                    fitting[f"{name}.weight"] = weight
+        return fitting
 
     def receptive_radius(self, scale: int | None = None) -> int:
         """One for each 3x3 of the extraction, then g (t + 1) rounds up and down.
@@ -240,12 +263,12 @@ def _bilinear(lr: Tensor, scale: int) -> Tensor:
     return F.interpolate(compute, size=size, mode="bilinear", align_corners=False)
 
 
-def _extraction(config: RRRNConfig) -> nn.Sequential:
+def _extraction(config: RRRNConfig, channels: int) -> nn.Sequential:
     """FE: 3x3 convolutions and a 1x1 to `width` channels, PReLU after each."""
     wide = config.extract_ratio * config.width
     layers = [
-        _layer(nn.Conv2d(wide if index else 3, wide, 3, padding=1), activated=True)
-        for index in range(config.extract_layers)
+        _layer(nn.Conv2d(inputs, wide, 3, padding=1), activated=True)
+        for inputs in (channels, *[wide] * (config.extract_layers - 1))
     ]
     return nn.Sequential(*layers, _pointwise(wide, config.width, activated=True))
 
@@ -266,6 +289,32 @@ def _downsampler(width: int, scale: int) -> nn.Module:
     """D: Conv(64, k, s)."""
     kernel = scale + 2 * _PADDING
     return _layer(nn.Conv2d(width, width, kernel, scale, _PADDING), activated=True)
+
+
+def _is_transition(layer: nn.Module | None) -> TypeGuard[_Transition]:
+    """Whether a layer is D or D* itself."""
+    return isinstance(layer, _Transition) and layer.stride[0] > 1
+
+
+def _resample(layer: _Transition, scales: tuple[int, int]) -> Tensor:
+    """The kernel of D or D* at one scale, as that of another.
+
+    Both kernels are read as functions of the distance in LR pixels from the pixel that
+    they belong to, linear between their samples and zero beyond the last. What D* adds
+    to an HR pixel then keeps its size; D sums over (s' / s)^2 times as many of them.
+    """
+    before, after = scales
+    size = after + 2 * _PADDING
+    taps = torch.arange(size, dtype=torch.float64) + 0.5
+    # Tap i lies (i + 1/2 - size / 2) / scale LR pixels from the middle.
+    places = (taps - size / 2) * before / after + layer.kernel_size[0] / 2 - 0.5
+    known = torch.arange(layer.kernel_size[0], dtype=torch.float64)
+    shares = (1.0 - (places[:, None] - known).abs()).clamp_min(0.0)
+    weight = layer.weight.detach()
+    resampled = shares @ weight.double() @ shares.T
+    if not layer.transposed:
+        resampled = resampled * (before / after) ** 2
+    return resampled.to(weight.dtype)
 
 
 def _layer(conv: nn.Conv2d | nn.ConvTranspose2d, *, activated: bool) -> nn.Module:

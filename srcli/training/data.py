@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from srcli.errors import InputError
-from srcli.imaging.degrade import crop_to_multiple, degrade
+from srcli.imaging.degrade import NOISE_SIGMA, crop_to_multiple, degrade
 from srcli.imaging.resize import imresize
 from srcli.models.base import Color
 from srcli.progress import SILENT, Progress
@@ -55,6 +55,11 @@ class _Flat:
             torch.from_numpy(widths).to(device),
         )
 
+    @property
+    def channels(self) -> int:
+        """C of the pictures."""
+        return self.values.shape[1]
+
     def crop(self, picture: Tensor, corner: Tensor, grid: Tensor) -> Tensor:
         """Crops as float32 in [0, 1], (N, C, k, k), channels last in memory.
 
@@ -68,6 +73,12 @@ class _Flat:
         width = self.widths[picture][:, None, None]
         index = self.offsets[picture][:, None, None] + rows * width + columns
         return (self.values[index].float() / 255.0).permute(0, 3, 1, 2)
+
+
+def _add_noise(lr: Tensor, noise: Tensor) -> Tensor:
+    """`lr` of whole grey levels with noise, rounded as `degrade` does; in [0, 1]."""
+    levels = lr * 255.0 + NOISE_SIGMA * noise
+    return (levels + 0.5).floor().clamp(0.0, 255.0) / 255.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,12 +188,15 @@ class CropSampler:
             )
         progress.start(f"Making x{scale} pictures", len(source))
 
+        # The noise of "dn" is drawn anew for every crop.
+        kind = "bi" if self.recipe.degradation == "dn" else self.recipe.degradation
+
         def reduced(number: int) -> NDArray[np.generic]:
             hr = crop_to_multiple(pictures[number], scale)
             progress.advance()
             if self.recipe.degradation == "bi" and self.color == "y":
                 return imresize(hr.astype(np.float32), 1 / scale)
-            return degrade(hr, scale, self.recipe.degradation, seed=number)
+            return degrade(hr, scale, kind)
 
         with ThreadPoolExecutor() as pool:
             small = list(pool.map(reduced, source))
@@ -223,9 +237,18 @@ class CropSampler:
         ).bool()
         if not self.recipe.augment:
             turns = torch.zeros_like(turns)
+        noise = None
+        if self.recipe.degradation == "dn":
+            noise = torch.randn(
+                (count, reduced.lr.channels, crop, crop),
+                generator=self.generator,
+                device=self.device,
+            )
         rank, size = self.share
         picture, corner, turns = (v[rank::size] for v in (picture, corner, turns))
         lr = reduced.lr.crop(picture, corner, _turned_grid(crop, turns))
+        if noise is not None:
+            lr = _add_noise(lr, noise[rank::size])
         hr = self._hr.crop(
             reduced.source[picture], corner * scale, _turned_grid(crop * scale, turns)
         )

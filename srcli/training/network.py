@@ -22,8 +22,8 @@ def make_network(recipe: Recipe, init: str | None = None) -> SRModel:
 
     Args:
         recipe: Its model, config and scales.
-        init: "bundled" or the path of a weight file; tensors whose names and shapes fit
-            are taken over.
+        init: "bundled" or the path of a weight file; what fits is taken over, see
+            `SRModel.fitting_weights`.
 
     Raises:
         UsageError: If the config makes no network, or no weight fits.
@@ -36,12 +36,7 @@ def make_network(recipe: Recipe, init: str | None = None) -> SRModel:
         network.limit_recursions(recipe.recursions_at(0))
         return network
     source = _load_bundled(recipe) if init == "bundled" else load_model(Path(init))
-    own = network.state_dict()
-    fitting = {
-        name: value
-        for name, value in source.state_dict().items()
-        if name in own and own[name].shape == value.shape
-    }
+    own, fitting = network.state_dict(), network.fitting_weights(source)
     if not fitting:
         raise UsageError(f"no weight of {init} fits {recipe.model}")
     network.load_state_dict({**own, **fitting})

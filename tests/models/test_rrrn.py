@@ -156,7 +156,7 @@ def transcribe(model: RRRN, lr: torch.Tensor) -> list[torch.Tensor]:
         merged = conv("reconstruct.merge", *deltas[1:], slope=False)
         raised = up("reconstruct.up", merged)
         restored = conv("reconstruct.restore", *zeta[1:], raised)
-        image = image + conv("reconstruct.to_rgb", restored, slope=False, padding=1)
+        image = image + conv("reconstruct.to_image", restored, slope=False, padding=1)
         images.append(image)
     return images
 
@@ -177,6 +177,50 @@ def test_the_network_follows_the_equations(scale, options):
         for image, reference in zip(images, expected, strict=True):
             torch.testing.assert_close(image, reference, atol=1e-10, rtol=0)
         torch.testing.assert_close(model(lr), expected[-1], atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 3), (2, 4), (3, 4), (2, 2)])
+def test_another_scale_starts_from_the_same_kernels_on_the_lr_grid(before, after):
+    source, target = build(scales=(before,)), build(scales=(after,))
+    # A kernel that is linear in the distance from the middle, in LR pixels, stays so.
+    rows = {
+        scale: (torch.arange(KERNELS[scale]) + 0.5 - KERNELS[scale] / 2) / scale
+        for scale in (before, after)
+    }
+    kernels = {s: 0.7 + r[:, None] - 0.3 * r.double() for s, r in rows.items()}
+    with torch.no_grad():
+        for name in ("project.up.0", "project.down.0", "learn.ups.1"):
+            source.get_submodule(name).weight.copy_(kernels[before])
+    started = target.fitting_weights(source)
+    assert started.keys() == target.state_dict().keys()
+    target.load_state_dict(started)
+    up = target.project.up[0].weight
+    torch.testing.assert_close(up, kernels[after].expand_as(up))
+    up = target.learn.ups[1].weight
+    torch.testing.assert_close(up, kernels[after].expand_as(up))
+    # D sums over more pixels of the same feature.
+    down = target.project.down[0].weight * after**2 / before**2
+    torch.testing.assert_close(down, kernels[after].expand_as(down))
+    untouched = source.extract[0][0].weight
+    assert torch.equal(target.extract[0][0].weight, untouched)
+
+
+def test_only_what_fits_is_taken_from_a_network_of_other_channels():
+    source, target = build(width=4), build(width=4, color="y", reconstruct_kernel=7)
+    missing = target.state_dict().keys() - target.fitting_weights(source).keys()
+    assert missing == {
+        "extract.0.0.weight",
+        "reconstruct.to_image.weight",
+        "reconstruct.to_image.bias",
+    }
+
+
+def test_a_luma_network_takes_and_gives_one_channel():
+    model = build(color="y")
+    assert (model.color, model.channels) == ("y", 1)
+    assert build().color == "rgb"
+    lr = torch.rand(1, 1, 5, 7, dtype=torch.float64)
+    assert model(lr).shape == (1, 1, 10, 14)
 
 
 @pytest.mark.parametrize("limit", [1, 2])

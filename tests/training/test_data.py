@@ -94,6 +94,31 @@ def test_y_networks_get_luma_that_was_never_rounded(folder):
     assert any(place is not None for place in places)
 
 
+def test_noise_is_drawn_anew_for_every_crop(tmp_path):
+    # A flat picture of one size of crop: whatever differs is noise.
+    Image.fromarray(np.full((36, 36, 3), 128, np.uint8)).save(tmp_path / "flat.png")
+    recipe = Recipe(model="rrrn", crop=12, scales=(3,), degradation="dn")
+    paths = find_pictures([tmp_path])
+
+    def draw(share=(0, 1)):
+        sampler = CropSampler(paths, recipe, "rgb", CPU, seed=3, share=share)
+        return sampler.draw(3, 40)
+
+    lr, hr = draw()
+    levels = lr.double() * 255
+    assert torch.equal(hr, torch.full_like(hr, 128 / 255))
+    torch.testing.assert_close(levels, levels.round(), atol=1e-4, rtol=0)
+    # 17,280 draws: the standard error of both is under 0.25 grey levels.
+    assert abs(float(levels.mean()) - 128) < 1.0
+    assert abs(float(levels.std()) - 30) < 0.8
+    assert lr.unique(dim=0).shape[0] == 40
+    channels = levels.movedim(1, 0).reshape(3, -1)
+    assert channels.corrcoef().triu(1).abs().max() < 0.06
+    # Two processes that share the batch see the same noise as one.
+    assert torch.equal(lr[1::2], draw((1, 2))[0])
+    assert torch.equal(lr, draw()[0])
+
+
 def test_same_seed_draws_the_same_crops_and_another_does_not(folder):
     recipe = Recipe(model="mrnet", crop=6)
     paths = find_pictures([folder])
