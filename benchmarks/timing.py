@@ -17,12 +17,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.backends import cudnn
-from torch.utils.flop_counter import FlopCounterMode
 
 from srcli.errors import UsageError
 from srcli.imaging.resize import imresize
 from srcli.inference.device import DTYPES, choose_device, choose_precision
-from srcli.models.base import SRModel, outline
+from srcli.models.base import SRModel
+from srcli.models.counting import MacCounter, outline
 from srcli.training.data import CropSampler
 from srcli.training.loop import Trainer
 from srcli.training.network import make_network
@@ -213,20 +213,20 @@ def time_steps(trainer: Trainer, count: int) -> list[float]:
 
 
 def count_step_flop(network: SRModel, recipe: Recipe, scales: tuple[int, ...]) -> int:
-    """FLOP of a step's convolutions: three forward passes, two for each MAC."""
+    """FLOP of a step: three forward passes, two for each multiply-accumulate."""
     twin = outline(type(network), network.config)
     twin.recursion_limit = network.recursion_limit
     total = 0
     for scale, crops in recipe.divide_batch(scales).items():
         side = recipe.lr_crop(scale)
         lr = torch.zeros(1, twin.channels, side, side, device="meta")
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        counter = MacCounter()
+        with torch.no_grad(), counter:
             if recipe.supervision == "final":
                 twin(lr, scale)
             else:
                 twin.predictions(lr, scale)
-        counts = counter.get_flop_counts()["Global"]
-        total += 3 * crops * counts[torch.ops.aten.convolution]
+        total += 6 * crops * counter.macs
     return total
 
 

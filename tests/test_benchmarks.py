@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from srcli.models.base import count_macs
+from srcli.models.counting import count_macs
 from srcli.training.network import make_network
 from srcli.training.recipe import load_recipe
 

@@ -78,6 +78,13 @@ def benchmark(
     ifc: Annotated[
         bool, typer.Option("--ifc", help="Measure the information fidelity too.")
     ] = False,
+    stages: Annotated[
+        bool,
+        typer.Option(
+            "--stages",
+            help="Show what each stage of a network adds: table, reports, JSON.",
+        ),
+    ] = False,
     gray_as_rgb: Annotated[
         bool,
         typer.Option(
@@ -153,6 +160,7 @@ def benchmark(
         ),
         data_dir=data_dir,
         ifc=ifc,
+        stages=stages,
         gray_as_rgb=gray_as_rgb,
         seed=seed,
         save_images=save_images,
@@ -172,6 +180,7 @@ def _run(
     from srcli.cli.console import out, print_json, progress_bar
     from srcli.evaluation import report
     from srcli.evaluation.benchmark import run_benchmark
+    from srcli.evaluation.stage_table import print_stages
     from srcli.evaluation.table import format_line, print_table
 
     with progress_bar() as progress:
@@ -184,6 +193,9 @@ def _run(
         print_json(report.build_document(rows, command, per_image=per_image))
     else:
         print_table(out, rows, per_image=per_image)
+        if request.stages:
+            out.print()
+            print_stages(out, rows, per_image=per_image)
     csv, markdown, latex = files
     if csv is not None:
         report.write_report(report.format_csv(rows, per_image=per_image), csv)

@@ -11,10 +11,13 @@ import typer
 from srcli.errors import PartialFailureError, SrcliError, UsageError
 
 if TYPE_CHECKING:
+    from srcli.pretrained.catalog import WeightEntry
     from srcli.pretrained.public_sets import Options
     from srcli.pretrained.sources import Item
 
 log = logging.getLogger(__name__)
+
+_SHOWN_SET = "set5"  # the table has room for one; --json gives all
 
 
 def download(
@@ -131,7 +134,10 @@ def _show_list(items: tuple[Item, ...], folder: Path, as_json: bool) -> None:
 
 def _describe(item: Item, folder: Path) -> dict[str, Any]:
     """One item of the list, as JSON has it."""
+    from srcli.pretrained.sources import Weights
+
     paths = [str(path) for path in item.find(folder)]
+    entries = item.entries if isinstance(item, Weights) else ()
     return {
         "name": item.name,
         "kind": item.kind,
@@ -142,6 +148,29 @@ def _describe(item: Item, folder: Path) -> dict[str, Any]:
         "ask": item.ask or None,
         "installed": bool(paths),
         "paths": paths,
+        "files": [_describe_file(entry) for entry in entries],
+    }
+
+
+def _describe_file(entry: WeightEntry) -> dict[str, Any]:
+    """One weight file: what it is for, and PSNR in dB by data set and scale."""
+    from srcli.evaluation.published import lookup
+    from srcli.pretrained.catalog import locate
+
+    def compare(dataset: str, scale: str, ours: float) -> dict[str, float | None]:
+        paper = lookup(entry.model, dataset, int(scale), entry.degradation)
+        return {"ours": ours, "paper": paper.psnr if paper else None}
+
+    return {
+        "file": entry.file,
+        "bytes": entry.bytes,
+        "scales": list(entry.scales),
+        "degradation": entry.degradation,
+        "installed": locate(entry) is not None,
+        "psnr": {
+            dataset: {scale: compare(dataset, scale, v) for scale, v in row.items()}
+            for dataset, row in entry.psnr.items()
+        },
     }
 
 
@@ -157,8 +186,29 @@ def _show_table(rows: list[dict[str, Any]], folder: Path) -> None:
     for row in rows:
         size = format_size(row["bytes"])
         table.add_row(row["name"], row["kind"], size, _name_state(row), row["terms"])
+        for file in row["files"]:
+            state = "installed" if file["installed"] else ""
+            size = format_size(file["bytes"])
+            table.add_row("", _name_task(file), size, state, _name_figures(file))
     out.print(table)
     out.out(f"data sets go to {folder}", highlight=False)
+
+
+def _name_task(file: dict[str, Any]) -> str:
+    """What a weight file is for: "x2 x3 x4", or "x3 dn"."""
+    kind = file["degradation"]
+    words = [f"x{scale}" for scale in file["scales"]]
+    return " ".join(words if kind == "bi" else [*words, kind])
+
+
+def _name_figures(file: dict[str, Any]) -> str:
+    """What it measures: "Set5 30.12 dB (paper 31.20)", at its scales in turn."""
+    figures = file["psnr"].get(_SHOWN_SET, {}).values()
+    if not figures:
+        return ""
+    ours = " ".join(f"{each['ours']:.2f}" for each in figures)
+    papers = " ".join(f"{p:.2f}" if (p := each["paper"]) else "-" for each in figures)
+    return f"Set5 {ours} dB (paper {papers})"
 
 
 def _name_state(row: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from srcli.pretrained.catalog import WeightEntry
 
 _SHOWN_SET = "set5"  # the table has room for one; --json gives all
+_ORDINARY = "bi"  # the degradation that goes without saying
 
 
 def models(
@@ -37,7 +38,7 @@ def models(
         print_json({"models": described})
         return
     out.print(_table(described))
-    missing = [m["name"] for m in described if not m["bundled"] + m["installed"]]
+    missing = [record["name"] for record in described if not _has_weights(record)]
     if missing:
         text = (
             f"Not bundled yet: {', '.join(missing)}; `srcli train -m NAME` trains it."
@@ -45,16 +46,24 @@ def models(
         out.print(text, markup=False, highlight=False)
 
 
+def _has_weights(record: dict[str, Any]) -> bool:
+    return any(
+        part["bundled"] or part["installed"] for part in record["trained_for"].values()
+    )
+
+
 def _describe(name: str, entries: Sequence[WeightEntry]) -> dict[str, Any]:
     """The record of a network or variant whose weight files are `entries`."""
     from srcli.models import variant
-    from srcli.models.base import count_macs, count_parameters, outline
-    from srcli.pretrained.catalog import is_bundled, locate
+    from srcli.models.counting import count_macs, count_parameters, outline
 
     model_class, config = variant(name)
     scales = config.scales if model_class.multi_scale else (2, 3, 4)
-    bundled = [entry for entry in entries if is_bundled(entry)]
-    installed = [e for e in entries if e not in bundled and locate(e) is not None]
+    kinds = sorted({_ORDINARY, *(entry.degradation for entry in entries)}, key=_rank)
+    trained_for = {
+        kind: _describe_kind(name, kind, [e for e in entries if e.degradation == kind])
+        for kind in kinds
+    }
     return {
         "name": name,
         "arch": model_class.arch,
@@ -63,26 +72,45 @@ def _describe(name: str, entries: Sequence[WeightEntry]) -> dict[str, Any]:
             str(scale): count_macs(outline(model_class, variant(name, scale)[1]), scale)
             for scale in scales
         },
-        "bundled": sorted({scale for entry in bundled for scale in entry.scales}),
-        "installed": sorted({scale for entry in installed for scale in entry.scales}),
+        **trained_for[_ORDINARY],
+        "trained_for": trained_for,
         "degradations": sorted({entry.degradation for entry in entries}),
         "data": sorted({entry.data for entry in entries}),
         "data_licence": sorted({entry.data_licence for entry in entries}),
-        "psnr": _measured(name, entries),
     }
 
 
-def _measured(name: str, entries: Sequence[WeightEntry]) -> dict[str, dict[str, Any]]:
+def _rank(kind: str) -> tuple[bool, str]:
+    """Sorts the ordinary degradation first."""
+    return kind != _ORDINARY, kind
+
+
+def _describe_kind(
+    name: str, kind: str, entries: Sequence[WeightEntry]
+) -> dict[str, Any]:
+    """Where the weights for one degradation are, and what they measure."""
+    from srcli.pretrained.catalog import is_bundled, locate
+
+    bundled = [entry for entry in entries if is_bundled(entry)]
+    installed = [e for e in entries if e not in bundled and locate(e) is not None]
+    return {
+        "bundled": sorted({scale for entry in bundled for scale in entry.scales}),
+        "installed": sorted({scale for entry in installed for scale in entry.scales}),
+        "psnr": _measured(name, kind, entries),
+    }
+
+
+def _measured(
+    name: str, kind: str, entries: Sequence[WeightEntry]
+) -> dict[str, dict[str, Any]]:
     """PSNR in dB by data set and scale, ours and the paper's (None: not printed)."""
     from srcli.evaluation.published import lookup
 
     psnr: dict[str, dict[str, Any]] = {}
     for entry in entries:
-        if entry.degradation != "bi":
-            continue
         for dataset, by_scale in entry.psnr.items():
             for scale, value in by_scale.items():
-                paper = lookup(name, dataset, int(scale))
+                paper = lookup(name, dataset, int(scale), kind)
                 psnr.setdefault(dataset, {})[scale] = {
                     "ours": value,
                     "paper": paper.psnr if paper else None,
@@ -99,25 +127,40 @@ def _table(described: Sequence[dict[str, Any]]) -> Table:
     table.add_column("GMACs, 720p", justify="right")
     table.add_column("weights")
     table.add_column("Set5, dB", justify="right")
-    table.add_column("paper, dB", justify="right")
+    table.add_column("paper", justify="right")
     for record in described:
-        psnr = sorted(record["psnr"].get(_SHOWN_SET, {}).items())
+        figures = _list_figures(record)
         table.add_row(
             record["name"],
             f"{record['parameters']:,}",
             "\n".join(f"x{s} {m / 1e9:,.1f}" for s, m in record["macs_720p"].items()),
             _weights_text(record),
-            "\n".join(f"x{scale} {v['ours']:.2f}" for scale, v in psnr) or "-",
-            "\n".join(f"{v['paper']:.2f}" if v["paper"] else "-" for _, v in psnr)
+            "\n".join(f"{task} {v['ours']:.2f}" for task, v in figures) or "-",
+            "\n".join(f"{v['paper']:.2f}" if v["paper"] else "-" for _, v in figures)
             or "-",
         )
     return table
 
 
+def _list_figures(record: dict[str, Any]) -> list[tuple[str, dict[str, float]]]:
+    """What is measured on the set that is shown: "x3" or "x3 dn", and the figures."""
+    return [
+        (f"x{scale}{_name_kind(kind)}", figures)
+        for kind, part in record["trained_for"].items()
+        for scale, figures in sorted(part["psnr"].get(_SHOWN_SET, {}).items())
+    ]
+
+
 def _weights_text(record: dict[str, Any]) -> str:
+    """Lines such as "bundled: x2 x3 x4" and "bundled: x3 dn"."""
     lines = [
-        f"{where}: {' '.join(f'x{scale}' for scale in record[where])}"
+        f"{where}: {' '.join(f'x{scale}' for scale in part[where])}{_name_kind(kind)}"
+        for kind, part in record["trained_for"].items()
         for where in ("bundled", "installed")
-        if record[where]
+        if part[where]
     ]
     return "\n".join(lines) or "none yet"
+
+
+def _name_kind(kind: str) -> str:
+    return "" if kind == _ORDINARY else f" {kind}"

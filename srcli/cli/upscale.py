@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from srcli.inference.sizes import Goal
     from srcli.inference.upscaler import Upscaler
 
-DEFAULT_SCALE = 4.0
 FORMAT_NAMES = ("auto", "png", "jpg", "webp", "tiff", "bmp", "avif")
 DEGRADATIONS = ("bi", "bd", "dn")
 
@@ -59,7 +59,7 @@ def upscale(
             "--scale",
             "-x",
             metavar="FACTOR",
-            show_default="4",
+            show_default="4; 3 with --degradation bd or dn",
             help="Enlargement, 1 to 8.",
         ),
     ] = None,
@@ -89,7 +89,11 @@ def upscale(
     ] = 95,
     suffix: Annotated[
         str | None,
-        typer.Option("--suffix", help="Added to file names. [default: _MODEL_xFACTOR]"),
+        typer.Option(
+            "--suffix",
+            show_default="_MODEL_xFACTOR, _MODEL_KIND_xFACTOR for bd and dn",
+            help="Added to file names.",
+        ),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace results that exist.")
@@ -132,14 +136,15 @@ def upscale(
         typer.Option("--weights", metavar="FILE", help="Use these weights instead."),
     ] = None,
     degradation: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--degradation",
             metavar="KIND",
+            show_default="bi, or what --weights is for",
             help="What the inputs suffered: bi (shrunk), bd (blurred too) or dn (noisy "
             "too).",
         ),
-    ] = "bi",
+    ] = None,
     keep_metadata: Annotated[
         bool,
         typer.Option(
@@ -159,11 +164,15 @@ def upscale(
     from srcli.inference.jobs import Naming, plan_jobs
     from srcli.inference.sources import expand_inputs
 
-    goal = _read_goal(scale, width, height)
     tile_size, overlap = read_tile(tile), read_overlap(tile_overlap)
-    degradation = read_word("degradation", degradation, DEGRADATIONS)
+    if degradation is not None:
+        degradation = read_word("degradation", degradation, DEGRADATIONS)
+    if weights is None and model.endswith(".safetensors"):
+        weights = Path(model)
+    default = partial(_default_scale, model, weights, degradation)
+    goal = _read_goal(scale, width, height, default)
     naming = Naming(
-        model=_name_model(model, weights),
+        model=_name_results(model, weights, degradation),
         goal=goal,
         output=output,
         format=read_word("format", _ALIASES.get(format, format), FORMAT_NAMES),
@@ -247,21 +256,39 @@ def _check_stdout(jobs: Sequence[Job], as_json: bool) -> None:
         raise UsageError("stdout is a terminal: choose -o FILE, or pipe it on")
 
 
-def _read_goal(scale: float | None, width: int | None, height: int | None) -> Goal:
+def _read_goal(
+    scale: float | None,
+    width: int | None,
+    height: int | None,
+    default: Callable[[], float],
+) -> Goal:
+    """The size asked for, or else the default factor."""
     from srcli.inference.sizes import Goal
 
     if width is None and height is None:
-        return Goal(DEFAULT_SCALE if scale is None else scale)
+        return Goal(default() if scale is None else scale)
     if scale is not None:
         raise UsageError("--scale contradicts --width and --height: give either")
     return Goal(None, width, height)
 
 
-def _name_model(model: str, weights: Path | None) -> str:
-    """What the results are named after."""
-    if weights is None and model.endswith(".safetensors"):
-        weights = Path(model)
-    return model.lower() if weights is None else weights.stem
+def _default_scale(model: str, weights: Path | None, degradation: str | None) -> float:
+    """The factor where none is given."""
+    from srcli.inference.sizes import DEFAULT_SCALE
+
+    if weights is None and degradation in (None, "bi"):
+        return DEFAULT_SCALE
+    from srcli.inference.choice import choose  # imports torch
+
+    return choose(model, weights, degradation).default_scale
+
+
+def _name_results(model: str, weights: Path | None, degradation: str | None) -> str:
+    """What the results are named after: the weights, if they are not the usual ones."""
+    if weights is not None:
+        return weights.stem
+    name = model.lower()
+    return name if degradation in (None, "bi") else f"{name}_{degradation}"
 
 
 def _choose_existing(overwrite: bool, skip_existing: bool) -> Existing:

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srcli.errors import InputError, OutputError, UsageError
-from srcli.evaluation import metrics
 from srcli.evaluation.contenders import (
     BICUBIC,
     Contender,
@@ -22,9 +21,10 @@ from srcli.evaluation.contenders import (
     prepare_contenders,
 )
 from srcli.evaluation.datasets import Dataset, find_dataset, label_pictures, read_hr
-from srcli.evaluation.protocol import Protocol, Task, estimate
+from srcli.evaluation.picture import PictureResult, StageResult, measure_picture
+from srcli.evaluation.protocol import Protocol, Task
 from srcli.evaluation.published import PublishedResult, lookup
-from srcli.imaging.degrade import Degradation, crop_to_multiple
+from srcli.imaging.degrade import Degradation
 from srcli.imaging.files import Picture, write_picture
 from srcli.progress import SILENT, Progress
 
@@ -42,21 +42,11 @@ class BenchmarkRequest:
     engine: Engine = field(default_factory=Engine)
     data_dir: Path | None = None  # where named sets lie
     ifc: bool = False
+    stages: bool = False  # also every prediction on the way to a network's last
     gray_as_rgb: bool = False  # convert grey pictures to studio range, as RGB ones
     seed: int = 0  # of the noise of "dn"; every picture draws its own
     save_images: Path | None = None
     overwrite: bool = False  # replace saved images
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PictureResult:
-    """One picture's figures."""
-
-    image: str
-    psnr: float  # dB
-    ssim: float
-    ifc: float | None
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +64,7 @@ class Row:
     parameters: int | None = None  # None for bicubic
     macs_720p: int | None = None  # multiply-accumulates for an output of 1280x720
     paper: PublishedResult | None = None
+    stage_names: tuple[str, ...] = ()  # of `stages`
     pictures: tuple[PictureResult, ...]
 
     @property
@@ -93,6 +84,18 @@ class Row:
         return fmean(values) if values else None
 
     @property
+    def stages(self) -> tuple[StageResult, ...]:
+        """Means after each stage of the network; none if not asked for or not there."""
+        every = zip(*(picture.stages for picture in self.pictures), strict=True)
+        return tuple(
+            StageResult(
+                psnr=fmean(stage.psnr for stage in stages),
+                ssim=fmean(stage.ssim for stage in stages),
+            )
+            for stages in every
+        )
+
+    @property
     def seconds(self) -> float:
         """Mean time of the enlargement alone, transfers to the device included."""
         return fmean(picture.seconds for picture in self.pictures)
@@ -104,7 +107,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stage:
+class _Group:
     """A data set at one scale, and who is measured on it."""
 
     dataset: Dataset
@@ -136,39 +139,41 @@ def run_benchmark(
         WeightsError: If weights are missing or damaged.
         DeviceError: If the device is absent.
     """
-    stages = _plan(request)
+    groups = _plan(request)
     rows = []
-    for stage in stages:
-        for contender in stage.contenders:
-            row = _measure(request, stage, contender, progress)
+    for group in groups:
+        for contender in group.contenders:
+            row = _measure(request, group, contender, progress)
             rows.append(row)
             if on_row is not None:
                 on_row(row)
     return rows
 
 
-def _plan(request: BenchmarkRequest) -> list[_Stage]:
+def _plan(request: BenchmarkRequest) -> list[_Group]:
     """All the work, checked."""
     found = [find_dataset(name, request.data_dir) for name in request.datasets]
-    contenders = prepare_contenders(request.selection, request.engine)
+    contenders = prepare_contenders(
+        request.selection, request.engine, stages=request.stages
+    )
     scales = tuple(dict.fromkeys(contender.scale for contender in contenders))
-    stages = []
+    groups = []
     for dataset in dict.fromkeys(found):
         for scale in scales:
             paths = dataset.pictures(scale)
             labels = label_pictures(paths, dataset.folder)
             here = tuple(c for c in contenders if c.scale == scale)
-            stages.append(_Stage(dataset, scale, paths, labels, here))
+            groups.append(_Group(dataset, scale, paths, labels, here))
         if dataset.published_count not in (None, len(paths)):
             log.warning(
                 "%s in %s has %d pictures, the published set %d",
                 dataset.name, dataset.folder, len(paths), dataset.published_count,
             )  # fmt: skip
-    _check_outputs(request, stages)
-    return stages
+    _check_outputs(request, groups)
+    return groups
 
 
-def _check_outputs(request: BenchmarkRequest, stages: list[_Stage]) -> None:
+def _check_outputs(request: BenchmarkRequest, groups: list[_Group]) -> None:
     """Refuse two models under one name, and pictures that exist already.
 
     Raises:
@@ -176,8 +181,8 @@ def _check_outputs(request: BenchmarkRequest, stages: list[_Stage]) -> None:
         OutputError: If a picture exists and may not be replaced.
     """
     folders: dict[str, Path] = {}
-    for stage in stages:
-        name, folder = stage.dataset.name, stage.dataset.folder
+    for group in groups:
+        name, folder = group.dataset.name, group.dataset.folder
         if folders.setdefault(name, folder) != folder:
             raise UsageError(
                 f"{folders[name]} and {folder} would both be called {name}:"
@@ -185,10 +190,10 @@ def _check_outputs(request: BenchmarkRequest, stages: list[_Stage]) -> None:
             )
     if request.save_images is None or request.overwrite:
         return
-    for stage in stages:
-        for contender in stage.contenders:
-            for label in stage.labels:
-                path = _place(request, request.save_images, stage, contender, label)
+    for group in groups:
+        for contender in group.contenders:
+            for label in group.labels:
+                path = _place(request, request.save_images, group, contender, label)
                 if path.exists():
                     raise OutputError(
                         f"{path} exists: use --overwrite or save to another folder"
@@ -198,29 +203,29 @@ def _check_outputs(request: BenchmarkRequest, stages: list[_Stage]) -> None:
 def _place(
     request: BenchmarkRequest,
     folder: Path,
-    stage: _Stage,
+    group: _Group,
     contender: Contender,
     label: str,
 ) -> Path:
     """Where an enlarged picture is saved."""
     degradation = request.selection.degradation
     suffix = "" if degradation == "bi" else f"_{degradation}"
-    size = f"x{stage.scale}{suffix}"
-    return folder / stage.dataset.name / size / contender.name / f"{label}.png"
+    size = f"x{group.scale}{suffix}"
+    return folder / group.dataset.name / size / contender.name / f"{label}.png"
 
 
 def _measure(
-    request: BenchmarkRequest, stage: _Stage, contender: Contender, progress: Progress
+    request: BenchmarkRequest, group: _Group, contender: Contender, progress: Progress
 ) -> Row:
-    """One contender on every picture of a stage."""
-    title = f"{stage.dataset.name} x{stage.scale} {contender.name}"
-    progress.start(title, len(stage.paths))
+    """One contender on every picture of a group."""
+    title = f"{group.dataset.name} x{group.scale} {contender.name}"
+    progress.start(title, len(group.paths))
     results = []
-    for index, (path, label) in enumerate(zip(stage.paths, stage.labels, strict=True)):
+    for index, (path, label) in enumerate(zip(group.paths, group.labels, strict=True)):
         result, picture = _measure_picture(request, contender, path, label, index)
         if request.save_images is not None:
             _save(
-                picture, _place(request, request.save_images, stage, contender, label)
+                picture, _place(request, request.save_images, group, contender, label)
             )
         results.append(result)
         progress.advance()
@@ -228,8 +233,8 @@ def _measure(
     degradation = cast(Degradation, request.selection.degradation)
     stats = contender.runner.stats if contender.runner else None
     return Row(
-        dataset=stage.dataset.name,
-        scale=stage.scale,
+        dataset=group.dataset.name,
+        scale=group.scale,
         degradation=degradation,
         protocol=contender.protocol,
         model=contender.name,
@@ -238,7 +243,8 @@ def _measure(
         precision=stats.precision if stats else None,
         parameters=contender.parameters,
         macs_720p=contender.macs,
-        paper=_find_published(contender, stage, degradation),
+        paper=_find_published(contender, group, degradation),
+        stage_names=contender.stages,
         pictures=tuple(results),
     )
 
@@ -254,26 +260,16 @@ def _measure_picture(
     hr = read_hr(path)
     if request.gray_as_rgb and hr.ndim == 2:
         hr = np.repeat(hr[:, :, None], 3, axis=2)
-    scale = contender.scale
     task = Task(
         contender.protocol,
-        scale,
+        contender.scale,
         cast(Degradation, request.selection.degradation),
         request.seed + index,
     )
     try:
-        made = estimate(crop_to_multiple(hr, scale), task, contender.enlarger)
-        pair = (made.luma, made.reference)
-        result = PictureResult(
-            image=label,
-            psnr=metrics.psnr(*pair, border=scale),
-            ssim=metrics.ssim(*pair, border=scale),
-            ifc=metrics.ifc(*pair, border=scale) if request.ifc else None,
-            seconds=made.seconds,
-        )
+        return measure_picture(label, hr, task, contender.enlarger, ifc=request.ifc)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    return result, made.picture
 
 
 def _save(pixels: NDArray[np.uint8], path: Path) -> None:
@@ -291,10 +287,10 @@ def _save(pixels: NDArray[np.uint8], path: Path) -> None:
 
 
 def _find_published(
-    contender: Contender, stage: _Stage, degradation: Degradation
+    contender: Contender, group: _Group, degradation: Degradation
 ) -> PublishedResult | None:
-    """What the papers print for a contender on a stage."""
+    """What the papers print for a contender on a group."""
     printed: str = degradation
     if contender.name == BICUBIC and degradation == "bd-bicubic":
         printed = "bd"  # the paper's bicubic row is of this kind, see imaging.degrade
-    return lookup(contender.name, stage.dataset.name, stage.scale, printed)
+    return lookup(contender.name, group.dataset.name, group.scale, printed)

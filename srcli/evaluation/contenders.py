@@ -10,12 +10,14 @@ import torch
 
 from srcli.errors import UsageError, WeightsError, unknown
 from srcli.evaluation.protocol import PROTOCOLS, Enlarger, Protocol, choose_protocol
+from srcli.evaluation.stages import Staged, list_staged, name_stages
 from srcli.imaging.degrade import BD_SCALE, check_degradation
 from srcli.inference.device import choose_device, choose_precision
 from srcli.inference.runner import Runner
 from srcli.inference.tiling import Overlap, TileSize, check_tiling
 from srcli.models import MODELS, variant
-from srcli.models.base import SRModel, count_macs, count_parameters
+from srcli.models.base import SRModel
+from srcli.models.counting import count_macs, count_parameters
 from srcli.pretrained.catalog import available_scales, load_model, model_names
 
 log = logging.getLogger(__name__)
@@ -49,6 +51,7 @@ class Contender:
     ensemble: bool = False
     parameters: int | None = None  # None for bicubic
     macs: int | None = None  # for an output of 1280x720
+    stages: tuple[str, ...] = ()  # what its runner returns, one after the other
 
     @property
     def enlarger(self) -> Enlarger:
@@ -79,15 +82,19 @@ class Selection:
     weights: Path | None = None
 
 
-def prepare_contenders(selection: Selection, engine: Engine) -> tuple[Contender, ...]:
+def prepare_contenders(
+    selection: Selection, engine: Engine, *, stages: bool = False
+) -> tuple[Contender, ...]:
     """Everyone who is measured, by scale and, within a scale, bicubic first.
 
     Args:
         selection: Models, scales, degradation and protocol.
         engine: How networks are run.
+        stages: Have networks return every prediction that they make.
 
     Raises:
-        UsageError: For unknown or contradictory names, scales or settings.
+        UsageError: For unknown or contradictory names, scales or settings, or if
+            stages are asked for and no network has any.
         WeightsError: If weights are missing or damaged.
         DeviceError: If the device is absent.
     """
@@ -104,6 +111,7 @@ def prepare_contenders(selection: Selection, engine: Engine) -> tuple[Contender,
         name = _name_network(network, selection)
         scales = _resolve_scales(selection, network.config.scales)
         networks = [(name, scale, network) for scale in scales]
+    staged = _name_all_stages(networks) if stages else {}
     asked, degradation = selection.protocol, selection.degradation
     contenders = []
     for scale in scales:
@@ -116,7 +124,9 @@ def prepare_contenders(selection: Selection, engine: Engine) -> tuple[Contender,
                     protocol = choose_protocol(asked, network.color, degradation)
                 except UsageError as error:
                     raise UsageError(f"{name}: {error}") from error
-                contenders.append(_make_ready(name, scale, network, protocol, engine))
+                names = staged.get((name, scale), ())
+                ready = _make_ready(name, scale, network, protocol, engine, names)
+                contenders.append(ready)
     return tuple(contenders)
 
 
@@ -207,12 +217,42 @@ def _name_network(network: SRModel, selection: Selection) -> str:
     return network.arch
 
 
+def _name_all_stages(
+    networks: list[tuple[str, int, SRModel]],
+) -> dict[tuple[str, int], tuple[str, ...]]:
+    """What the stages of every network, by name and scale, are called.
+
+    Raises:
+        UsageError: If none has any.
+    """
+    found = {
+        (name, scale): name_stages(network, network.resolve_scale(scale))
+        for name, scale, network in networks
+    }
+    without = list(
+        dict.fromkeys(name for (name, _), names in found.items() if not names)
+    )
+    if not any(found.values()):
+        raise UsageError(
+            f"{', '.join(without) or BICUBIC}: no stages to show,"
+            f" choose {' or '.join(list_staged())} or leave out --stages"
+        )
+    for name in without:
+        log.info("%s makes a single prediction: it is shown without stages", name)
+    return found
+
+
 def _make_ready(
-    name: str, scale: int, network: SRModel, protocol: Protocol, engine: Engine
+    name: str,
+    scale: int,
+    network: SRModel,
+    protocol: Protocol,
+    engine: Engine,
+    stages: tuple[str, ...],
 ) -> Contender:
     """The network on its device, run once."""
     runner = Runner(
-        network,
+        Staged(network) if stages else network,
         scale,
         device=engine.device,
         precision=engine.precision,
@@ -229,4 +269,5 @@ def _make_ready(
         ensemble=engine.ensemble,
         parameters=count_parameters(network),
         macs=count_macs(network, scale),
+        stages=stages,
     )

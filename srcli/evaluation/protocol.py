@@ -16,7 +16,7 @@ and Cb and Cr are enlarged with bicubic.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -51,7 +51,8 @@ class Enlarger:
 
     Attributes:
         color: The network's; None for bicubic, which takes either.
-        run: (C, h, w) float32 in [0, 1] to (C, s*h, s*w); None for bicubic.
+        run: (C, h, w) float32 in [0, 1] to (n*C, s*h, s*w), n pictures one after the
+            other; None for bicubic.
     """
 
     color: Color | None = None
@@ -116,9 +117,18 @@ def estimate(hr: NDArray[np.uint8], task: Task, enlarger: Enlarger) -> Estimate:
     Args:
         hr: (H, W) grey or (H, W, 3) RGB, sides multiples of the scale.
         task: Protocol, scale and degradation.
-        enlarger: A network that fits the protocol (`choose_protocol`), or bicubic.
+        enlarger: A network that fits the protocol (`choose_protocol`), or bicubic. Of
+            several pictures that it returns this is the last one.
     """
-    return (_estimate_y if task.protocol == "y" else _estimate_rgb)(hr, task, enlarger)
+    return estimate_all(hr, task, enlarger)[-1]
+
+
+def estimate_all(
+    hr: NDArray[np.uint8], task: Task, enlarger: Enlarger
+) -> list[Estimate]:
+    """Every picture that the enlarger returns, which runs once; as `estimate`."""
+    run = _estimate_y if task.protocol == "y" else _estimate_rgb
+    return run(hr, task, enlarger)
 
 
 def shrink(hr: NDArray[np.uint8], task: Task) -> NDArray[Any]:
@@ -134,50 +144,61 @@ def shrink(hr: NDArray[np.uint8], task: Task) -> NDArray[Any]:
     return degrade(luma, task.scale, task.degradation, task.seed)
 
 
-def _estimate_y(hr: NDArray[np.uint8], task: Task, enlarger: Enlarger) -> Estimate:
+def _estimate_y(
+    hr: NDArray[np.uint8], task: Task, enlarger: Enlarger
+) -> list[Estimate]:
     lr = shrink(hr, task)
+    srs: Iterable[NDArray[Any]]
     if enlarger.run is None:
-        sr, seconds = _enlarge_bicubic(lr, task.scale)
+        srs, seconds = _enlarge_bicubic(lr, task.scale)
     else:
         planes, seconds = _enlarge(enlarger.run, lr[:, :, None])
-        sr = planes[:, :, 0]
-    luma = _to_uint8(sr)
-    return Estimate(luma, luma, _luma_uint8(hr), seconds)
+        srs = (sr[:, :, 0] for sr in planes)
+    reference = _luma_uint8(hr)
+    lumas = map(_to_uint8, srs)
+    return [Estimate(luma, luma, reference, seconds) for luma in lumas]
 
 
-def _estimate_rgb(hr: NDArray[np.uint8], task: Task, enlarger: Enlarger) -> Estimate:
+def _estimate_rgb(
+    hr: NDArray[np.uint8], task: Task, enlarger: Enlarger
+) -> list[Estimate]:
     lr = shrink(hr, task)
+    srs: Iterable[NDArray[Any]]
     if enlarger.run is None:
-        sr, seconds = _enlarge_bicubic(lr, task.scale)
+        srs, seconds = _enlarge_bicubic(lr, task.scale)
     elif lr.ndim == 2:
         channels = 1 if enlarger.color == "y" else 3
         planes, seconds = _enlarge(
             enlarger.run, np.repeat(lr[:, :, None], channels, axis=2)
         )
-        sr = planes.mean(axis=2)
+        srs = (sr.mean(axis=2) for sr in planes)
     elif enlarger.color == "rgb":
-        sr, seconds = _enlarge(enlarger.run, lr)
+        srs, seconds = _enlarge(enlarger.run, lr)
     else:
-        sr, seconds = _enlarge_luma_of(lr, task.scale, enlarger.run)
-    picture = _to_uint8(sr)
-    return Estimate(picture, _luma(picture), _luma(hr), seconds)
+        srs, seconds = _enlarge_luma_of(lr, task.scale, enlarger.run)
+    reference = _luma(hr)
+    pictures = map(_to_uint8, srs)
+    return [Estimate(sr, _luma(sr), reference, seconds) for sr in pictures]
 
 
 def _enlarge_luma_of(
     rgb: NDArray[np.uint8], scale: int, run: Callable[[Tensor], Tensor]
-) -> tuple[NDArray[np.float64], float]:
+) -> tuple[Iterator[NDArray[np.float64]], float]:
     """RGB whose Y a Y network enlarged and whose Cb and Cr bicubic did."""
     ycbcr = rgb @ RGB_TO_YCBCR.T + YCBCR_OFFSET
-    luma, seconds = _enlarge(run, ycbcr[:, :, :1])
+    lumas, seconds = _enlarge(run, ycbcr[:, :, :1])
     chroma = imresize(ycbcr[:, :, 1:], float(scale))
-    joined = np.concatenate((luma, chroma), axis=2)
-    return (joined - YCBCR_OFFSET) @ YCBCR_TO_RGB.T, seconds
+    joined = (np.concatenate((luma, chroma), axis=2) for luma in lumas)
+    return ((sr - YCBCR_OFFSET) @ YCBCR_TO_RGB.T for sr in joined), seconds
 
 
 def _enlarge(
     run: Callable[[Tensor], Tensor], lr: NDArray[Any]
-) -> tuple[NDArray[np.float64], float]:
-    """`lr`, (h, w, C) in [0, 255], enlarged by a network, and the seconds it took."""
+) -> tuple[Iterator[NDArray[np.float64]], float]:
+    """`lr`, (h, w, C) in [0, 255], enlarged by a network, and the seconds it took.
+
+    The pictures, (H, W, C) in [0, 255], are made one by one as they are asked for.
+    """
     planes = np.ascontiguousarray(lr.transpose(2, 0, 1)) / 255.0
     tensor = torch.from_numpy(planes.astype(np.float32))
     for _ in range(2):
@@ -187,14 +208,15 @@ def _enlarge(
         seconds = time.perf_counter() - started
         if seconds > _REPEAT_BELOW:
             break
-    return result.double().numpy().transpose(1, 2, 0) * 255.0, seconds
+    pictures = torch.split(result, lr.shape[2])
+    return (p.double().numpy().transpose(1, 2, 0) * 255.0 for p in pictures), seconds
 
 
-def _enlarge_bicubic(lr: NDArray[Any], scale: int) -> tuple[NDArray[Any], float]:
+def _enlarge_bicubic(lr: NDArray[Any], scale: int) -> tuple[list[NDArray[Any]], float]:
     """`lr` enlarged by MATLAB's bicubic, and the seconds it took."""
     started = time.perf_counter()
     sr = imresize(lr, float(scale))
-    return sr, time.perf_counter() - started
+    return [sr], time.perf_counter() - started
 
 
 def _luma(picture: NDArray[np.uint8]) -> NDArray[np.float64]:

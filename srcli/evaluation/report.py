@@ -8,15 +8,16 @@ import math
 import os
 import shlex
 from collections.abc import Iterable, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any, get_args
 
 from srcli import __version__
 from srcli.errors import OutputError, UsageError
-from srcli.evaluation.benchmark import BenchmarkRequest, Metric, PictureResult, Row
+from srcli.evaluation.benchmark import BenchmarkRequest, Metric, Row
 from srcli.evaluation.contenders import DEFAULT_MODEL, Engine
-from srcli.evaluation.table import LABELS, list_columns, name_group
+from srcli.evaluation.picture import PictureResult, StageResult
+from srcli.evaluation.sheets import list_sheets
+from srcli.evaluation.stage_table import have_stages
 from srcli.writing import write_whole
 
 METRICS: tuple[Metric, ...] = get_args(Metric)
@@ -30,6 +31,7 @@ _CSV_FIELDS = (
     *(f"difference_{metric}" for metric in METRICS),
     *("parameters", "macs_720p"),
 )
+_STAGE_FIELDS = ("stage", "stage_name")  # where stages were asked for
 _LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     "~": r"\textasciitilde{}",
@@ -65,6 +67,7 @@ def format_command(request: BenchmarkRequest) -> str:
             words += [option, str(value)]
     flags = {
         "--ensemble": engine.ensemble,
+        "--stages": request.stages,
         "--ifc": request.ifc,
         "--gray-as-rgb": request.gray_as_rgb,
     }
@@ -77,6 +80,8 @@ def build_document(
 ) -> dict[str, Any]:
     """The JSON document; figures that are unknown or not finite are None.
 
+    Where one of the rows has stages all have that key.
+
     Args:
         rows: What was measured.
         command: The command line that measures it again (`format_command`).
@@ -85,47 +90,51 @@ def build_document(
     return {
         "srcli": __version__,
         "command": command,
-        "rows": [_describe_row(row, per_image) for row in rows],
+        "rows": [_describe_row(row, per_image, have_stages(rows)) for row in rows],
     }
 
 
 def format_csv(rows: Sequence[Row], *, per_image: bool = False) -> str:
     """A table for programs: one line for each row and, if asked, for each picture.
 
-    Lines of pictures have a name in the column `image`; those of rows have none.
+    Lines of pictures have a name in the column `image`; those of rows have none. Where
+    a row has stages, the line of each follows that of its row or picture, with its
+    number in the column `stage` and its name in `stage_name`.
     """
     text = io.StringIO()
-    writer = csv.DictWriter(text, _CSV_FIELDS, lineterminator="\n")
+    staged = have_stages(rows)
+    fields = (*_CSV_FIELDS, *(_STAGE_FIELDS if staged else ()))
+    writer = csv.DictWriter(text, fields, lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerows(_list_csv_lines(row, per_image))
+        writer.writerows(_list_csv_lines(row, per_image, staged))
     return text.getvalue()
 
 
 def format_markdown(rows: Sequence[Row], command: str) -> str:
-    """A table for a README, below the command line that measures it again."""
-    columns = [*LABELS, *list_columns(rows)]
-    lines = ["```sh", command, "```", ""]
-    lines.append(_join_markdown(column.title for column in columns))
-    lines.append(_join_markdown("---" if c.left else "---:" for c in columns))
-    lines += [_join_markdown(column.text(row) for column in columns) for row in rows]
+    """A table for a README, below the command line that measures it again.
+
+    Stages have a table of their own below it.
+    """
+    lines = ["```sh", command, "```"]
+    for sheet in list_sheets(rows):
+        lines += ["", _join_markdown(sheet.titles)]
+        lines.append(_join_markdown("---" if left else "---:" for left in sheet.left))
+        lines += [_join_markdown(cells) for group in sheet.groups for cells in group]
     return "\n".join(lines) + "\n"
 
 
 def format_latex(rows: Sequence[Row], command: str) -> str:
-    r"""A `tabular` with the rules of `\usepackage{booktabs}`."""
-    columns = [*LABELS, *list_columns(rows)]
-    alignment = "".join("l" if column.left else "r" for column in columns)
-    lines = [
-        "% " + " ".join(command.split()),
-        rf"\begin{{tabular}}{{{alignment}}}",
-        r"\toprule",
-        _join_latex(column.title for column in columns),
-    ]
-    for _, group in groupby(rows, name_group):
-        lines.append(r"\midrule")
-        lines += [_join_latex(column.text(row) for column in columns) for row in group]
-    lines += [r"\bottomrule", r"\end{tabular}"]
+    r"""A `tabular` with the rules of `\usepackage{booktabs}`; stages have a second."""
+    lines = ["% " + " ".join(command.split())]
+    for sheet in list_sheets(rows):
+        alignment = "".join("l" if left else "r" for left in sheet.left)
+        lines.append(rf"\begin{{tabular}}{{{alignment}}}")
+        lines += [r"\toprule", _join_latex(sheet.titles)]
+        for group in sheet.groups:
+            lines.append(r"\midrule")
+            lines += [_join_latex(cells) for cells in group]
+        lines += [r"\bottomrule", r"\end{tabular}"]
     return "\n".join(lines) + "\n"
 
 
@@ -181,8 +190,28 @@ def _describe_figures(measured: Row | PictureResult) -> dict[str, float | None]:
     return {name: _round_finite(getattr(measured, name)) for name in names}
 
 
-def _describe_row(row: Row, per_image: bool) -> dict[str, Any]:
+def _describe_stages(
+    names: Sequence[str], stages: Sequence[StageResult]
+) -> list[dict[str, Any]]:
+    """The stages of a row or of one picture, as JSON has them."""
+    return [
+        {
+            "stage": number,
+            "name": name,
+            "psnr": _round_finite(stage.psnr),
+            "ssim": _round_finite(stage.ssim),
+        }
+        for number, (name, stage) in enumerate(zip(names, stages, strict=True), start=1)
+    ]
+
+
+def _describe_row(row: Row, per_image: bool, staged: bool) -> dict[str, Any]:
     """A row of the JSON document."""
+
+    def describe(measured: Row | PictureResult) -> dict[str, Any]:
+        stages = _describe_stages(row.stage_names, measured.stages)
+        return _describe_figures(measured) | ({"stages": stages} if staged else {})
+
     paper = difference = None
     if row.paper is not None:
         names = (*METRICS, "source", "note")
@@ -200,7 +229,7 @@ def _describe_row(row: Row, per_image: bool) -> dict[str, Any]:
         "device": row.device,
         "precision": row.precision,
         "images": len(row.pictures),
-        **_describe_figures(row),
+        **describe(row),
         "paper": paper,
         "difference": difference,
         "parameters": row.parameters,
@@ -208,15 +237,14 @@ def _describe_row(row: Row, per_image: bool) -> dict[str, Any]:
     }
     if per_image:
         described["per_image"] = [
-            {"image": picture.image, **_describe_figures(picture)}
-            for picture in row.pictures
+            {"image": picture.image, **describe(picture)} for picture in row.pictures
         ]
     return described
 
 
-def _list_csv_lines(row: Row, per_image: bool) -> list[dict[str, Any]]:
-    """The line of a row, then those of its pictures."""
-    described = _describe_row(row, per_image)
+def _list_csv_lines(row: Row, per_image: bool, staged: bool) -> list[dict[str, Any]]:
+    """The line of a row, then those of its pictures, each with its stages after it."""
+    described = _describe_row(row, per_image, staged)
     pictures = described.pop("per_image", ())
     for group in ("paper", "difference"):
         for name, value in (described.pop(group) or {}).items():
@@ -224,7 +252,15 @@ def _list_csv_lines(row: Row, per_image: bool) -> list[dict[str, Any]]:
     described.pop("paper_note", None)
     kept = ("dataset", "scale", "degradation", "protocol", "model", "ensemble")
     shared = {name: described[name] for name in kept}
-    return [described, *({**shared, **picture} for picture in pictures)]
+    lines = []
+    for line in (described, *({**shared, **picture} for picture in pictures)):
+        stages = line.pop("stages", ())
+        whose = {**shared, "image": line.get("image")}
+        lines.append(line)
+        lines += [
+            {**whose, "stage_name": stage.pop("name"), **stage} for stage in stages
+        ]
+    return lines
 
 
 def _join_markdown(cells: Iterable[str]) -> str:

@@ -12,7 +12,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from srcli.evaluation.benchmark import Metric, PictureResult, Row
+from srcli.evaluation.benchmark import Metric, Row
+from srcli.evaluation.picture import PictureResult
 
 _DIGITS: dict[Metric, int] = {"psnr": 2, "ssim": 4, "ifc": 3}  # as the papers print
 # What a narrow terminal does without, one after the other: a column, then space between
@@ -129,18 +130,23 @@ def print_table(
     """
     room = console.width if console.is_terminal else _WIDE
     columns = list_columns(rows)
-    unbound = console.options.update(width=_WIDE)
     for dropped, padding in _FITTINGS:
         columns = [column for column in columns if column.name != dropped]
         table = _build_table(rows, columns, padding, per_image)
-        table.width = Measurement.get(console, unbound, table).maximum
-        if table.width <= room:
+        if widen(console, table) <= room:
             break
     console.print(table, crop=False)
     if "source" not in [column.name for column in columns]:
         sources = dict.fromkeys(row.paper.source for row in rows if row.paper)
         if sources:
             console.print("paper:", "; ".join(sources), markup=False, highlight=False)
+
+
+def widen(console: Console, table: Table) -> int:
+    """Give a table the width that it needs, whatever room there is; that width."""
+    unbound = console.options.update(width=_WIDE)
+    table.width = Measurement.get(console, unbound, table).maximum
+    return table.width
 
 
 def _build_table(

@@ -30,7 +30,8 @@ class Naming:
     """How results are named.
 
     Attributes:
-        model: Name of the network.
+        model: What they are named after, for example "mrnet", "rrrn_dn", or the name
+            of a weight file.
         goal: The size wanted.
         output: A file, a folder, or "-", as typed; None is beside the input.
         format: "auto" or a key of `FORMATS`.

@@ -127,18 +127,20 @@ class Runner:
             lr: (C, h, w) float32 in [0, 1] on the CPU; C is the network's 1 or 3.
 
         Returns:
-            (C, s*h, s*w) float32 on the CPU.
+            (C', s*h, s*w) float32 on the CPU; C' is what the network returns, its C.
 
         Raises:
             DeviceError: If memory does not even suffice for the smallest tiles.
         """
         _, height, width = lr.shape
-        sr = torch.empty(lr.shape[0], height * self.scale, width * self.scale)
+        sr = torch.empty(0)
 
         def read(box: Box) -> Tensor:
             return lr[:, *box.slices]
 
         def write(box: Box, tile: Tensor) -> None:
+            if not len(sr):
+                sr.resize_(len(tile), height * self.scale, width * self.scale)
             sr[:, *box.scaled(self.scale).slices] = tile
 
         self.run_tiles(height, width, read, write)

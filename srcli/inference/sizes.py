@@ -9,6 +9,7 @@ from itertools import combinations_with_replacement
 
 from srcli.errors import UsageError
 
+DEFAULT_SCALE = 4.0
 MAX_FACTOR = 8.0
 _MAX_STEPS = 3  # three times x2 make the largest factor
 
@@ -63,7 +64,9 @@ class Goal:
         )
 
 
-def plan_steps(factor: float, available: Iterable[int]) -> tuple[int, ...]:
+def plan_steps(
+    factor: float, available: Iterable[int], first: Iterable[int] | None = None
+) -> tuple[int, ...]:
     """The scales to enlarge by in turn, for at least `factor` at the least cost.
 
     The cost is ruled by the largest picture that is computed, so the smallest product
@@ -73,20 +76,26 @@ def plan_steps(factor: float, available: Iterable[int]) -> tuple[int, ...]:
     Args:
         factor: Enlargement wanted, from 1 to `MAX_FACTOR`.
         available: Scales that networks are there for.
+        first: Scales that the first step must be one of; None is any of `available`.
 
     Raises:
         UsageError: If no combination reaches `factor`.
     """
     scales = sorted(set(available), reverse=True)
+    if first is None:
+        starts: list[tuple[int, ...]] = [()]
+    else:
+        starts = [(scale,) for scale in sorted(set(first), reverse=True)]
     chains = [
-        chain
-        for length in range(1, _MAX_STEPS + 1)
+        (*start, *chain)
+        for start in starts
+        for length in range(_MAX_STEPS + 1 - len(start))
         for chain in combinations_with_replacement(scales, length)
-        if math.prod(chain) >= factor
     ]
-    if not chains:
+    enough = [chain for chain in chains if chain and math.prod(chain) >= factor]
+    if not enough:
         raise UsageError(f"there is no network that enlarges by {factor:g}")
-    return min(chains, key=lambda chain: (math.prod(chain), len(chain)))
+    return min(enough, key=lambda chain: (math.prod(chain), len(chain)))
 
 
 def _round(length: float) -> int:

@@ -16,17 +16,15 @@ from srcli.imaging.alpha import fill_transparent
 from srcli.imaging.files import Picture
 from srcli.imaging.resize import imresize
 from srcli.inference.canvas import Canvas, check_memory
+from srcli.inference.choice import BICUBIC, Choice, choose
 from srcli.inference.device import choose_device, choose_precision
 from srcli.inference.exchange import array_of_picture, image_of_picture, picture_of
 from srcli.inference.runner import Runner, RunStats
-from srcli.inference.sizes import MAX_FACTOR, Goal, plan_steps
+from srcli.inference.sizes import Goal
 from srcli.inference.tiling import Overlap, TileSize, check_tiling
 from srcli.models.base import SRModel
-from srcli.pretrained.catalog import available_scales, load_model
 from srcli.progress import SILENT, Progress
 
-BICUBIC = "bicubic"  # a model like the others, without weights
-_SCALES = (2, 3, 4)  # what networks are made for
 _UNUSED = RunStats("cpu", "fp32")  # of pictures that no network has seen
 
 
@@ -36,11 +34,15 @@ class Upscaler:
 
     The factor is `scale`, unless a width or height is given. What the networks' own
     scales do not meet is done by the next larger combination of them and a bicubic
-    step down. Transparency is always enlarged by bicubic interpolation.
+    step down. The first pass is by weights for the pictures' `degradation`, all others
+    by the model's ordinary ones. Transparency is always enlarged by bicubic
+    interpolation.
     """
 
     model: str | Path | SRModel = "mrnet"  # a name of `srcli models`, file, or network
-    scale: float | None = 4.0  # 1 to 8
+    # 1 to 8; None without a size is 4, or else the most that one pass of the model does
+    # for the degradation: 3 for "bd" and "dn". Afterwards this is the factor.
+    scale: float | None = None
     _: KW_ONLY
     width: int | None = None  # px of the result; the height follows if not given
     height: int | None = None
@@ -50,12 +52,15 @@ class Upscaler:
     overlap: Overlap = "auto"  # LR px of context around a tile, or "exact"
     ensemble: bool = False  # mean over 8 flips and turns: better, 8 times slower
     weights: Path | None = None  # a weight file instead of the model's own
-    degradation: str = "bi"  # what the pictures suffered: bi, bd or dn
+    # What the pictures suffered: bi, bd or dn; None is what a weight file is for, else
+    # bi. Afterwards this is one of them.
+    degradation: str | None = None
     # What the networks took for the last picture.
     stats: RunStats = field(init=False, default=_UNUSED)
+    _choice: Choice = field(init=False)
     _goal: Goal = field(init=False)
-    _models: list[SRModel] = field(init=False, default_factory=list)
-    _runners: dict[int, Runner] = field(init=False, default_factory=dict)
+    _models: dict[str, list[SRModel]] = field(init=False, default_factory=dict)
+    _runners: dict[tuple[int, str], Runner] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the options and load what will be needed, as far as it is known.
@@ -65,31 +70,25 @@ class Upscaler:
             WeightsError: If the weights are missing or damaged.
             DeviceError: If the device is not there, or cannot do the precision.
         """
-        self._goal = Goal(self.scale, self.width, self.height)
         check_tiling(self.tile, self.overlap)
         choose_precision(self.precision, choose_device(self.device))
-        if self.weights is not None:
-            self.model = self.weights
-        if isinstance(self.model, str) and self.model.endswith(".safetensors"):
-            self.model = Path(self.model)
-        if isinstance(self.model, SRModel):
-            self._models.append(self.model)
-        elif isinstance(self.model, Path):
-            self._models.append(load_model(self.model))
+        self._choice = choose(self.model, self.weights, self.degradation)
+        self.model, self.degradation = self._choice.model, self._choice.degradation
+        if self.scale is None and self.width is None and self.height is None:
+            self.scale = self._choice.default_scale
+        self._goal = Goal(self.scale, self.width, self.height)
         if self.name == BICUBIC:
             return
         if self.scale is None or self._goal.is_sized:
-            self._get_runner(max(self._list_scales(MAX_FACTOR)))
+            self._get_runner(max(self._choice.first_scales(None)), 0)
         else:
-            for step in plan_steps(self.scale, self._list_scales(self.scale)):
-                self._get_runner(step)
+            for position, step in enumerate(self._choice.plan(self.scale, asked=True)):
+                self._get_runner(step, position)
 
     @property
     def name(self) -> str:
         """The model's name as given, in lower case, or that of its file or network."""
-        if isinstance(self.model, SRModel):
-            return self.model.arch
-        return self.model.stem if isinstance(self.model, Path) else self.model.lower()
+        return self._choice.name
 
     def target_size(self, height: int, width: int) -> tuple[int, int]:
         """The (height, width) in pixels that a picture of this size will have.
@@ -107,19 +106,19 @@ class Upscaler:
             UsageError: If the factor is not between 1 and 8.
         """
         factor = self._goal.factor(height, width)
-        if self.name == BICUBIC:
-            return ()
-        return plan_steps(factor, self._list_scales(factor))
+        return self._choice.plan(factor, asked=not self._goal.is_sized)
 
     def describe(self, height: int, width: int) -> str:
         """How a picture of this size is enlarged: "mrnet x3, then bicubic to 90x60".
+
+        The pass for a degradation names it: "rrrn dn x3, then rrrn x2".
 
         Raises:
             UsageError: If the factor is not between 1 and 8.
         """
         steps = self.plan(height, width)
         size = self.target_size(height, width)
-        parts = [f"{self.name} x{step}" for step in steps]
+        parts = [f"{self._choice.label(i)} x{step}" for i, step in enumerate(steps)]
         if size != (height * math.prod(steps), width * math.prod(steps)) or not steps:
             parts.append(f"bicubic to {size[1]}x{size[0]}")
         return ", then ".join(parts)
@@ -145,28 +144,23 @@ class Upscaler:
             pixels = fill_transparent(pixels, alpha)
             alpha = imresize(alpha, size=size)
         self.stats = _UNUSED
-        for step in self.plan(height, width):
-            pixels = self._run(self._get_runner(step), pixels, progress)
+        for position, step in enumerate(self.plan(height, width)):
+            pixels = self._run(self._get_runner(step, position), pixels, progress)
         if pixels.shape[:2] != size:
             pixels = imresize(pixels, size=size)
         return dataclasses.replace(picture, pixels=pixels, alpha=alpha)
 
-    def _list_scales(self, factor: float) -> tuple[int, ...]:
-        """Scales that there are networks for; only `factor` if it is a scale."""
-        if not isinstance(self.model, str):
-            return self._models[0].config.scales
-        if factor in _SCALES and not self._goal.is_sized:
-            # If its weights are missing, the error says what to do.
-            return (int(factor),)
-        return available_scales(self.model, self.degradation) or _SCALES
-
-    def _get_runner(self, scale: int) -> Runner:
-        if scale not in self._runners:
-            model = next((m for m in self._models if scale in m.config.scales), None)
+    def _get_runner(self, scale: int, position: int) -> Runner:
+        """The network for a pass, on its device; `position` is the pass's, from 0."""
+        degradation = self._choice.serves(position)
+        key = scale, degradation
+        if key not in self._runners:
+            loaded = self._models.setdefault(degradation, [])
+            model = next((m for m in loaded if scale in m.config.scales), None)
             if model is None:
-                model = load_model(self.name, scale, degradation=self.degradation)
-                self._models.append(model)
-            self._runners[scale] = Runner(
+                model = self._choice.load(scale, degradation)
+                loaded.append(model)
+            self._runners[key] = Runner(
                 model,
                 scale,
                 device=self.device,
@@ -175,7 +169,7 @@ class Upscaler:
                 overlap=self.overlap,
                 ensemble=self.ensemble,
             )
-        return self._runners[scale]
+        return self._runners[key]
 
     def _run(
         self, runner: Runner, pixels: NDArray[Any], progress: Progress
@@ -205,7 +199,7 @@ def upscale(
 def upscale(
     image: Path | str | Image.Image | NDArray[Any],
     model: str | Path | SRModel = "mrnet",
-    scale: float | None = 4,
+    scale: float | None = None,
     **options: Any,
 ) -> Image.Image | NDArray[Any]:
     """The enlarged picture, of the kind that was given (for a path, a Pillow image).
@@ -214,7 +208,9 @@ def upscale(
         image: A picture file; a Pillow image; or an array, (H, W) grey or (H, W, 3)
             RGB, uint8 or uint16.
         model: A name of `srcli models`, "bicubic", a weight file, or a network.
-        scale: Factor from 1 to 8; not looked at where a width or height is given.
+        scale: Factor from 1 to 8; not looked at where a width or height is given. None
+            is 4, or else what the model does in one pass: 3 for blurred and noisy
+            pictures (`degradation` "bd" and "dn").
         **options: The other fields of `Upscaler`, which is to be preferred for many
             pictures.
 

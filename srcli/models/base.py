@@ -1,4 +1,4 @@
-"""The contract every network keeps, and what can be measured from any of them."""
+"""The contract every network keeps."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from typing import (
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint, noop_context_fn
 
 from srcli.errors import UsageError, unknown
+from srcli.models.transitions import resample_transitions
 
 Color = Literal["y", "rgb"]
 # `SRModel.run_recursion`, as the modules inside a network are given it.
@@ -108,9 +108,9 @@ class SRModel(nn.Module):
     variants: ClassVar[Mapping[str, ModelConfig]]
     # One network for all scales (True), or one weight file per scale (False).
     multi_scale: ClassVar[bool]
-    # What the paper calls that which each of several predictions comes from, and the
-    # last one if it combines the others.
-    stage: ClassVar[str] = "prediction"
+    # What the paper calls that which each of several predictions comes from (None:
+    # there is only one), and the last one if it combines the others.
+    stage: ClassVar[str | None] = None
     combination: ClassVar[str | None] = None
 
     config: ModelConfig
@@ -205,18 +205,19 @@ class SRModel(nn.Module):
     def fitting_weights(self, source: SRModel) -> dict[str, Tensor]:
         """What this network can start from of another's weights, by name.
 
-        Those of the same names and shapes. Networks whose layers depend on the scale
-        override this to translate them.
+        Those of the same names and shapes, and the layers between LR and HR size of
+        another scale, resampled (`resample_transitions`).
 
         Args:
             source: Any network; it is not changed.
         """
         own = self.state_dict()
-        return {
+        same = {
             name: value
             for name, value in source.state_dict().items()
             if name in own and own[name].shape == value.shape
         }
+        return same | resample_transitions(self, source)
 
     def receptive_radius(self, scale: int | None = None) -> int:
         """Furthest LR pixel, counted along one axis, that can touch an output pixel."""
@@ -249,61 +250,3 @@ def _hold_statistics(norms: Sequence[nn.BatchNorm2d]) -> Iterator[None]:
     finally:
         for norm, (momentum, count) in zip(norms, kept, strict=True):
             norm.momentum, norm.num_batches_tracked = momentum, count
-
-
-class _ConvolutionCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up the multiply-accumulates of every convolution that runs under it."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.macs = 0
-
-    def __torch_dispatch__(
-        self,
-        func: Any,  # noqa: ANN401 - torch's own signature
-        types: Any,  # noqa: ANN401
-        args: Any = (),  # noqa: ANN401
-        kwargs: Any = None,  # noqa: ANN401
-    ) -> Any:  # noqa: ANN401
-        out = func(*args, **(kwargs or {}))
-        if func is torch.ops.aten.convolution.default:
-            image, weight, transposed = args[0], args[1], args[6]
-            # Weights are (out, in/groups, kh, kw), or (in, out/groups, kh, kw) when
-            # transposed: each position of the strided side touches one such slice.
-            positions = (image if transposed else out).numel()
-            self.macs += positions * weight[0].numel()
-        return out
-
-
-def outline(network: type[SRModel], config: ModelConfig) -> SRModel:
-    """A network without values, on the meta device: made at once, for its sizes."""
-    with torch.device("meta"):
-        empty = network(config)
-    return empty.to("meta")
-
-
-def count_macs(model: SRModel, scale: int, height: int = 720, width: int = 1280) -> int:
-    """Multiply-accumulates of the paper's whole computation for one output picture.
-
-    Measured by running `predictions` on the meta device. Every layer is a convolution
-    applied at every pixel, so the count is proportional to the area; it is taken on a
-    small picture and scaled, which also allows widths that no LR picture gives.
-
-    Args:
-        model: Any network; it is not changed.
-        scale: Enlargement.
-        height: Output height in HR pixels.
-        width: Output width in HR pixels.
-    """
-    side = 12
-    twin = outline(type(model), model.config)
-    counter = _ConvolutionCounter()
-    lr = torch.zeros(1, model.channels, side, side, device="meta")
-    with torch.no_grad(), counter:
-        twin.predictions(lr, scale)
-    return round(counter.macs * height * width / (side * scale) ** 2)
-
-
-def count_parameters(model: nn.Module) -> int:
-    """Learned values of the network."""
-    return sum(parameter.numel() for parameter in model.parameters())

@@ -7,9 +7,10 @@ parameters; what it leaves open is decided in docs/models.md.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, TypeGuard
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +18,12 @@ from torch.nn import functional as F
 
 from srcli.errors import UsageError
 from srcli.models.base import Color, ModelConfig, Runner, SRModel
+from srcli.models.joint import JointConv, JointConvOfSums
+from srcli.models.transitions import Convolution
 
-_Transition = nn.Conv2d | nn.ConvTranspose2d
 # Of D and D*: with kernel = stride + 2 * padding both grids are exact at every size.
 _PADDING = 2
+_SLOPE = 0.25  # of PReLU below zero, at first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,23 +61,24 @@ class _Iteration(nn.Module):
 
     def __init__(self, width: int, j: int) -> None:
         super().__init__()
-        self.merge = _pointwise(j * width, width, activated=False)
-        self.restore = _pointwise(j * width, width, activated=False)
-        self.degrade = _pointwise((j + 1) * width, width, activated=True)
+        self.merge = _layer(JointConv(j * width, width), activated=False)
+        self.restore = _layer(JointConv(j * width, width), activated=False)
+        self.degrade = _layer(JointConvOfSums((j + 1) * width, width), activated=True)
 
     def forward(
         self,
-        ys: tuple[Tensor, ...],
+        y: Tensor,
         deltas: tuple[Tensor, ...],
         zetas: tuple[Tensor, ...],
         up: nn.Module,
         down: nn.Module,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """zeta^{j-1}, Y^j, and the latter at LR size, from all that came before."""
-        raised = up(self.merge(torch.cat(deltas, dim=1)))
-        zeta = self.restore(torch.cat((*zetas, raised), dim=1))
-        y = ys[-1] + zeta
-        return zeta, y, down(self.degrade(torch.cat((*ys, y), dim=1)))
+    ) -> tuple[Tensor, Tensor]:
+        """zeta^{j-1}, and D(H([Y^0 ... Y^j])), from all that came before.
+
+        By equation 6 Y^j is Y^0 and all zetas before it added up.
+        """
+        zeta = self.restore((*zetas, up(self.merge(deltas))))
+        return zeta, down(self.degrade((y, *zetas, zeta)))
 
 
 class _Learning(nn.Module):
@@ -98,15 +102,13 @@ class _Learning(nn.Module):
         self, x: Tensor, y: Tensor, delta: Tensor, run: Runner
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """All delta^0 ... delta^t (LR size) and zeta^0 ... zeta^{t-1} (HR size)."""
-        ys: tuple[Tensor, ...] = (y,)
         deltas: tuple[Tensor, ...] = (delta,)
         zetas: tuple[Tensor, ...] = ()
         for index, iteration in enumerate(self.iterations):
             use = min(index, len(self.ups) - 1)
             transitions = self.ups[use], self.downs[use]
-            zeta, y, lowered = run(iteration, ys, deltas, zetas, *transitions)
+            zeta, lowered = run(iteration, y, deltas, zetas, *transitions)
             zetas = (*zetas, zeta)
-            ys = (*ys, y)
             deltas = (*deltas, x - lowered)
         return deltas, zetas
 
@@ -118,18 +120,18 @@ class _Reconstruction(nn.Module):
         super().__init__()
         width, kernel = config.width, config.reconstruct_kernel
         dense = config.iterations * width
-        self.merge = _pointwise(dense, width, activated=False)
+        self.merge = _layer(JointConv(dense, width), activated=False)
         self.up = _upsampler(width, scale, activated=False)
-        self.restore = _pointwise(dense, width, activated=True)
+        self.restore = _layer(JointConv(dense, width), activated=True)
         self.to_image = nn.Conv2d(width, channels, kernel, padding=kernel // 2)
         # All sub-networks add nearly the same at first; start near the bilinear one.
         with torch.no_grad():
-            for parameter in self.to_image.parameters():
-                parameter.mul_(0.1)
+            _keep_variance(self.to_image, activated=False)
+            self.to_image.weight.mul_(0.01)
 
     def forward(self, deltas: tuple[Tensor, ...], zetas: tuple[Tensor, ...]) -> Tensor:
-        raised = self.up(self.merge(torch.cat(deltas[1:], dim=1)))
-        return self.to_image(self.restore(torch.cat((*zetas[1:], raised), dim=1)))
+        raised = self.up(self.merge(deltas[1:]))
+        return self.to_image(self.restore((*zetas[1:], raised)))
 
 
 class RRRN(SRModel):
@@ -169,11 +171,7 @@ class RRRN(SRModel):
         self.learn = _Learning(self.config, scale)
         self.reconstruct = _Reconstruction(self.config, scale, self.channels)
         # A single sub-network has no successor to fuse for.
-        self.fuse = (
-            _pointwise(2 * width, width, activated=True)
-            if self.config.sub_networks > 1
-            else nn.Identity()
-        )
+        self.fuse = _fusion(width) if self.config.sub_networks > 1 else nn.Identity()
 
     def predictions(self, lr: Tensor, scale: int | None = None) -> tuple[Tensor, ...]:
         """I_1 ... I_g, which the mean L1 loss of equation 10 supervises alike.
@@ -189,30 +187,17 @@ class RRRN(SRModel):
         images: list[Tensor] = []
         last = self.limited(self.config.sub_networks)
         for index in range(1, last + 1):
-            deltas, zetas = self.learn(x, *run(self.project, x), run)
-            image = image + run(self.reconstruct, deltas, zetas).to(image.dtype)
+            residual, delta = self._refine(x, run)
+            image = image + residual.to(image.dtype)
             images.append(image.to(lr.dtype))
             if index < last:
-                x = self.fuse(torch.cat((x, deltas[-1]), dim=1))
+                x = self.fuse(torch.cat((x, delta), dim=1))
         return tuple(images)
 
-    def fitting_weights(self, source: SRModel) -> dict[str, Tensor]:
-        """Also D and D* of another scale, resampled on the LR grid.
-
-        The paper says nothing of it; that it pays was measured (docs/models.md).
-        """
-        fitting = super().fitting_weights(source)
-        if not isinstance(source, RRRN):
-            return fitting
-        scales = source.config.scales[0], self.config.scales[0]
-        others = dict(source.named_modules())
-        for name, layer in self.named_modules():
-            other = others.get(name)
-            if _is_transition(layer) and _is_transition(other):
-                weight = _resample(other, scales)
-                if weight.shape == layer.weight.shape:
-                    fitting[f"{name}.weight"] = weight
-        return fitting
+    def _refine(self, x: Tensor, run: Runner) -> tuple[Tensor, Tensor]:
+        """One sub-network: the residual picture, and delta^t for the next."""
+        deltas, zetas = self.learn(x, *run(self.project, x), run)
+        return run(self.reconstruct, deltas, zetas), deltas[-1]
 
     def receptive_radius(self, scale: int | None = None) -> int:
         """One for each 3x3 of the extraction, then g (t + 1) rounds up and down.
@@ -278,6 +263,14 @@ def _pointwise(inputs: int, outputs: int, *, activated: bool) -> nn.Module:
     return _layer(nn.Conv2d(inputs, outputs, 1), activated=activated)
 
 
+def _fusion(width: int) -> nn.Module:
+    """RF: Conv(128, 1, 1); at first it hands on X, or X would grow with every use."""
+    layer = nn.Conv2d(2 * width, width, 1)
+    _keep_variance(layer, activated=True)
+    nn.init.dirac_(layer.weight)
+    return nn.Sequential(layer, nn.PReLU())
+
+
 def _upsampler(width: int, scale: int, *, activated: bool) -> nn.Module:
     """D*: Deconv(64, k, s)."""
     kernel = scale + 2 * _PADDING
@@ -291,32 +284,22 @@ def _downsampler(width: int, scale: int) -> nn.Module:
     return _layer(nn.Conv2d(width, width, kernel, scale, _PADDING), activated=True)
 
 
-def _is_transition(layer: nn.Module | None) -> TypeGuard[_Transition]:
-    """Whether a layer is D or D* itself."""
-    return isinstance(layer, _Transition) and layer.stride[0] > 1
-
-
-def _resample(layer: _Transition, scales: tuple[int, int]) -> Tensor:
-    """The kernel of D or D* at one scale, as that of another.
-
-    Both kernels are read as functions of the distance in LR pixels from the pixel that
-    they belong to, linear between their samples and zero beyond the last. What D* adds
-    to an HR pixel then keeps its size; D sums over (s' / s)^2 times as many of them.
-    """
-    before, after = scales
-    size = after + 2 * _PADDING
-    taps = torch.arange(size, dtype=torch.float64) + 0.5
-    # Tap i lies (i + 1/2 - size / 2) / scale LR pixels from the middle.
-    places = (taps - size / 2) * before / after + layer.kernel_size[0] / 2 - 0.5
-    known = torch.arange(layer.kernel_size[0], dtype=torch.float64)
-    shares = (1.0 - (places[:, None] - known).abs()).clamp_min(0.0)
-    weight = layer.weight.detach()
-    resampled = shares @ weight.double() @ shares.T
-    if not layer.transposed:
-        resampled = resampled * (before / after) ** 2
-    return resampled.to(weight.dtype)
-
-
-def _layer(conv: nn.Conv2d | nn.ConvTranspose2d, *, activated: bool) -> nn.Module:
+def _layer(conv: Convolution, *, activated: bool) -> nn.Module:
     """The convolution, with its PReLU of one slope if activated."""
+    _keep_variance(conv, activated=activated)
     return nn.Sequential(conv, nn.PReLU()) if activated else conv
+
+
+def _keep_variance(layer: Convolution, *, activated: bool) -> None:
+    """Start a layer so that its output varies as much as its input.
+
+    Source: He et al., "Delving Deep into Rectifiers", ICCV 2015, section 2.2, with the
+    slope that PReLU starts at.
+    """
+    inputs = layer.in_channels * layer.kernel_size[0] ** 2
+    if layer.transposed:  # each output pixel sees one tap in stride^2
+        inputs //= layer.stride[0] ** 2
+    gain = 2.0 / (1.0 + _SLOPE**2) if activated else 1.0
+    nn.init.normal_(layer.weight, std=math.sqrt(gain / inputs))
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

@@ -22,16 +22,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from srcli import __version__
-from srcli.errors import UsageError, WeightsError
-from srcli.models import MODELS, variant, variant_names
+from srcli.errors import UsageError, WeightsError, unknown
+from srcli.models import variant, variant_names
 from srcli.models.base import SRModel
+from srcli.pretrained.advice import explain_missing
+from srcli.pretrained.metadata import RECURSIONS, build_network
 from srcli.writing import write_whole
 
 PACKAGE = Path(__file__).resolve().parent.parent
 MANIFEST = "weights_manifest.json"
 SCALES = (2, 3, 4)
-# In a file's metadata: the recursion limit that its weights were trained under, if any.
-RECURSIONS = "recursions"
+DEGRADATIONS = ("bi", "bd", "dn")  # what weights are made for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,27 +130,31 @@ def find_entry(model: str, scale: int, degradation: str = "bi") -> WeightEntry:
     """The manifest's entry for a model at a scale.
 
     Raises:
-        UsageError: If there is no such model, or it has no such scale by design.
+        UsageError: If there is no such model, scale or degradation.
         WeightsError: If the model exists but nobody has trained it for this yet.
     """
     variant(model)  # an unknown name is a usage error and says what is known
     if scale not in SCALES:
         raise UsageError(f"models enlarge by 2, 3 or 4, not {scale}")
-    own = [entry for entry in manifest() if entry.model == model.lower()]
-    for entry in own:
-        if scale in entry.scales and entry.degradation == degradation:
+    if degradation not in DEGRADATIONS:
+        raise unknown("degradation", degradation, DEGRADATIONS)
+    for entry in _entries_of(model, degradation):
+        if scale in entry.scales:
             return entry
-    trained = ", ".join(
-        f"x{s}" + ("" if entry.degradation == "bi" else f" {entry.degradation}")
-        for entry in own
-        for s in entry.scales
-    )
-    wanted = f"x{scale}" + ("" if degradation == "bi" else f" {degradation}")
-    there = f"trained: {trained}" if trained else "no weights are bundled yet"
-    raise WeightsError(
-        f"no weights for {model.lower()} {wanted} ({there}); "
-        "`srcli models` lists what there is, `srcli train` makes your own"
-    )
+    raise WeightsError(explain_missing(model.lower(), scale, degradation, manifest()))
+
+
+def listed_scales(model: str, degradation: str = "bi") -> tuple[int, ...]:
+    """The scales that the manifest lists weights of `model` for, ascending.
+
+    They need not be installed; see `available_scales`.
+
+    Raises:
+        UsageError: If there is no such model.
+    """
+    variant(model)
+    entries = _entries_of(model, degradation)
+    return tuple(sorted({scale for entry in entries for scale in entry.scales}))
 
 
 def available_scales(model: str, degradation: str = "bi") -> tuple[int, ...]:
@@ -159,14 +164,16 @@ def available_scales(model: str, degradation: str = "bi") -> tuple[int, ...]:
         UsageError: If there is no such model.
     """
     variant(model)
-    there = {
-        scale
+    entries = [e for e in _entries_of(model, degradation) if locate(e) is not None]
+    return tuple(sorted({scale for entry in entries for scale in entry.scales}))
+
+
+def _entries_of(model: str, degradation: str) -> list[WeightEntry]:
+    return [
+        entry
         for entry in manifest()
         if entry.model == model.lower() and entry.degradation == degradation
-        for scale in entry.scales
-        if locate(entry) is not None
-    }
-    return tuple(sorted(there))
+    ]
 
 
 def load_model(
@@ -177,10 +184,11 @@ def load_model(
     Args:
         model: A name of `srcli models`, or the path of a .safetensors file.
         scale: Enlargement; may be None for a network that serves several, or a file.
-        degradation: What the pictures suffered: "bi", "bd" or "dn".
+        degradation: What the pictures suffered: "bi", "bd" or "dn". A file is what it
+            is.
 
     Raises:
-        UsageError: For an unknown model or scale.
+        UsageError: For an unknown model, scale or degradation.
         WeightsError: If the weights are not there, damaged, or do not fit.
     """
     if isinstance(model, Path) or model.endswith(".safetensors"):
@@ -190,7 +198,8 @@ def load_model(
         return network
     if scale is None:
         _, config = variant(model)
-        scale = (available_scales(model, degradation) or config.scales)[0]
+        there = available_scales(model, degradation)
+        scale = (there or listed_scales(model, degradation) or config.scales)[0]
     entry = find_entry(model, scale, degradation)
     path = locate(entry)
     if path is None:
@@ -220,7 +229,7 @@ def read_weights(path: Path, entry: WeightEntry | None = None) -> SRModel:
         raise WeightsError(
             f"{path} is no readable safetensors file: {error}"
         ) from error
-    network = _build(path, metadata)
+    network = build_network(path, metadata)
     try:
         # Values are copied into the network's own dtypes.
         network.load_state_dict(tensors)
@@ -246,24 +255,6 @@ def _check_file(path: Path, entry: WeightEntry | None) -> None:
         f"the weights {path} are damaged (wrong SHA-256): install srcli again, or "
         f"`srcli download {entry.model}`"
     )
-
-
-def _build(path: Path, metadata: Mapping[str, str]) -> SRModel:
-    """The untrained network that a weight file's metadata describes."""
-    try:
-        network_class = MODELS[metadata["arch"]]
-        values = json.loads(metadata["config"])
-        network = network_class(network_class.config_class.from_dict(values))
-        limit = metadata.get(RECURSIONS)
-        network.limit_recursions(None if limit is None else int(limit))
-    except KeyError as error:
-        raise WeightsError(
-            f"{path} does not say which network it is for ({error}): "
-            "it was not written by srcli"
-        ) from error
-    except (ValueError, TypeError, AttributeError, UsageError) as error:
-        raise WeightsError(f"{path} has an unreadable config: {error}") from error
-    return network
 
 
 def save_weights(

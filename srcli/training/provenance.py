@@ -14,7 +14,8 @@ from safetensors import SafetensorError, safe_open
 from srcli.errors import InputError, UsageError, WeightsError
 from srcli.imaging.degrade import check_degradation
 from srcli.models import variant
-from srcli.models.base import SRModel, count_parameters
+from srcli.models.base import SRModel
+from srcli.models.counting import count_parameters
 from srcli.pretrained.catalog import read_weights
 from srcli.training.recipe import NAMES, Recipe, load_recipe
 

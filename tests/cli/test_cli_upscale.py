@@ -14,6 +14,8 @@ from srcli.errors import WeightsError
 from srcli.imaging.files import Picture
 from srcli.imaging.resize import imresize
 from srcli.inference.sizes import Goal
+from srcli.models.rrrn import RRRN, RRRNConfig
+from srcli.pretrained import catalog
 
 
 @pytest.fixture(autouse=True)
@@ -77,6 +79,98 @@ def test_a_picture_gets_larger(run, upscaler):
     assert size_of("photo_mrnet_x4.png") == (32, 24)
     assert upscaler[0].scale == 4.0
     assert result.stderr == ""
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    """Small networks of RRRN in the cache: for x2 and, trained for noise, for x3."""
+    folder = tmp_path / "cache" / "weights"
+    folder.mkdir(parents=True)
+
+    def make_entry(scale, degradation):
+        network = RRRN(
+            RRRNConfig(
+                scales=(scale,), width=2, sub_networks=1, iterations=1,
+                extract_layers=1, extract_ratio=1,
+            )
+        )  # fmt: skip
+        path = folder / f"{scale}_{degradation}.safetensors"
+        recipe = {"model": "rrrn", "degradation": degradation}
+        catalog.save_weights(network, path, {"recipe": json.dumps(recipe)})
+        return catalog.WeightEntry(
+            file=path.name,
+            sha256=catalog.sha256_of(path),
+            bytes=path.stat().st_size,
+            model="rrrn",
+            arch="rrrn",
+            scales=(scale,),
+            config=network.config.as_dict(),
+            parameters=1,
+            data="none",
+            data_licence="none",
+            recipe="none",
+            steps=1,
+            degradation=degradation,
+        )
+
+    entries = make_entry(2, "bi"), make_entry(3, "dn")
+    monkeypatch.setenv("SRCLI_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(catalog, "manifest", lambda: entries)
+    monkeypatch.setattr(catalog, "bundled_folder", lambda: tmp_path / "bundled")
+    return folder
+
+
+@pytest.mark.usefixtures("shelf")
+def test_noisy_pictures_get_their_own_weights_factor_and_name(run):
+    make("photo.png")
+    result = run("upscale", "photo.png", "-m", "RRRN", "--degradation", "DN")
+    assert (result.exit_code, result.stdout) == (0, "photo_rrrn_dn_x3.png\n")
+    assert (result.stderr, size_of("photo_rrrn_dn_x3.png")) == ("", (24, 18))
+    result = run("upscale", "photo.png", "-m", "rrrn", "--degradation", "dn", "-x", "4")
+    assert (result.exit_code, result.stdout) == (0, "photo_rrrn_dn_x4.png\n")
+    line = "photo.png: rrrn dn x3, then rrrn x2, then bicubic to 32x24"
+    assert " ".join(result.stderr.split()) == line
+    options = "-m rrrn --degradation dn --width 16"
+    result = run("upscale", "photo.png", *options.split())
+    assert result.stdout == "photo_rrrn_dn_16x12.png\n"
+    assert "rrrn dn x3, then bicubic to 16x12" in result.stderr
+    result = run("upscale", "photo.png", "-m", "rrrn", "-x", "2")
+    assert result.stdout == "photo_rrrn_x2.png\n"
+
+
+def test_a_weight_file_brings_its_degradation_and_factor(run, shelf):
+    make("photo.png")
+    noisy = shelf / "3_dn.safetensors"
+    result = run("upscale", "photo.png", "--weights", noisy)
+    assert (result.exit_code, result.stdout) == (0, "photo_3_dn_x3.png\n")
+    before = files()
+    result = run("upscale", "photo.png", "--weights", noisy, "--degradation", "bd")
+    assert fails(result, 2, "3_dn.safetensors is for degradation dn, not bd")
+    result = run("upscale", "photo.png", "-m", shelf / "2_bi.safetensors", "--dry-run")
+    assert result.stdout == "photo_2_bi_x2.png\n"
+    result = run("upscale", "photo.png", "--weights", "none.safetensors")
+    assert fails(result, 5, "no weight file at none.safetensors")
+    assert files() == before
+
+
+@pytest.mark.usefixtures("shelf")
+@pytest.mark.parametrize("size", ["", "-x 3", "-x 4", "--width 20"])
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        ("", 5, "mrnet has no weights for dn; rrrn has: use -m rrrn"),
+        ("-m bicubic", 2, "bicubic is the same for every degradation"),
+        ("-m rrrnn", 2, "did you mean rrrn"),
+    ],
+)
+def test_degradations_that_a_model_does_not_know(run, size, options, code, message):
+    make("photo.png")
+    before = files()
+    result = run(
+        "upscale", "photo.png", "--degradation", "dn", *f"{options} {size}".split()
+    )
+    assert fails(result, code, message)
+    assert files() == before
 
 
 def test_bicubic_is_a_model_like_the_others(run):

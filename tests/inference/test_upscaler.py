@@ -16,11 +16,12 @@ from srcli.imaging.color import RGB_TO_YCBCR, YCBCR_OFFSET, YCBCR_TO_RGB
 from srcli.imaging.files import Metadata, Picture, write_picture
 from srcli.imaging.resize import imresize
 from srcli.inference import canvas as canvas_module
-from srcli.inference import upscaler as upscaler_module
-from srcli.inference.upscaler import Upscaler, plan_steps, upscale
+from srcli.inference.sizes import plan_steps
+from srcli.inference.upscaler import Upscaler, upscale
 from srcli.models.base import ModelConfig, SRModel
 from srcli.models.drrn import DRRN, DRRNConfig
 from srcli.models.mrnet import MRNet, MRNetConfig
+from srcli.pretrained import catalog
 from srcli.pretrained.catalog import save_weights
 
 EXACT = {"device": "cpu", "precision": "fp32", "overlap": "exact"}
@@ -125,9 +126,9 @@ def test_the_result_has_the_size_asked_for(picture, options, size):
 @pytest.mark.parametrize(
     "options",
     [
-        {"scale": 0.5}, {"scale": 8.5}, {"scale": math.nan}, {"scale": None},
-        {"width": 0}, {"height": -3}, {"precision": "fp8"}, {"device": "gpu"},
-        {"tile": -1}, {"overlap": "wide"},
+        {"scale": 0.5}, {"scale": 8.5}, {"scale": math.nan}, {"width": 0},
+        {"height": -3}, {"precision": "fp8"}, {"device": "gpu"}, {"tile": -1},
+        {"overlap": "wide"}, {"degradation": "noisy"},
     ],
 )  # fmt: skip
 def test_options_that_mean_nothing_are_refused_at_once(options):
@@ -140,6 +141,13 @@ def test_sizes_out_of_reach_are_refused(picture, options):
     upscaler = Upscaler(Constant(), device="cpu", **options)
     with pytest.raises(UsageError, match="enlarged by 1 to 8"):
         upscaler(Picture(picture(10, 15)))
+
+
+def test_without_a_factor_it_is_4_or_what_the_network_does():
+    assert Upscaler("bicubic").scale == 4
+    assert Upscaler(Constant(), device="cpu").scale == 4
+    assert Upscaler(Constant(scales=(2, 3)), device="cpu").plan(5, 5) == (3,)
+    assert Upscaler(Constant(), width=10, device="cpu").scale is None
 
 
 def test_the_steps_are_described():
@@ -321,14 +329,15 @@ def shelf(monkeypatch):
             raise WeightsError("no x3: srcli download")
         return Constant(scales=(scale,))
 
-    monkeypatch.setattr(upscaler_module, "load_model", load)
-    monkeypatch.setattr(upscaler_module, "available_scales", lambda *_: (2, 4))
+    monkeypatch.setattr(catalog, "load_model", load)
+    for name in ("available_scales", "listed_scales"):
+        monkeypatch.setattr(catalog, name, lambda *_: (2, 4))
     return loaded
 
 
 def test_networks_are_loaded_once_and_before_the_first_picture(picture, shelf):
     upscaler = Upscaler("Shelf", 6.5, device="cpu", degradation="bd")
-    assert sorted(shelf) == [("shelf", 2, "bd"), ("shelf", 4, "bd")]
+    assert shelf == [("shelf", 4, "bd"), ("shelf", 2, "bi")]
     for _ in range(2):
         upscaler(Picture(picture(5, 5)))
     assert len(shelf) == 2
@@ -349,7 +358,7 @@ def test_a_network_of_all_scales_is_loaded_once(monkeypatch, shelf):
         shelf.append((arguments, options))
         return Constant()
 
-    monkeypatch.setattr(upscaler_module, "load_model", load)
+    monkeypatch.setattr(catalog, "load_model", load)
     Upscaler("shelf", 8, device="cpu")
     assert len(shelf) == 1
 

@@ -11,7 +11,8 @@ from torch import nn
 
 from srcli.errors import UsageError
 from srcli.models import MODELS, variant, variant_names
-from srcli.models.base import ModelConfig, SRModel, count_macs, count_parameters
+from srcli.models.base import ModelConfig, SRModel
+from srcli.models.counting import count_macs, count_parameters
 from srcli.models.drcn import DRCN
 from srcli.models.drrn import DRRN
 from srcli.models.mrnet import MRNet

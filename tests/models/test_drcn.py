@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from srcli.errors import UsageError
 from srcli.imaging.resize import imresize
-from srcli.models.base import count_macs, count_parameters
+from srcli.models.counting import count_macs, count_parameters
 from srcli.models.drcn import DRCN, DRCNConfig
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from srcli.errors import UsageError
 from srcli.imaging.resize import imresize
-from srcli.models.base import count_macs, count_parameters
+from srcli.models.counting import count_macs, count_parameters
 from srcli.models.drrn import DRRN, DRRNConfig
 
 

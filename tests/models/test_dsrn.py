@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from srcli.errors import UsageError
 from srcli.imaging.resize import imresize, imresize_torch
-from srcli.models.base import count_macs, count_parameters
+from srcli.models.counting import count_macs, count_parameters
 from srcli.models.dsrn import DSRN, DSRNConfig
 
 # Kernel of f_up and f_down at each scale: the stride and the padding on either side.

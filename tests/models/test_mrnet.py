@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from srcli.errors import UsageError
-from srcli.models.base import count_macs, count_parameters
+from srcli.models.counting import count_macs, count_parameters
 from srcli.models.mrnet import MRNet, MRNetConfig
 
 

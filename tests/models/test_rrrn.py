@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from srcli.errors import UsageError
-from srcli.models.base import count_macs, count_parameters
+from srcli.models.counting import count_macs, count_parameters
 from srcli.models.rrrn import RRRN, RRRNConfig
 
 # Kernels of D and D* at each scale; stride the scale, padding 2.
@@ -258,8 +258,8 @@ def test_the_residual_keeps_its_sign_on_the_way_up():
     x = torch.rand(1, 4, 3, 3, dtype=torch.float64)
     y, down = torch.zeros(1, 4, 6, 6, dtype=torch.float64), model.learn.downs[0]
     with torch.no_grad():
-        zeta, *_ = iteration([y], [x], [], up, down)
-        negative, *_ = iteration([y], [-x], [], up, down)
+        zeta, *_ = iteration(y, (x,), (), up, down)
+        negative, *_ = iteration(y, (-x,), (), up, down)
     torch.testing.assert_close(negative, -zeta)
 
 

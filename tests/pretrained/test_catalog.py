@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from srcli.errors import OutputError, UsageError, WeightsError
 from srcli.models import MODELS, variant
-from srcli.models.base import count_parameters
+from srcli.models.counting import count_parameters
 from srcli.models.mrnet import MRNet, MRNetConfig
 from srcli.pretrained import catalog
 from srcli.pretrained.catalog import (
@@ -217,6 +217,47 @@ def test_unknown_names_and_scales_are_usage_errors(entry, tmp_path):
         load_model("mrnett", 4)
     with pytest.raises(UsageError, match="not 5"):
         load_model("mrnet-s", 5)
+    with pytest.raises(UsageError, match="unknown degradation 'dm': did you mean dn"):
+        load_model("mrnet-s", 4, degradation="dm")
+
+
+@pytest.fixture
+def for_noise(entry, monkeypatch):
+    """The same file once more, said to be DRRN's for x2 with noise."""
+    made = dataclasses.replace(entry, model="drrn", scales=(2,), degradation="dn")
+    monkeypatch.setattr(catalog, "manifest", lambda: (entry, made))
+    return made
+
+
+def test_weights_are_found_by_degradation(for_noise):
+    assert catalog.listed_scales("drrn", "dn") == (2,)
+    assert catalog.listed_scales("mrnet-s") == catalog.available_scales("mrnet-s")
+    assert catalog.find_entry("drrn", 2, "dn") is for_noise
+    assert load_model("drrn", degradation="dn").config == SMALL
+    locate(for_noise).unlink()
+    assert catalog.available_scales("drrn", "dn") == ()
+    assert catalog.listed_scales("DRRN", "dn") == (2,)
+    with pytest.raises(WeightsError, match="srcli download drrn"):
+        load_model("drrn", degradation="dn")
+
+
+def test_a_missing_degradation_names_the_models_that_have_it(for_noise, monkeypatch):
+    def refusal(model, scale, degradation):
+        with pytest.raises(WeightsError) as caught:
+            load_model(model, scale, degradation=degradation)
+        return str(caught.value)
+
+    expected = "mrnet-s has no weights for dn; drrn has: use -m drrn"
+    assert refusal("MRNet-S", 4, "dn") == expected
+    assert refusal("mrnet-s", None, "dn") == expected
+    assert "no weights for drrn x4 dn (trained: x2 dn)" in refusal("drrn", 4, "dn")
+    assert refusal("drrn", 2, "bd") == (
+        "drrn has no weights for bd; nor has any other model: "
+        "`srcli train --set degradation=bd` makes your own"
+    )
+    also = dataclasses.replace(for_noise, model="dsrn")
+    monkeypatch.setattr(catalog, "manifest", lambda: (for_noise, also))
+    assert refusal("mrnet", 2, "dn").endswith("dn; drrn, dsrn have: use -m drrn")
 
 
 def test_weights_appear_whole_or_not_at_all(network, tmp_path):

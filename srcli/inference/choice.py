@@ -1,0 +1,186 @@
+"""What enlarges: which network makes which pass over a picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from srcli.errors import UsageError, WeightsError, unknown
+from srcli.inference.sizes import DEFAULT_SCALE, plan_steps
+from srcli.models import variant_names
+from srcli.models.base import SRModel
+from srcli.pretrained import catalog
+from srcli.pretrained.advice import explain_missing
+from srcli.pretrained.metadata import read_config, read_degradation, read_metadata
+
+BICUBIC = "bicubic"  # a model like the others, without weights
+ORDINARY = "bi"  # the degradation of pictures that are only small
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What enlarges pictures; `choose` makes it.
+
+    The first pass over a picture is by weights for its degradation. Then it is clean,
+    and a second such pass would smear it: what is left to do is done by the ordinary
+    weights of the same network.
+
+    Attributes:
+        model: A name of the catalogue in lower case, "bicubic", a weight file, or a
+            network.
+        degradation: What the pictures suffered: "bi", "bd" or "dn".
+        family: The catalogue's name whose ordinary weights follow; None is none.
+        scales: What the first pass can be; for names, whether installed or not.
+    """
+
+    model: str | Path | SRModel
+    degradation: str
+    family: str | None
+    scales: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """The model's name, or that of its file or network."""
+        if isinstance(self.model, SRModel):
+            return self.model.arch
+        return self.model.stem if isinstance(self.model, Path) else self.model
+
+    @property
+    def default_scale(self) -> float:
+        """The factor where none is given: 4, or else the most that one pass does."""
+        if self._is_ordinary_name or DEFAULT_SCALE in self.scales:
+            return DEFAULT_SCALE
+        return float(max(self.scales))
+
+    def first_scales(self, factor: float | None) -> tuple[int, ...]:
+        """What the first pass can be with the weights that are there.
+
+        Args:
+            factor: The enlargement that was asked for. If it is a scale of the model,
+                it is the only one: where its weights are missing, loading says what to
+                do. None is any.
+        """
+        known = catalog.SCALES if self._is_ordinary_name else self.scales
+        if not isinstance(self.model, str):
+            return known
+        if factor in known:
+            return (int(factor),)
+        return catalog.available_scales(self.model, self.degradation) or known
+
+    def plan(self, factor: float, *, asked: bool) -> tuple[int, ...]:
+        """The scales of the passes that enlarge by at least `factor`.
+
+        Args:
+            factor: From 1 to `MAX_FACTOR`.
+            asked: Whether this factor was asked for, or follows from a size.
+
+        Raises:
+            UsageError: If no combination reaches `factor`.
+        """
+        if self.model == BICUBIC:
+            return ()
+        first = self.first_scales(factor if asked else None)
+        if self.degradation == ORDINARY:
+            return plan_steps(factor, first)
+        return plan_steps(factor, self._later_scales(), first)
+
+    def serves(self, position: int) -> str:
+        """The degradation that the pass at `position`, from 0, has weights for."""
+        return ORDINARY if position else self.degradation
+
+    def label(self, position: int) -> str:
+        """What makes the pass at `position`: "rrrn dn", and from the second on "rrrn".
+
+        A weight file is called after itself, whatever it is for.
+        """
+        if self.degradation == ORDINARY:
+            return self.name
+        if position:
+            return self.family or self.name
+        if isinstance(self.model, Path):
+            return self.name
+        return f"{self.name} {self.degradation}"
+
+    def load(self, scale: int, degradation: str) -> SRModel:
+        """The network for a pass.
+
+        Raises:
+            WeightsError: If the weights are missing or damaged.
+        """
+        if degradation != self.degradation:
+            name = self.family or self.name
+            return catalog.load_model(name, scale, degradation=degradation)
+        if isinstance(self.model, SRModel):
+            return self.model
+        return catalog.load_model(self.model, scale, degradation=degradation)
+
+    def _later_scales(self) -> tuple[int, ...]:
+        """What the passes after one for a degradation can be."""
+        if self.family is None:
+            return ()
+        return catalog.available_scales(self.family) or catalog.SCALES
+
+    @property
+    def _is_ordinary_name(self) -> bool:
+        return isinstance(self.model, str) and self.degradation == ORDINARY
+
+
+def choose(
+    model: str | Path | SRModel,
+    weights: Path | None = None,
+    degradation: str | None = None,
+) -> Choice:
+    """What enlarges, from what a user says of it; reads no weights yet.
+
+    Args:
+        model: A name of the catalogue, "bicubic", a weight file, or a network.
+        weights: A weight file instead.
+        degradation: What the pictures suffered; None is what the weight file is for,
+            else "bi".
+
+    Raises:
+        UsageError: If a name is unknown, or the weight file is for another degradation.
+        WeightsError: If the file cannot be read, or the model has no weights for the
+            degradation.
+    """
+    if degradation is not None:
+        degradation = degradation.lower()
+        if degradation not in catalog.DEGRADATIONS:
+            raise unknown("degradation", degradation, catalog.DEGRADATIONS)
+    if weights is not None:
+        model = weights
+    if isinstance(model, SRModel):
+        family = model.arch if model.arch in variant_names() else None
+        scales = model.config.scales
+        return Choice(model, degradation or ORDINARY, family, scales)
+    if isinstance(model, Path) or model.endswith(".safetensors"):
+        return _choose_file(Path(model), degradation)
+    return _choose_name(model.lower(), degradation or ORDINARY)
+
+
+def _choose_file(path: Path, degradation: str | None) -> Choice:
+    metadata = read_metadata(path)
+    network_class, config = read_config(path, metadata)
+    made_for = read_degradation(metadata)
+    if degradation is not None and made_for not in (None, degradation):
+        raise UsageError(
+            f"{path} is for degradation {made_for}, not {degradation}: leave "
+            f"{degradation} out, or choose another file"
+        )
+    purpose = degradation or made_for or ORDINARY
+    return Choice(path, purpose, network_class.arch, config.scales)
+
+
+def _choose_name(model: str, degradation: str) -> Choice:
+    if model == BICUBIC:
+        if degradation != ORDINARY:
+            raise UsageError(
+                f"bicubic is the same for every degradation: leave {degradation} out, "
+                "or choose a network"
+            )
+        return Choice(model, degradation, None, ())
+    scales = catalog.listed_scales(model, degradation)
+    if not scales and degradation != ORDINARY:
+        entries = catalog.manifest()
+        raise WeightsError(explain_missing(model, None, degradation, entries))
+    return Choice(model, degradation, model, scales)

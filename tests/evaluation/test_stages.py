@@ -1,0 +1,321 @@
+"""Stages: every prediction of a network, measured as by hand and from one run."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from srcli.errors import UsageError
+from srcli.evaluation import contenders, metrics
+from srcli.evaluation.benchmark import BenchmarkRequest, run_benchmark
+from srcli.evaluation.contenders import Engine, Selection
+from srcli.evaluation.stages import Staged, list_staged, name_stages
+from srcli.imaging.resize import imresize
+from srcli.models import MODELS
+from srcli.models.drcn import DRCN, DRCNConfig
+from srcli.models.drrn import DRRN, DRRNConfig
+from srcli.models.rrrn import RRRN, RRRNConfig
+from srcli.pretrained.catalog import save_weights
+
+LUMA = np.array([65.481, 128.553, 24.966]) / 255
+PLAIN = Engine(device="cpu", precision="fp32", tile=0)
+SMALL = {
+    "width": 4, "sub_networks": 3, "iterations": 1, "extract_layers": 1,
+    "extract_ratio": 1,
+}  # fmt: skip
+
+
+def shaken(network):
+    """Random weights, also where training begins at zero, and not too wild."""
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.01)
+    return network.eval()
+
+
+@pytest.fixture
+def rrrn():
+    return shaken(RRRN(RRRNConfig(**SMALL)))
+
+
+@pytest.fixture
+def drcn():
+    return shaken(DRCN(DRCNConfig(width=6, recursions=3)))
+
+
+@pytest.fixture
+def folder(tmp_path, picture):
+    """A data set of two colour pictures of odd sides."""
+    root = tmp_path / "pictures"
+    root.mkdir()
+    for name, size in {"one": (45, 55), "two": (37, 61)}.items():
+        Image.fromarray(picture(*size)).save(root / f"{name}.png")
+    return root
+
+
+@pytest.fixture
+def measure(tmp_path, folder):
+    """A function that gives the row of a network, or of bicubic too."""
+
+    def run(network, *, engine=PLAIN, stages=True, protocol="auto", **options):
+        file = tmp_path / "network.safetensors"
+        save_weights(network, file)
+        request = BenchmarkRequest(
+            datasets=(str(folder),),
+            selection=Selection(scales=(2,), weights=file, protocol=protocol),
+            engine=engine,
+            stages=stages,
+            **options,
+        )
+        bicubic, row = run_benchmark(request)
+        assert bicubic.stages == ()
+        return row
+
+    return run
+
+
+def pictures_of(folder):
+    for path in sorted(folder.iterdir()):
+        pixels = np.asarray(Image.open(path))
+        height, width = (length // 2 * 2 for length in pixels.shape[:2])
+        yield pixels[:height, :width]
+
+
+def luma(rgb):
+    return rgb @ LUMA + 16
+
+
+def rounded(values):
+    return np.clip(np.floor(values + 0.5), 0, 255)
+
+
+def predictions(network, planes):
+    """What the network predicts from (h, w, C) in [0, 255], in the same form."""
+    tensor = torch.from_numpy(planes.transpose(2, 0, 1)).float()[None] / 255
+    with torch.no_grad():
+        images = network.predictions(tensor)
+    return [image[0].double().numpy().transpose(1, 2, 0) * 255 for image in images]
+
+
+def figures(estimates, reference):
+    """PSNR and SSIM of each luma."""
+    cut = (slice(2, -2), slice(2, -2))
+    return [
+        (
+            10 * np.log10(255**2 / np.mean((luma - reference)[cut] ** 2)),
+            metrics.ssim(luma, reference, 2),
+        )
+        for luma in estimates
+    ]
+
+
+def check(row, expected):
+    """Compare a row with the figures of each stage of each picture."""
+    for picture, stages in zip(row.pictures, expected, strict=True):
+        found = [(stage.psnr, stage.ssim) for stage in picture.stages]
+        assert len({psnr for psnr, _ in found}) == len(stages)  # they do differ
+        for (psnr, ssim), (expected_psnr, expected_ssim) in zip(
+            found, stages, strict=True
+        ):
+            assert psnr == pytest.approx(expected_psnr, abs=2e-3)
+            assert ssim == pytest.approx(expected_ssim, abs=2e-5)
+        assert (picture.psnr, picture.ssim) == found[-1]
+    means = np.mean([[psnr for psnr, _ in stages] for stages in expected], axis=0)
+    assert [stage.psnr for stage in row.stages] == pytest.approx(means, abs=2e-3)
+    assert (row.psnr, row.ssim) == (row.stages[-1].psnr, row.stages[-1].ssim)
+
+
+def test_every_image_of_an_rgb_network(measure, folder, rrrn):
+    expected = [
+        figures(
+            [luma(rounded(sr)) for sr in predictions(rrrn, imresize(hr, 0.5))],
+            luma(hr),
+        )
+        for hr in pictures_of(folder)
+    ]
+    row = measure(rrrn)
+    check(row, expected)
+    assert row.stage_names == ("sub-network 1", "sub-network 2", "sub-network 3")
+
+
+def test_every_recursion_of_a_y_network_and_the_ensemble(measure, folder, drcn):
+    expected = []
+    for hr in pictures_of(folder):
+        y = rounded(luma(hr))
+        lr = imresize(y, 0.5)[:, :, None]
+        srs = [rounded(sr)[:, :, 0] for sr in predictions(drcn, lr)]
+        expected.append(figures(srs, y))
+    row = measure(drcn)
+    check(row, expected)
+    assert row.stage_names == (
+        "recursion 1", "recursion 2", "recursion 3", "ensemble",
+    )  # fmt: skip
+
+
+def test_every_stage_of_a_y_network_gets_the_same_chroma(measure, folder, drcn):
+    matrix = np.array(
+        [LUMA * 255, [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]]
+    )
+    offset = np.array([16.0, 128.0, 128.0])
+    expected = []
+    for hr in pictures_of(folder):
+        ycbcr = imresize(hr, 0.5) @ matrix.T / 255 + offset
+        chroma = imresize(ycbcr[:, :, 1:], 2.0)
+        estimates = []
+        for sr in predictions(drcn, ycbcr[:, :, :1]):
+            joined = np.dstack((sr, chroma)) - offset
+            rgb = np.linalg.solve(matrix / 255, joined[..., None])[..., 0]
+            estimates.append(luma(rounded(rgb)))
+        expected.append(figures(estimates, luma(hr)))
+    check(measure(drcn, protocol="rgb"), expected)
+
+
+def test_stages_of_a_grey_picture_are_means_of_three_channels(measure, folder, rrrn):
+    for path in folder.iterdir():
+        Image.open(path).convert("L").save(path)
+    expected = []
+    for hr in pictures_of(folder):
+        lr = np.repeat(imresize(hr, 0.5)[:, :, None], 3, axis=2)
+        srs = [rounded(sr.mean(axis=2)) for sr in predictions(rrrn, lr)]
+        expected.append(figures(srs, hr.astype(float)))
+    check(measure(rrrn), expected)
+
+
+def test_ensemble_is_taken_of_every_stage(measure, folder, rrrn):
+    def averaged(lr):
+        total = 0
+        for turned in (False, True):
+            for flip in (
+                np.s_[:, :],
+                np.s_[::-1, :],
+                np.s_[:, ::-1],
+                np.s_[::-1, ::-1],
+            ):
+                view = (lr.swapaxes(0, 1) if turned else lr)[flip]
+                images = np.stack(predictions(rrrn, view.copy()))
+                images = images[(slice(None), *flip)]
+                total = total + (images.swapaxes(1, 2) if turned else images)
+        return total / 8
+
+    expected = [
+        figures([luma(rounded(s)) for s in averaged(imresize(hr, 0.5))], luma(hr))
+        for hr in pictures_of(folder)
+    ]
+    row = measure(rrrn, engine=replace(PLAIN, ensemble=True))
+    check(row, expected)
+    assert row.ensemble
+
+
+def test_stages_are_the_same_in_tiles(measure, rrrn):
+    whole = measure(rrrn).stages
+    for overlap in ("exact", "auto"):
+        tiled = measure(rrrn, engine=replace(PLAIN, tile=16, overlap=overlap)).stages
+        assert [s.psnr for s in tiled] == pytest.approx(
+            [s.psnr for s in whole], abs=2e-3
+        )
+        assert [s.ssim for s in tiled] == pytest.approx(
+            [s.ssim for s in whole], abs=2e-5
+        )
+
+
+def test_the_row_and_its_saved_pictures_are_those_without_stages(
+    measure, rrrn, tmp_path
+):
+    staged = measure(rrrn, save_images=tmp_path / "staged")
+    plain = measure(rrrn, stages=False, save_images=tmp_path / "plain")
+    assert (plain.stages, plain.stage_names) == ((), ())
+    assert (staged.psnr, staged.ssim) == (plain.psnr, plain.ssim)
+    assert (staged.parameters, staged.macs_720p) == (plain.parameters, plain.macs_720p)
+    files = sorted(path for path in (tmp_path / "plain").rglob("*.png"))
+    assert len(files) == 4
+    for path in files:
+        other = tmp_path / "staged" / path.relative_to(tmp_path / "plain")
+        assert other.read_bytes() == path.read_bytes()
+
+
+def test_all_stages_come_from_one_run(measure, rrrn, monkeypatch):
+    calls = []
+    original = RRRN.predictions
+
+    def counted(self, lr, scale=None):
+        calls.append(lr.device.type)
+        return original(self, lr, scale)
+
+    monkeypatch.setattr(RRRN, "predictions", counted)
+    counts = []
+    for stages in (True, False):
+        calls.clear()
+        measure(rrrn, stages=stages)
+        counts.append(calls.count("cpu"))
+    assert counts[0] == counts[1] > 0
+
+
+def test_weights_trained_with_few_recursions_have_few_stages(measure, rrrn):
+    rrrn.limit_recursions(2)
+    row = measure(rrrn)
+    assert row.stage_names == ("sub-network 1", "sub-network 2")
+    assert len(row.stages) == 2
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        RRRN(RRRNConfig(**{**SMALL, "sub_networks": 1})),
+        DRCN(DRCNConfig(width=4, recursions=2, supervision=False)),
+        DRRN(DRRNConfig(width=4, units=2)),
+    ],
+    ids=lambda network: network.arch,
+)
+def test_a_single_prediction_is_no_stage(measure, network):
+    assert name_stages(network, 2) == ()
+    with pytest.raises(UsageError, match=f"{network.arch}.*: .*drcn or rrrn") as error:
+        measure(network)
+    assert "--stages" in str(error.value)
+
+
+def test_networks_with_several_predictions_say_what_they_come_from():
+    small = {
+        "drrn": {"units": 1}, "mrnet": {"recursions": (1, 1, 1)}, "rrrn": SMALL,
+    }  # fmt: skip
+    for name, model in MODELS.items():
+        config = model.config_class(scales=(2,), **{"width": 4, **small.get(name, {})})
+        with torch.no_grad():
+            lr = torch.rand(1, model(config).channels, 6, 6)
+            several = len(model(config).predictions(lr)) > 1
+        assert (name in list_staged()) == (model.stage is not None) == several
+
+
+def test_networks_without_stages_stand_beside_those_with(
+    folder, rrrn, monkeypatch, caplog
+):
+    networks = {"rrrn": rrrn, "drrn": shaken(DRRN(DRRNConfig(width=4, units=2)))}
+    monkeypatch.setattr(contenders, "load_model", lambda name, *_, **__: networks[name])
+    request = BenchmarkRequest(
+        datasets=(str(folder),),
+        selection=Selection(models=("drrn", "rrrn"), scales=(2,)),
+        engine=PLAIN,
+        stages=True,
+    )
+    caplog.set_level(logging.INFO)
+    rows = {row.model: row for row in run_benchmark(request)}
+    assert [len(rows[name].stages) for name in ("bicubic", "drrn", "rrrn")] == [0, 0, 3]
+    assert caplog.text.count("drrn makes a single prediction") == 1
+    assert "rrrn makes" not in caplog.text
+
+
+def test_joined_predictions_keep_the_network_s_promises(rrrn):
+    joined = Staged(rrrn)
+    lr = torch.rand(2, 3, 6, 7)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            joined(lr).unflatten(1, (3, 3)),
+            torch.stack(rrrn.predictions(lr), dim=1),
+        )
+    assert joined.receptive_radius() == rrrn.receptive_radius()
+    assert joined.tile_overlap(2) == rrrn.tile_overlap(2)
+    assert (joined.color, joined.arch) == ("rgb", "rrrn")
