@@ -138,9 +138,10 @@ class RRRN(SRModel):
     """Recurrent residual refinement network on RGB.
 
     Source: sections 2.1 to 2.3. I_0 is the bilinear picture; sub-network i adds the
-    residual that I_{i-1} still lacks, I_i = I_{i-1} + RR(RL(RP(X_i))) (equation 9), and
-    hands on the LR feature X_{i+1} = RF(X_i, delta_i^t). All sub-networks have the same
-    weights; X_1 comes from the feature extraction.
+    residual that I_{i-1} still lacks, I_i = I_{i-1} + RR(RL(RP(X_i))) / g (equation 9),
+    and hands on the LR feature X_{i+1} = RF(X_i, delta_i^t). All sub-networks have the
+    same weights; X_1 comes from the feature extraction. The division by g is ours, see
+    `predictions`.
     """
 
     arch = "rrrn"
@@ -176,9 +177,11 @@ class RRRN(SRModel):
     def predictions(self, lr: Tensor, scale: int | None = None) -> tuple[Tensor, ...]:
         """I_1 ... I_g, which the mean L1 loss of equation 10 supervises alike.
 
-        A recursion limit runs the first sub-networks only: their images are the same.
-        `recompute` takes RP, each iteration of RL, and RR by themselves: the joined
-        inputs of all iterations, there at once, are more than what all of them hand on.
+        Each residual is divided by how many there are, which the last convolution can
+        make up for. So a higher recursion limit leaves the last image as it was, as
+        long as RF hands on X: all sub-networks then add the same.
+        `recompute` takes RP, each iteration of RL, and RR by themselves: the features
+        of all iterations, there at once, are more than what all of them hand on.
         """
         run = self.run_recursion
         scale = self.resolve_scale(scale)
@@ -188,7 +191,7 @@ class RRRN(SRModel):
         last = self.limited(self.config.sub_networks)
         for index in range(1, last + 1):
             residual, delta = self._refine(x, run)
-            image = image + residual.to(image.dtype)
+            image = image + residual.to(image.dtype) / last
             images.append(image.to(lr.dtype))
             if index < last:
                 x = self.fuse(torch.cat((x, delta), dim=1))
@@ -264,11 +267,11 @@ def _pointwise(inputs: int, outputs: int, *, activated: bool) -> nn.Module:
 
 
 def _fusion(width: int) -> nn.Module:
-    """RF: Conv(128, 1, 1); at first it hands on X, or X would grow with every use."""
+    """RF: Conv(128, 1, 1); at first it hands on X as it is."""
     layer = nn.Conv2d(2 * width, width, 1)
     _keep_variance(layer, activated=True)
     nn.init.dirac_(layer.weight)
-    return nn.Sequential(layer, nn.PReLU())
+    return nn.Sequential(layer, nn.PReLU(init=1.0))
 
 
 def _upsampler(width: int, scale: int, *, activated: bool) -> nn.Module:

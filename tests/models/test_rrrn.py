@@ -156,7 +156,8 @@ def transcribe(model: RRRN, lr: torch.Tensor) -> list[torch.Tensor]:
         merged = conv("reconstruct.merge", *deltas[1:], slope=False)
         raised = up("reconstruct.up", merged)
         restored = conv("reconstruct.restore", *zeta[1:], raised)
-        image = image + conv("reconstruct.to_image", restored, slope=False, padding=1)
+        residual = conv("reconstruct.to_image", restored, slope=False, padding=1)
+        image = image + residual / model.config.sub_networks
         images.append(image)
     return images
 
@@ -223,16 +224,27 @@ def test_a_luma_network_takes_and_gives_one_channel():
     assert model(lr).shape == (1, 1, 10, 14)
 
 
-@pytest.mark.parametrize("limit", [1, 2])
-def test_a_recursion_limit_gives_the_earlier_image(limit):
-    model = build()
-    lr = torch.rand(1, 3, 4, 6)
-    model = model.float()
+def test_raising_the_limit_keeps_the_image_of_a_single_sub_network():
+    model = RRRN(RRRNConfig(width=8, iterations=3)).eval()
+    lr = torch.rand(1, 3, 6, 7)
     with torch.no_grad():
-        images = model.predictions(lr)
-        model.limit_recursions(limit)
-        assert torch.equal(model(lr), images[limit - 1])
-        assert len(model.predictions(lr)) == limit
+        # As a run that began with one leaves it: RF was never used.
+        for name, parameter in model.named_parameters():
+            if not name.startswith("fuse"):
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        model.limit_recursions(1)
+        (shallow,) = model.predictions(lr)
+        start = enlarge_bilinear(lr, 2)
+        for limit in (2, 3, None):
+            model.limit_recursions(limit)
+            images = model.predictions(lr)
+            torch.testing.assert_close(images[-1], shallow, atol=1e-5, rtol=0)
+            # Each sub-network does its share.
+            share = (shallow - start) / len(images)
+            for count, image in enumerate(images, start=1):
+                torch.testing.assert_close(
+                    image, start + count * share, atol=1e-5, rtol=0
+                )
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
