@@ -10,6 +10,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from srcli.models.base import ModelConfig, SRModel
 
+_ATEN = torch.ops.aten
+# Matrix products, and which of their arguments is the left factor.
+_PRODUCTS = {
+    _ATEN.mm.default: 0,
+    _ATEN.bmm.default: 0,
+    _ATEN.addmm.default: 1,
+    _ATEN.addmm_.default: 1,
+    _ATEN.baddbmm.default: 1,
+}
+
 
 class MacCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the multiply-accumulates of all convolutions and matrix products."""
@@ -26,14 +36,14 @@ class MacCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs: Any = None,  # noqa: ANN401
     ) -> Any:  # noqa: ANN401
         out = func(*args, **(kwargs or {}))
-        if func is torch.ops.aten.convolution.default:
+        if func is _ATEN.convolution.default:
             image, weight, transposed = args[0], args[1], args[6]
             # Weights are (out, in/groups, kh, kw), or (in, out/groups, kh, kw) when
             # transposed: each position of the strided side touches one such slice.
             positions = (image if transposed else out).numel()
             self.macs += positions * weight[0].numel()
-        elif func in (torch.ops.aten.addmm.default, torch.ops.aten.addmm_.default):
-            self.macs += out.numel() * args[1].shape[1]
+        elif func in _PRODUCTS:
+            self.macs += out.numel() * args[_PRODUCTS[func]].shape[-1]
         return out
 
 

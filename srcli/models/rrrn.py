@@ -7,7 +7,6 @@ parameters; what it leaves open is decided in docs/models.md.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -18,6 +17,7 @@ from torch.nn import functional as F
 
 from srcli.errors import UsageError
 from srcli.models.base import Color, ModelConfig, Runner, SRModel
+from srcli.models.initial import keep_variance
 from srcli.models.joint import JointConv, JointConvOfSums
 from srcli.models.transitions import Convolution
 
@@ -126,7 +126,7 @@ class _Reconstruction(nn.Module):
         self.to_image = nn.Conv2d(width, channels, kernel, padding=kernel // 2)
         # All sub-networks add nearly the same at first; start near the bilinear one.
         with torch.no_grad():
-            _keep_variance(self.to_image, activated=False)
+            keep_variance(self.to_image)
             self.to_image.weight.mul_(0.01)
 
     def forward(self, deltas: tuple[Tensor, ...], zetas: tuple[Tensor, ...]) -> Tensor:
@@ -135,7 +135,7 @@ class _Reconstruction(nn.Module):
 
 
 class RRRN(SRModel):
-    """Recurrent residual refinement network on RGB.
+    """Recurrent residual refinement network.
 
     Source: sections 2.1 to 2.3. I_0 is the bilinear picture; sub-network i adds the
     residual that I_{i-1} still lacks, I_i = I_{i-1} + RR(RL(RP(X_i))) / g (equation 9),
@@ -262,14 +262,14 @@ def _extraction(config: RRRNConfig, channels: int) -> nn.Sequential:
 
 
 def _pointwise(inputs: int, outputs: int, *, activated: bool) -> nn.Module:
-    """H, H*, C and R: Conv(64, 1, 1)."""
+    """The end of FE, and RP's H* and H: Conv(64, 1, 1) of one feature."""
     return _layer(nn.Conv2d(inputs, outputs, 1), activated=activated)
 
 
 def _fusion(width: int) -> nn.Module:
     """RF: Conv(128, 1, 1); at first it hands on X as it is."""
     layer = nn.Conv2d(2 * width, width, 1)
-    _keep_variance(layer, activated=True)
+    keep_variance(layer)
     nn.init.dirac_(layer.weight)
     return nn.Sequential(layer, nn.PReLU(init=1.0))
 
@@ -289,20 +289,5 @@ def _downsampler(width: int, scale: int) -> nn.Module:
 
 def _layer(conv: Convolution, *, activated: bool) -> nn.Module:
     """The convolution, with its PReLU of one slope if activated."""
-    _keep_variance(conv, activated=activated)
-    return nn.Sequential(conv, nn.PReLU()) if activated else conv
-
-
-def _keep_variance(layer: Convolution, *, activated: bool) -> None:
-    """Start a layer so that its output varies as much as its input.
-
-    Source: He et al., "Delving Deep into Rectifiers", ICCV 2015, section 2.2, with the
-    slope that PReLU starts at.
-    """
-    inputs = layer.in_channels * layer.kernel_size[0] ** 2
-    if layer.transposed:  # each output pixel sees one tap in stride^2
-        inputs //= layer.stride[0] ** 2
-    gain = 2.0 / (1.0 + _SLOPE**2) if activated else 1.0
-    nn.init.normal_(layer.weight, std=math.sqrt(gain / inputs))
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
+    keep_variance(conv, _SLOPE if activated else 1.0)
+    return nn.Sequential(conv, nn.PReLU(init=_SLOPE)) if activated else conv

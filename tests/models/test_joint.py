@@ -48,8 +48,9 @@ def test_a_missing_feature_is_an_error(layer):
         conv(features[:-1])
 
 
-def test_it_works_in_half_precision_on_channels_last():
-    conv, features = make(JointConv)
+@pytest.mark.parametrize("layer", [JointConv, JointConvOfSums])
+def test_it_works_in_half_precision_on_channels_last(layer):
+    conv, features = make(layer)
     conv.float()
     given = [f.detach().float().to(memory_format=torch.channels_last) for f in features]
     with torch.autocast("cpu", torch.bfloat16):

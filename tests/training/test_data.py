@@ -119,6 +119,19 @@ def test_noise_is_drawn_anew_for_every_crop(tmp_path):
     assert torch.equal(lr, draw()[0])
 
 
+def test_noise_on_luma_is_rounded_as_files_are(tmp_path):
+    Image.fromarray(np.full((36, 36, 3), 128, np.uint8)).save(tmp_path / "flat.png")
+    recipe = Recipe(model="drrn", crop=12, scales=(3,), degradation="dn")
+    sampler = CropSampler(find_pictures([tmp_path]), recipe, "y", CPU)
+    lr, _ = sampler.draw(3, 30)
+    levels = lr.double() * 255
+    assert lr.shape == (30, 1, 12, 12)
+    torch.testing.assert_close(levels, levels.round(), atol=1e-4, rtol=0)
+    # 128 as studio-range luma: 16 + 219 * 128 / 255.
+    assert abs(float(levels.mean()) - 126) < 2.0
+    assert abs(float(levels.std()) - 30) < 1.5
+
+
 def test_same_seed_draws_the_same_crops_and_another_does_not(folder):
     recipe = Recipe(model="mrnet", crop=6)
     paths = find_pictures([folder])
