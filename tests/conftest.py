@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -55,3 +57,66 @@ def run_process():
         return subprocess.run(command, capture_output=True, timeout=120, **options)
 
     return invoke
+
+
+@pytest.fixture
+def save_rrrn():
+    """A function that writes a small RRRN as `srcli train` leaves it; the network."""
+    import torch
+
+    from srcli.models.rrrn import RRRN, RRRNConfig
+    from srcli.pretrained.catalog import save_weights
+
+    def save(path, scale: int = 3, degradation: str | None = None) -> RRRN:
+        config = RRRNConfig(
+            scales=(scale,), width=4, sub_networks=1, iterations=1,
+            extract_layers=1, extract_ratio=1,
+        )  # fmt: skip
+        network = RRRN(config).eval()
+        with torch.no_grad():
+            for parameter in network.reconstruct.parameters():
+                parameter.mul_(3)  # so that no two do the same
+        recipe = json.dumps({"model": "rrrn", "degradation": degradation})
+        save_weights(network, path, {} if degradation is None else {"recipe": recipe})
+        return network
+
+    return save
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch, save_rrrn):
+    """RRRN for x2, for x3 and for noise at x3: all the weights that there are.
+
+    They lie in `folder`, the cache's; `networks` has them by their files' stems "2bi",
+    "3bi" and "3dn".
+    """
+    from srcli.models.counting import count_parameters
+    from srcli.pretrained import catalog
+
+    folder = tmp_path / "cache" / "weights"
+    folder.mkdir(parents=True)
+    networks, entries = {}, []
+    for scale, degradation in ((2, "bi"), (3, "bi"), (3, "dn")):
+        path = folder / f"{scale}{degradation}.safetensors"
+        network = networks[path.stem] = save_rrrn(path, scale, degradation)
+        entries.append(
+            catalog.WeightEntry(
+                file=path.name,
+                sha256=catalog.sha256_of(path),
+                bytes=path.stat().st_size,
+                model="rrrn",
+                arch="rrrn",
+                scales=(scale,),
+                config=network.config.as_dict(),
+                parameters=count_parameters(network),
+                data="none",
+                data_licence="none",
+                recipe="none",
+                steps=1,
+                degradation=degradation,
+            )
+        )
+    monkeypatch.setenv("SRCLI_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(catalog, "manifest", lambda: tuple(entries))
+    monkeypatch.setattr(catalog, "bundled_folder", lambda: tmp_path / "bundled")
+    return SimpleNamespace(folder=folder, networks=networks)

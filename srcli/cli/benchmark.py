@@ -55,8 +55,13 @@ def benchmark(
         ),
     ] = None,
     degradation: Annotated[
-        str, typer.Option(help="How LR pictures are made: bi, bd, dn or bd-bicubic.")
-    ] = "bi",
+        str | None,
+        typer.Option(
+            help="How LR pictures are made: bi, bd, dn or bd-bicubic.",
+            metavar="KIND",
+            show_default="bi, or what --weights is for",
+        ),
+    ] = None,
     protocol: Annotated[
         str,
         typer.Option(help="auto (the network's own), y or rgb; bicubic: y."),
@@ -138,7 +143,7 @@ def benchmark(
     scales = read_scales(scale) or None
 
     from srcli.evaluation.benchmark import BenchmarkRequest
-    from srcli.evaluation.contenders import Engine, Selection
+    from srcli.evaluation.contenders import Engine, Selection, choose_degradation
     from srcli.evaluation.report import check_reports
 
     check_reports((csv, markdown, latex), overwrite)
@@ -147,7 +152,9 @@ def benchmark(
         selection=Selection(
             models=tuple(name.lower() for name in split_names(model)) or None,
             scales=scales,
-            degradation=degradation.lower(),
+            degradation=choose_degradation(
+                None if degradation is None else degradation.lower(), weights
+            ),
             protocol=protocol.lower(),
             weights=weights,
         ),

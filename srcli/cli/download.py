@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from srcli.errors import PartialFailureError, SrcliError, UsageError
+from srcli.pretrained.purpose import name_task
 
 if TYPE_CHECKING:
     from srcli.pretrained.catalog import WeightEntry
@@ -189,16 +190,10 @@ def _show_table(rows: list[dict[str, Any]], folder: Path) -> None:
         for file in row["files"]:
             state = "installed" if file["installed"] else ""
             size = format_size(file["bytes"])
-            table.add_row("", _name_task(file), size, state, _name_figures(file))
+            task = name_task(file["scales"], file["degradation"])
+            table.add_row("", task, size, state, _name_figures(file))
     out.print(table)
     out.out(f"data sets go to {folder}", highlight=False)
-
-
-def _name_task(file: dict[str, Any]) -> str:
-    """What a weight file is for: "x2 x3 x4", or "x3 dn"."""
-    kind = file["degradation"]
-    words = [f"x{scale}" for scale in file["scales"]]
-    return " ".join(words if kind == "bi" else [*words, kind])
 
 
 def _name_figures(file: dict[str, Any]) -> str:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from srcli.pretrained.purpose import ORDINARY, name_task
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
     from srcli.pretrained.catalog import WeightEntry
 
 _SHOWN_SET = "set5"  # the table has room for one; --json gives all
-_ORDINARY = "bi"  # the degradation that goes without saying
 
 
 def models(
@@ -59,7 +60,7 @@ def _describe(name: str, entries: Sequence[WeightEntry]) -> dict[str, Any]:
 
     model_class, config = variant(name)
     scales = config.scales if model_class.multi_scale else (2, 3, 4)
-    kinds = sorted({_ORDINARY, *(entry.degradation for entry in entries)}, key=_rank)
+    kinds = sorted({ORDINARY, *(entry.degradation for entry in entries)}, key=_rank)
     trained_for = {
         kind: _describe_kind(name, kind, [e for e in entries if e.degradation == kind])
         for kind in kinds
@@ -72,7 +73,7 @@ def _describe(name: str, entries: Sequence[WeightEntry]) -> dict[str, Any]:
             str(scale): count_macs(outline(model_class, variant(name, scale)[1]), scale)
             for scale in scales
         },
-        **trained_for[_ORDINARY],
+        **trained_for[ORDINARY],
         "trained_for": trained_for,
         "degradations": sorted({entry.degradation for entry in entries}),
         "data": sorted({entry.data for entry in entries}),
@@ -82,7 +83,7 @@ def _describe(name: str, entries: Sequence[WeightEntry]) -> dict[str, Any]:
 
 def _rank(kind: str) -> tuple[bool, str]:
     """Sorts the ordinary degradation first."""
-    return kind != _ORDINARY, kind
+    return kind != ORDINARY, kind
 
 
 def _describe_kind(
@@ -145,7 +146,7 @@ def _table(described: Sequence[dict[str, Any]]) -> Table:
 def _list_figures(record: dict[str, Any]) -> list[tuple[str, dict[str, float]]]:
     """What is measured on the set that is shown: "x3" or "x3 dn", and the figures."""
     return [
-        (f"x{scale}{_name_kind(kind)}", figures)
+        (name_task([int(scale)], kind), figures)
         for kind, part in record["trained_for"].items()
         for scale, figures in sorted(part["psnr"].get(_SHOWN_SET, {}).items())
     ]
@@ -154,13 +155,9 @@ def _list_figures(record: dict[str, Any]) -> list[tuple[str, dict[str, float]]]:
 def _weights_text(record: dict[str, Any]) -> str:
     """Lines such as "bundled: x2 x3 x4" and "bundled: x3 dn"."""
     lines = [
-        f"{where}: {' '.join(f'x{scale}' for scale in part[where])}{_name_kind(kind)}"
+        f"{where}: {name_task(part[where], kind)}"
         for kind, part in record["trained_for"].items()
         for where in ("bundled", "installed")
         if part[where]
     ]
     return "\n".join(lines) or "none yet"
-
-
-def _name_kind(kind: str) -> str:
-    return "" if kind == _ORDINARY else f" {kind}"

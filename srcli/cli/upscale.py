@@ -13,6 +13,7 @@ import typer
 
 from srcli.cli.options import read_overlap, read_tile, read_word
 from srcli.errors import UsageError
+from srcli.pretrained.purpose import DEGRADATIONS, ORDINARY
 
 if TYPE_CHECKING:
     from srcli.inference.batch import FileOptions, Result
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from srcli.inference.upscaler import Upscaler
 
 FORMAT_NAMES = ("auto", "png", "jpg", "webp", "tiff", "bmp", "avif")
-DEGRADATIONS = ("bi", "bd", "dn")
 
 _ALIASES = {"jpeg": "jpg", "tif": "tiff"}
 
@@ -276,7 +276,7 @@ def _default_scale(model: str, weights: Path | None, degradation: str | None) ->
     """The factor where none is given."""
     from srcli.inference.sizes import DEFAULT_SCALE
 
-    if weights is None and degradation in (None, "bi"):
+    if weights is None and degradation in (None, ORDINARY):
         return DEFAULT_SCALE
     from srcli.inference.choice import choose  # imports torch
 
@@ -288,7 +288,7 @@ def _name_results(model: str, weights: Path | None, degradation: str | None) -> 
     if weights is not None:
         return weights.stem
     name = model.lower()
-    return name if degradation in (None, "bi") else f"{name}_{degradation}"
+    return name if degradation in (None, ORDINARY) else f"{name}_{degradation}"
 
 
 def _choose_existing(overwrite: bool, skip_existing: bool) -> Existing:

@@ -19,6 +19,8 @@ from srcli.models import MODELS, variant
 from srcli.models.base import SRModel
 from srcli.models.counting import count_macs, count_parameters
 from srcli.pretrained.catalog import available_scales, load_model, model_names
+from srcli.pretrained.metadata import read_degradation, read_metadata
+from srcli.pretrained.purpose import ORDINARY, find_nearest
 
 log = logging.getLogger(__name__)
 
@@ -69,17 +71,36 @@ class Selection:
         models: Names, "bicubic" or "all" (every network whose weights are here); None
             is `DEFAULT_MODEL`, or the network of `weights`.
         scales: None is every scale that `weights` serves, else all of them, and for
-            other degradations than "bi" the papers' x3.
-        degradation: One of `DEGRADATIONS`.
+            other degradations than "bi" the papers' x3 where it can be had.
+        degradation: One of `DEGRADATIONS`; see `choose_degradation`.
         protocol: "auto", "y" or "rgb".
         weights: Measure this file instead of the catalogue's.
     """
 
     models: tuple[str, ...] | None = None
     scales: tuple[int, ...] | None = None
-    degradation: str = "bi"
+    degradation: str = ORDINARY
     protocol: str = "auto"
     weights: Path | None = None
+
+
+def choose_degradation(asked: str | None, weights: Path | None) -> str:
+    """The degradation to measure.
+
+    Args:
+        asked: What a user named; None is what `weights` are for, else "bi".
+        weights: The file that is measured. Another degradation than its own is a test
+            like any other, but one that is pointed out.
+
+    Raises:
+        WeightsError: If the file cannot be read.
+    """
+    said = None if weights is None else read_degradation(read_metadata(weights))
+    if asked is None:
+        return said or ORDINARY
+    if said is not None and find_nearest(said) != find_nearest(asked):
+        log.warning("%s is for %s: it is measured on %s", weights, said, asked)
+    return asked
 
 
 def prepare_contenders(
@@ -139,8 +160,8 @@ def _resolve_scales(selection: Selection, served: tuple[int, ...]) -> tuple[int,
     """
     scales = selection.scales
     if scales is None:
-        usual = SCALES if selection.degradation == "bi" else (BD_SCALE,)
-        scales = tuple(scale for scale in usual if scale in served) or usual
+        usual = SCALES if selection.degradation == ORDINARY else (BD_SCALE,)
+        scales = tuple(scale for scale in usual if scale in served) or served
     for scale in scales:
         if scale not in SCALES:
             raise UsageError(f"benchmarks are run at x2, x3 and x4, not x{scale}")
@@ -153,7 +174,7 @@ def _load_trained(
 ) -> list[tuple[str, int, SRModel]]:
     """Name, scale and network of everyone in the catalogue that was asked for."""
     # No network is trained for the blur with bicubic; those for the blur come nearest.
-    trained_for = selection.degradation.removesuffix("-bicubic")
+    trained_for = find_nearest(selection.degradation)
     wanted: dict[tuple[str, int], None] = {}
     for name in (name.lower() for name in selection.models or (DEFAULT_MODEL,)):
         if name == ALL:

@@ -52,8 +52,10 @@ def format_command(request: BenchmarkRequest) -> str:
     words += [word for name in models for word in ("-m", name)]
     if chosen.scales is not None:
         words += ["-x", ",".join(str(scale) for scale in chosen.scales)]
+    # A weight file brings its own degradation, which need not be the one measured.
+    usual_degradation = "bi" if chosen.weights is None else None
     settings: tuple[tuple[str, object, object], ...] = (
-        ("--degradation", chosen.degradation, "bi"),
+        ("--degradation", chosen.degradation, usual_degradation),
         ("--protocol", chosen.protocol, "auto"),
         ("--weights", chosen.weights, None),
         ("--seed", request.seed, 0),

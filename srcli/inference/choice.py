@@ -12,9 +12,9 @@ from srcli.models.base import SRModel
 from srcli.pretrained import catalog
 from srcli.pretrained.advice import explain_missing
 from srcli.pretrained.metadata import read_config, read_degradation, read_metadata
+from srcli.pretrained.purpose import DEGRADATIONS, ORDINARY, find_nearest
 
 BICUBIC = "bicubic"  # a model like the others, without weights
-ORDINARY = "bi"  # the degradation of pictures that are only small
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +108,22 @@ class Choice:
             WeightsError: If the weights are missing or damaged.
         """
         if degradation != self.degradation:
-            name = self.family or self.name
-            return catalog.load_model(name, scale, degradation=degradation)
+            return self._load_later(scale)
         if isinstance(self.model, SRModel):
             return self.model
         return catalog.load_model(self.model, scale, degradation=degradation)
+
+    def _load_later(self, scale: int) -> SRModel:
+        """The ordinary network for a pass after one for a degradation."""
+        family = self.family or self.name
+        if not catalog.listed_scales(family):
+            most = max(self.scales)
+            raise WeightsError(
+                f"{self.label(0)} makes the first pass, x{most}; enlarging further "
+                f"needs ordinary {family} weights, which are not here: "
+                f"use -x {most} or less"
+            )
+        return catalog.load_model(family, scale, degradation=ORDINARY)
 
     def _later_scales(self) -> tuple[int, ...]:
         """What the passes after one for a degradation can be."""
@@ -145,8 +156,8 @@ def choose(
     """
     if degradation is not None:
         degradation = degradation.lower()
-        if degradation not in catalog.DEGRADATIONS:
-            raise unknown("degradation", degradation, catalog.DEGRADATIONS)
+        if degradation not in DEGRADATIONS:
+            raise unknown("degradation", degradation, DEGRADATIONS)
     if weights is not None:
         model = weights
     if isinstance(model, SRModel):
@@ -161,7 +172,8 @@ def choose(
 def _choose_file(path: Path, degradation: str | None) -> Choice:
     metadata = read_metadata(path)
     network_class, config = read_config(path, metadata)
-    made_for = read_degradation(metadata)
+    said = read_degradation(metadata)
+    made_for = None if said is None else find_nearest(said)
     if degradation is not None and made_for not in (None, degradation):
         raise UsageError(
             f"{path} is for degradation {made_for}, not {degradation}: leave "

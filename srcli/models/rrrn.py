@@ -217,14 +217,12 @@ class RRRN(SRModel):
         return config.extract_layers + rounds * reach + last
 
     def tile_overlap(self, scale: int | None = None) -> int:
-        """24 LR pixels, where the exact radius is 80, 79 and 43 at x2, x3 and x4.
+        """16 LR pixels, where the exact radius is 80, 79 and 43 at x2, x3 and x4.
 
-        Measured with 16 channels on photographs in tiles of 32 LR pixels. Trained for
-        400 (x2) and 600 (x4) steps: 8 leaves 0.00005 grey levels. Random weights that
-        keep every layer's variance, so that far pixels fade least: 16 leaves 1.7 (x2)
-        and 0.003 (x4), 24 leaves 0.005 and 0.001, of residuals of 26 and 215 levels.
+        Measured on the bundled weights in fp32 (docs/models.md): 12 leaves rounding
+        alone, 8 leaves 0.03 grey levels.
         """
-        return min(24, self.receptive_radius(scale))
+        return min(16, self.receptive_radius(scale))
 
 
 def _check(config: RRRNConfig) -> None:

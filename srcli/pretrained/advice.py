@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from srcli.pretrained.purpose import ORDINARY, name_task
+
 if TYPE_CHECKING:
     from srcli.pretrained.catalog import WeightEntry
 
@@ -22,31 +24,29 @@ def explain_missing(
     """
     own = [entry for entry in entries if entry.model == model]
     fitting = [entry.model for entry in entries if entry.degradation == degradation]
-    if scale is None or (degradation != "bi" and model not in fitting):
-        return f"{model} has no weights for {degradation}; " + _point_to(
-            list(dict.fromkeys(fitting)), degradation
-        )
+    if scale is None or (degradation != ORDINARY and model not in fitting):
+        others = list(dict.fromkeys(fitting))
+        advice = _point_to(others) if others else _tell_to_train(model, degradation)
+        return f"{model} has no weights for {degradation}; {advice}"
     trained = ", ".join(
-        _name_task(s, entry.degradation) for entry in own for s in entry.scales
+        name_task([s], entry.degradation) for entry in own for s in entry.scales
     )
     there = f"trained: {trained}" if trained else "no weights are bundled yet"
     return (
-        f"no weights for {model} {_name_task(scale, degradation)} ({there}); "
+        f"no weights for {model} {name_task([scale], degradation)} ({there}); "
         "`srcli models` lists what there is, `srcli train` makes your own"
     )
 
 
-def _point_to(models: Sequence[str], degradation: str) -> str:
-    """Where weights for a degradation are to be had."""
-    if not models:
-        return (
-            f"nor has any other model: `srcli train --set degradation={degradation}` "
-            "makes your own"
-        )
+def _point_to(models: Sequence[str]) -> str:
+    """Which models have the weights that were asked for."""
     has = "has" if len(models) == 1 else "have"
     return f"{', '.join(models)} {has}: use -m {models[0]}"
 
 
-def _name_task(scale: int, degradation: str) -> str:
-    """What weights are for: "x3", or "x3 dn"."""
-    return f"x{scale}" if degradation == "bi" else f"x{scale} {degradation}"
+def _tell_to_train(model: str, degradation: str) -> str:
+    """What to do where nobody has such weights; x3 is where they all are defined."""
+    return (
+        f"nor has any other model: `srcli train -m {model} -x 3 --set "
+        f"degradation={degradation}` makes your own"
+    )

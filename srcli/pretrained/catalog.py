@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from platformdirs import user_cache_path
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from srcli import __version__
@@ -26,13 +25,13 @@ from srcli.errors import UsageError, WeightsError, unknown
 from srcli.models import variant, variant_names
 from srcli.models.base import SRModel
 from srcli.pretrained.advice import explain_missing
-from srcli.pretrained.metadata import RECURSIONS, build_network
+from srcli.pretrained.metadata import RECURSIONS, build_network, open_weights
+from srcli.pretrained.purpose import DEGRADATIONS, ORDINARY
 from srcli.writing import write_whole
 
 PACKAGE = Path(__file__).resolve().parent.parent
 MANIFEST = "weights_manifest.json"
 SCALES = (2, 3, 4)
-DEGRADATIONS = ("bi", "bd", "dn")  # what weights are made for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +50,7 @@ class WeightEntry:
     data_licence: str
     recipe: str
     steps: int
-    degradation: str = "bi"
+    degradation: str = ORDINARY
     psnr: dict[str, dict[str, float]] = field(default_factory=dict)  # set, scale: dB
     ssim: dict[str, dict[str, float]] = field(default_factory=dict)
     url: str | None = None  # where files that are not bundled are fetched
@@ -126,7 +125,7 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def find_entry(model: str, scale: int, degradation: str = "bi") -> WeightEntry:
+def find_entry(model: str, scale: int, degradation: str = ORDINARY) -> WeightEntry:
     """The manifest's entry for a model at a scale.
 
     Raises:
@@ -144,7 +143,7 @@ def find_entry(model: str, scale: int, degradation: str = "bi") -> WeightEntry:
     raise WeightsError(explain_missing(model.lower(), scale, degradation, manifest()))
 
 
-def listed_scales(model: str, degradation: str = "bi") -> tuple[int, ...]:
+def listed_scales(model: str, degradation: str = ORDINARY) -> tuple[int, ...]:
     """The scales that the manifest lists weights of `model` for, ascending.
 
     They need not be installed; see `available_scales`.
@@ -157,7 +156,7 @@ def listed_scales(model: str, degradation: str = "bi") -> tuple[int, ...]:
     return tuple(sorted({scale for entry in entries for scale in entry.scales}))
 
 
-def available_scales(model: str, degradation: str = "bi") -> tuple[int, ...]:
+def available_scales(model: str, degradation: str = ORDINARY) -> tuple[int, ...]:
     """The scales at which `load_model` would find weights for `model`, ascending.
 
     Raises:
@@ -177,7 +176,7 @@ def _entries_of(model: str, degradation: str) -> list[WeightEntry]:
 
 
 def load_model(
-    model: str | Path, scale: int | None = None, *, degradation: str = "bi"
+    model: str | Path, scale: int | None = None, *, degradation: str = ORDINARY
 ) -> SRModel:
     """A trained network in evaluation mode, on the CPU, in float32.
 
@@ -220,15 +219,11 @@ def read_weights(path: Path, entry: WeightEntry | None = None) -> SRModel:
     Raises:
         WeightsError: If the file is missing, damaged, of unknown make, or does not fit.
     """
-    _check_file(path, entry)
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(
-            f"{path} is no readable safetensors file: {error}"
-        ) from error
+    if entry is not None:
+        _check_hash(path, entry)
+    with open_weights(path) as file:
+        metadata = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     network = build_network(path, metadata)
     try:
         # Values are copied into the network's own dtypes.
@@ -242,12 +237,10 @@ def read_weights(path: Path, entry: WeightEntry | None = None) -> SRModel:
     return network.eval()
 
 
-def _check_file(path: Path, entry: WeightEntry | None) -> None:
-    """Raise a WeightsError unless the file is there and the one `entry` describes."""
+def _check_hash(path: Path, entry: WeightEntry) -> None:
+    """Raise a WeightsError unless the file is the one that `entry` describes."""
     try:
-        if not path.is_file():
-            raise WeightsError(f"no weight file at {path}")
-        if entry is None or sha256_of(path) == entry.sha256:
+        if sha256_of(path) == entry.sha256:
             return
     except OSError as error:
         raise WeightsError(f"cannot read {path}: {error.strerror}") from error

@@ -3,17 +3,42 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
 from srcli.errors import UsageError, WeightsError
 from srcli.models import MODELS
 from srcli.models.base import ModelConfig, SRModel
+from srcli.pretrained.purpose import ORDINARY
 
 # The recursion limit that the weights were trained under, if any.
 RECURSIONS = "recursions"
+
+
+@contextmanager
+def open_weights(path: Path) -> Iterator[Any]:
+    """A weight file to read from, as safetensors gives it.
+
+    Raises:
+        WeightsError: If the file is missing or no safetensors file, or if reading it
+            fails.
+    """
+    try:
+        if not path.is_file():
+            raise WeightsError(f"no weight file at {path}")
+    except OSError as error:  # a name that is too long, a folder that is closed
+        raise WeightsError(f"cannot read {path}: {error.strerror}") from error
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(
+            f"{path} is no readable safetensors file: {error}"
+        ) from error
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -22,15 +47,8 @@ def read_metadata(path: Path) -> dict[str, str]:
     Raises:
         WeightsError: If the file is missing or no safetensors file.
     """
-    if not path.is_file():
-        raise WeightsError(f"no weight file at {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(
-            f"{path} is no readable safetensors file: {error}"
-        ) from error
+    with open_weights(path) as file:
+        return dict(file.metadata() or {})
 
 
 def read_config(
@@ -77,6 +95,6 @@ def read_degradation(metadata: Mapping[str, str]) -> str | None:
     """
     try:
         recipe = json.loads(metadata["recipe"])
-        return str(recipe.get("degradation", "bi"))
+        return str(recipe.get("degradation", ORDINARY))
     except (KeyError, ValueError, AttributeError):
         return None

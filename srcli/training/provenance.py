@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from safetensors import SafetensorError, safe_open
-
 from srcli.errors import InputError, UsageError, WeightsError
 from srcli.imaging.degrade import check_degradation
 from srcli.models import variant
 from srcli.models.base import SRModel
 from srcli.models.counting import count_parameters
 from srcli.pretrained.catalog import read_weights
+from srcli.pretrained.metadata import read_degradation, read_metadata
+from srcli.pretrained.purpose import ORDINARY
 from srcli.training.recipe import NAMES, Recipe, load_recipe
 
 UNSTATED = "not stated"  # what an entry says where nobody said anything
@@ -70,7 +70,7 @@ def name_file(model: str, scales: Sequence[int], degradation: str) -> str:
     parts = [model]
     if len(scales) == 1:
         parts.append(f"x{scales[0]}")
-    if degradation != "bi":
+    if degradation != ORDINARY:
         parts.append(degradation)
     return f"{'_'.join(parts)}.safetensors"
 
@@ -121,12 +121,10 @@ def read_trained(path: Path) -> TrainedWeights:
     Raises:
         WeightsError: If it is missing, damaged, or says too little.
     """
-    network = read_weights(path)
+    network, metadata = read_weights(path), read_metadata(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = dict(file.metadata() or {})
         recipe = json.loads(metadata["recipe"])
-        model, degradation = recipe["model"], recipe.get("degradation", "bi")
+        model, degradation = recipe["model"], read_degradation(metadata) or ORDINARY
         if variant(model)[0].arch != network.arch:
             raise UsageError(f"a recipe of {model} for a network of {network.arch}")
         for scale in network.config.scales:
@@ -141,10 +139,7 @@ def read_trained(path: Path) -> TrainedWeights:
             recipe_hash=metadata["recipe_hash"],
             steps=int(metadata["steps"]),
         )
-    except (
-        SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError,
-        UsageError,
-    ) as error:  # fmt: skip
+    except (KeyError, ValueError, TypeError, AttributeError, UsageError) as error:
         raise WeightsError(
             f"{path} does not say how it was trained ({error}): "
             "`srcli train` writes files that do"

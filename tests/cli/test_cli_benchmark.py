@@ -82,6 +82,50 @@ def test_command_in_the_report_repeats_the_benchmark(run, data, tmp_path):
     assert tmp_path.name not in first["command"]
 
 
+def test_a_weight_file_is_measured_on_what_it_is_for(run, data, tmp_path, save_rrrn):
+    path = tmp_path / "mine.safetensors"
+    save_rrrn(path, 3, "dn")
+
+    def measure(*words):
+        result = run("-q", "benchmark", *words, "--data-dir", data, "--json")
+        assert (result.exit_code, result.stderr) == (0, "")
+        document = json.loads(result.stdout)
+        figures = [
+            (row["model"], row["scale"], row["degradation"], row["psnr"])
+            for row in document["rows"]
+        ]
+        return figures, document["command"].split()[2:]
+
+    for options, degradation in ([], "dn"), (["--degradation", "BI"], "bi"):
+        figures, command = measure("--weights", path, "-x", "3", *options)
+        assert [row[2] for row in figures] == [degradation, degradation]
+        assert measure(*command) == (figures, command)
+
+
+def test_a_weight_file_on_what_it_is_not_for(run, data, tmp_path, save_rrrn):
+    path = tmp_path / "mine.safetensors"
+    save_rrrn(path, 3, "bd")
+
+    def said(*options):
+        result = run("benchmark", "--weights", path, "--data-dir", data, *options)
+        assert result.exit_code == 0
+        return " ".join(result.stderr.split())
+
+    assert "mine.safetensors is for bd: it is measured on dn" in said(
+        "--degradation", "dn"
+    )
+    for options in [], ["--degradation", "bd"], ["--degradation", "bd-bicubic"]:
+        assert "is for" not in said(*options, "-x", "3")
+
+
+def test_a_file_for_noise_is_measured_at_its_own_scale(run, data, tmp_path, save_rrrn):
+    path = tmp_path / "mine.safetensors"
+    save_rrrn(path, 2, "dn")
+    result = run("benchmark", "--weights", path, "--data-dir", data, "--json")
+    rows = json.loads(result.stdout)["rows"]
+    assert [(row["scale"], row["degradation"]) for row in rows] == [(2, "dn")] * 2
+
+
 def test_folder_and_several_sets(run, data, picture, tmp_path):
     mine = tmp_path / "my, pictures"
     mine.mkdir()
@@ -119,6 +163,7 @@ def test_information_fidelity_is_a_column(run, picture, tmp_path):
         (["--data-dir", "nowhere"], 3, "does not exist"),
         (["--csv", "nowhere/a.csv"], 4, "no folder"),
         (["--weights", "nowhere.safetensors"], 5, "no weight file"),
+        (["--weights", f"{'a' * 300}.safetensors"], 5, "a.safetensors"),
     ],
 )
 def test_failures_are_one_line_with_their_exit_code(

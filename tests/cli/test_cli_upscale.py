@@ -14,7 +14,6 @@ from srcli.errors import WeightsError
 from srcli.imaging.files import Picture
 from srcli.imaging.resize import imresize
 from srcli.inference.sizes import Goal
-from srcli.models.rrrn import RRRN, RRRNConfig
 from srcli.pretrained import catalog
 
 
@@ -81,45 +80,6 @@ def test_a_picture_gets_larger(run, upscaler):
     assert result.stderr == ""
 
 
-@pytest.fixture
-def shelf(tmp_path, monkeypatch):
-    """Small networks of RRRN in the cache: for x2 and, trained for noise, for x3."""
-    folder = tmp_path / "cache" / "weights"
-    folder.mkdir(parents=True)
-
-    def make_entry(scale, degradation):
-        network = RRRN(
-            RRRNConfig(
-                scales=(scale,), width=2, sub_networks=1, iterations=1,
-                extract_layers=1, extract_ratio=1,
-            )
-        )  # fmt: skip
-        path = folder / f"{scale}_{degradation}.safetensors"
-        recipe = {"model": "rrrn", "degradation": degradation}
-        catalog.save_weights(network, path, {"recipe": json.dumps(recipe)})
-        return catalog.WeightEntry(
-            file=path.name,
-            sha256=catalog.sha256_of(path),
-            bytes=path.stat().st_size,
-            model="rrrn",
-            arch="rrrn",
-            scales=(scale,),
-            config=network.config.as_dict(),
-            parameters=1,
-            data="none",
-            data_licence="none",
-            recipe="none",
-            steps=1,
-            degradation=degradation,
-        )
-
-    entries = make_entry(2, "bi"), make_entry(3, "dn")
-    monkeypatch.setenv("SRCLI_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(catalog, "manifest", lambda: entries)
-    monkeypatch.setattr(catalog, "bundled_folder", lambda: tmp_path / "bundled")
-    return folder
-
-
 @pytest.mark.usefixtures("shelf")
 def test_noisy_pictures_get_their_own_weights_factor_and_name(run):
     make("photo.png")
@@ -140,14 +100,16 @@ def test_noisy_pictures_get_their_own_weights_factor_and_name(run):
 
 def test_a_weight_file_brings_its_degradation_and_factor(run, shelf):
     make("photo.png")
-    noisy = shelf / "3_dn.safetensors"
+    noisy = shelf.folder / "3dn.safetensors"
     result = run("upscale", "photo.png", "--weights", noisy)
-    assert (result.exit_code, result.stdout) == (0, "photo_3_dn_x3.png\n")
+    assert (result.exit_code, result.stdout) == (0, "photo_3dn_x3.png\n")
     before = files()
     result = run("upscale", "photo.png", "--weights", noisy, "--degradation", "bd")
-    assert fails(result, 2, "3_dn.safetensors is for degradation dn, not bd")
-    result = run("upscale", "photo.png", "-m", shelf / "2_bi.safetensors", "--dry-run")
-    assert result.stdout == "photo_2_bi_x2.png\n"
+    assert fails(result, 2, "3dn.safetensors is for degradation dn, not bd")
+    result = run(
+        "upscale", "photo.png", "-m", shelf.folder / "2bi.safetensors", "--dry-run"
+    )
+    assert result.stdout == "photo_2bi_x2.png\n"
     result = run("upscale", "photo.png", "--weights", "none.safetensors")
     assert fails(result, 5, "no weight file at none.safetensors")
     assert files() == before
@@ -171,6 +133,69 @@ def test_degradations_that_a_model_does_not_know(run, size, options, code, messa
     )
     assert fails(result, code, message)
     assert files() == before
+
+
+def test_files_further_than_one_pass_without_ordinary_weights(run, shelf, monkeypatch):
+    make("photo.png")
+    before = files()
+    monkeypatch.setattr(catalog, "manifest", tuple)
+    noisy = shelf.folder / "3dn.safetensors"
+    for size in ("-x", "4"), ("--width", "40"):
+        result = run("upscale", "photo.png", "--weights", noisy, *size)
+        assert fails(result, 5, "3dn makes the first pass, x3; enlarging further needs")
+    result = run("upscale", "photo.png", "--weights", f"{'a' * 300}.safetensors")
+    assert fails(result, 5, "a.safetensors")
+    assert files() == before
+
+
+@pytest.mark.usefixtures("shelf")
+def test_noise_leaves_deep_grey_deep(run):
+    coarse = np.random.default_rng(0).integers(0, 256, (6, 8), np.uint8)
+    Image.fromarray(coarse).save("coarse.png")
+    Image.fromarray(coarse.astype(np.uint16) * 257).save("deep.png")
+    options = "-m rrrn --degradation dn -x 4 --precision fp32 --device cpu"
+    for name in ("coarse", "deep"):
+        result = run("upscale", f"{name}.png", *options.split())
+        assert (result.exit_code, result.stdout) == (0, f"{name}_rrrn_dn_x4.png\n")
+    with Image.open("deep_rrrn_dn_x4.png") as image:
+        assert image.mode == "I;16"
+        deep = np.asarray(image).astype(float)
+    with Image.open("coarse_rrrn_dn_x4.png") as image:
+        assert (image.mode, image.size) == ("L", (32, 24))
+        # Between the passes the coarse picture is rounded, which the second enlarges.
+        assert np.abs(deep / 257 - np.asarray(image)).max() < 3
+    assert np.count_nonzero(deep % 257) > deep.size / 2  # not stretched from 8 bits
+
+
+@pytest.mark.usefixtures("shelf")
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_noise_leaves_transparency_to_bicubic(run, mode):
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, len(mode)), np.uint8)
+    Image.fromarray(pixels).save("photo.png")
+    assert run("upscale", "photo.png", "-m", "rrrn", "--degradation", "dn").stdout
+    with Image.open("photo_rrrn_dn_x3.png") as image:
+        assert (image.mode, image.size) == (mode, (24, 18))
+        expected = imresize(pixels[:, :, -1:], 3)
+        assert (np.asarray(image)[:, :, -1:] == expected).all()
+
+
+def test_noisy_pictures_in_a_pipe(run, shelf):
+    Image.effect_noise((8, 6), 60).convert("RGB").save("photo.png")
+    data = Path("photo.png").read_bytes()
+    noisy = shelf.folder / "3dn.safetensors"
+    before = files()
+    seen = []
+    for options in (["-m", "rrrn", "--degradation", "dn"], ["--weights", noisy]):
+        result = run("upscale", "-", "-o", "-", *options, input=data)
+        assert (result.exit_code, result.stderr) == (0, "")
+        with Image.open(io.BytesIO(result.stdout_bytes)) as image:
+            assert (image.format, image.size) == ("PNG", (24, 18))
+            seen.append(np.asarray(image))
+    assert (seen[0] == seen[1]).all()
+    assert files() == before
+    result = run("upscale", "-", "-o", "-", "-m", "rrrn", "-x", "3", input=data)
+    with Image.open(io.BytesIO(result.stdout_bytes)) as image:
+        assert (np.asarray(image) != seen[0]).any()
 
 
 def test_bicubic_is_a_model_like_the_others(run):

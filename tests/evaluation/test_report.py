@@ -263,6 +263,10 @@ def test_command_says_everything_that_changes_a_figure():
     command = report.format_command(replace(BenchmarkRequest(), selection=weights))
     assert " -m " not in command
     assert "--weights w.safetensors" in command
+    # Without the word it would be what the file is for.
+    ordinary = replace(weights, degradation="bi")
+    command = report.format_command(replace(BenchmarkRequest(), selection=ordinary))
+    assert "--degradation bi" in command
 
 
 def test_reports_appear_whole_or_not_at_all(tmp_path, monkeypatch):

@@ -2,77 +2,18 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
-import torch
 
 from srcli.errors import UsageError, WeightsError
 from srcli.imaging.files import Picture
 from srcli.imaging.resize import imresize
 from srcli.inference.sizes import plan_steps
 from srcli.inference.upscaler import Upscaler, upscale
-from srcli.models.counting import count_parameters
-from srcli.models.rrrn import RRRN, RRRNConfig
 from srcli.pretrained import catalog
-from srcli.pretrained.catalog import WeightEntry, save_weights, sha256_of
+from srcli.pretrained.catalog import save_weights
 
 CPU = {"device": "cpu", "precision": "fp32", "tile": 0}
-
-
-def small_rrrn(scale: int) -> RRRN:
-    config = RRRNConfig(
-        scales=(scale,), width=4, sub_networks=1, iterations=1,
-        extract_layers=1, extract_ratio=1,
-    )  # fmt: skip
-    network = RRRN(config).eval()
-    with torch.no_grad():
-        for parameter in network.reconstruct.parameters():
-            parameter.mul_(3)  # so that no two do the same
-    return network
-
-
-def save_trained(network: RRRN, path, degradation: str | None) -> None:
-    """A weight file as `srcli train` leaves it, or one that says nothing."""
-    recipe = {"model": "rrrn", "degradation": degradation}
-    says = {} if degradation is None else {"recipe": json.dumps(recipe)}
-    save_weights(network, path, says)
-
-
-@pytest.fixture
-def shelf(tmp_path, monkeypatch):
-    """An RRRN for x2, for x3, and for noise at x3, in the cache; by file name."""
-    folder = tmp_path / "cache" / "weights"
-    folder.mkdir(parents=True)
-    networks, entries = {}, []
-    for scale, degradation in ((2, "bi"), (3, "bi"), (3, "dn")):
-        name = f"{scale}{degradation}"
-        network = networks[name] = small_rrrn(scale)
-        path = folder / f"{name}.safetensors"
-        save_trained(network, path, degradation)
-        entries.append(
-            WeightEntry(
-                file=path.name,
-                sha256=sha256_of(path),
-                bytes=path.stat().st_size,
-                model="rrrn",
-                arch="rrrn",
-                scales=(scale,),
-                config=network.config.as_dict(),
-                parameters=count_parameters(network),
-                data="none",
-                data_licence="none",
-                recipe="none",
-                steps=1,
-                degradation=degradation,
-            )
-        )
-    monkeypatch.setenv("SRCLI_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(catalog, "manifest", lambda: tuple(entries))
-    monkeypatch.setattr(catalog, "bundled_folder", lambda: tmp_path / "bundled")
-    networks["folder"] = folder
-    return networks
 
 
 @pytest.mark.parametrize(
@@ -107,18 +48,19 @@ def test_the_factor_is_what_there_are_weights_for():
 
 def test_noisy_pictures_are_cleaned_once_and_then_enlarged(picture, shelf):
     pixels = picture(7, 9)
-    clean = upscale(pixels, shelf["3dn"], 3, **CPU)
-    assert np.count_nonzero(clean != upscale(pixels, shelf["3bi"], 3, **CPU)) > 100
+    clean = upscale(pixels, shelf.networks["3dn"], 3, **CPU)
+    left = upscale(pixels, shelf.networks["3bi"], 3, **CPU)
+    assert np.count_nonzero(clean != left) > 100
 
     def enlarge(scale):
         return upscale(pixels, "rrrn", scale, degradation="dn", **CPU)
 
     np.testing.assert_array_equal(enlarge(None), clean)
     np.testing.assert_array_equal(enlarge(2), imresize(clean, size=(14, 18)))
-    larger = upscale(clean, shelf["2bi"], 2, **CPU)
+    larger = upscale(clean, shelf.networks["2bi"], 2, **CPU)
     np.testing.assert_array_equal(enlarge(6), larger)
     np.testing.assert_array_equal(enlarge(4), imresize(larger, size=(28, 36)))
-    largest = upscale(clean, shelf["3bi"], 3, **CPU)
+    largest = upscale(clean, shelf.networks["3bi"], 3, **CPU)
     np.testing.assert_array_equal(enlarge(8), imresize(largest, size=(56, 72)))
 
 
@@ -148,8 +90,12 @@ def test_a_model_without_such_weights_names_one_that_has_them(options):
         Upscaler("mrnet", degradation="dn", device="cpu", **options)
     message = "mrnet has no weights for dn; rrrn has: use -m rrrn"
     assert str(caught.value) == message
-    with pytest.raises(WeightsError, match="for bd; nor has any other model"):
+    with pytest.raises(WeightsError) as caught:
         Upscaler("rrrn", degradation="bd", device="cpu", **options)
+    assert str(caught.value) == (
+        "rrrn has no weights for bd; nor has any other model: "
+        "`srcli train -m rrrn -x 3 --set degradation=bd` makes your own"
+    )
 
 
 @pytest.mark.usefixtures("shelf")
@@ -164,13 +110,13 @@ def test_what_makes_no_sense_with_a_degradation():
 
 
 def test_weights_that_are_listed_but_not_here(shelf):
-    (shelf["folder"] / "2bi.safetensors").unlink()
+    (shelf.folder / "2bi.safetensors").unlink()
     upscaler = Upscaler("rrrn", 4, degradation="dn", **CPU)
     assert upscaler.plan(5, 5) == (3, 3)
-    (shelf["folder"] / "3bi.safetensors").unlink()
+    (shelf.folder / "3bi.safetensors").unlink()
     with pytest.raises(WeightsError, match="srcli download rrrn"):
         Upscaler("rrrn", 4, degradation="dn", **CPU)
-    (shelf["folder"] / "3dn.safetensors").unlink()
+    (shelf.folder / "3dn.safetensors").unlink()
     for options in ({}, {"scale": 2}, {"width": 20}):
         with pytest.raises(WeightsError, match=r"3dn\.safetensors are not installed"):
             Upscaler("rrrn", degradation="dn", **options, **CPU)
@@ -179,34 +125,36 @@ def test_weights_that_are_listed_but_not_here(shelf):
 # Weight files
 
 
-def test_a_weight_file_says_what_it_is_for(picture, shelf, tmp_path):
+def test_a_weight_file_says_what_it_is_for(picture, shelf, tmp_path, save_rrrn):
     path = tmp_path / "mine.safetensors"
-    own = small_rrrn(3)
-    save_trained(own, path, "dn")
+    own = save_rrrn(path, 3, "dn")
     for options in ({}, {"degradation": "dn"}):
         upscaler = Upscaler(weights=path, **options, **CPU)
         assert (upscaler.scale, upscaler.degradation) == (3, "dn")
         assert upscaler.describe(5, 5) == "mine x3"
     pixels = picture(6, 5)
-    expected = upscale(upscale(pixels, own, 3, **CPU), shelf["2bi"], 2, **CPU)
+    expected = upscale(upscale(pixels, own, 3, **CPU), shelf.networks["2bi"], 2, **CPU)
     upscaler = Upscaler(path, 6, **CPU)
     np.testing.assert_array_equal(upscaler(Picture(pixels)).pixels, expected)
     assert upscaler.describe(6, 5) == "mine x3, then rrrn x2"
 
 
 @pytest.mark.parametrize(("made_for", "named"), [("dn", "bi"), ("bi", "dn")])
-def test_a_file_for_another_degradation_is_refused(made_for, named, tmp_path):
+def test_a_file_for_another_degradation_is_refused(
+    made_for, named, tmp_path, save_rrrn
+):
     path = tmp_path / "mine.safetensors"
-    save_trained(small_rrrn(3), path, made_for)
+    save_rrrn(path, 3, made_for)
     with pytest.raises(UsageError) as caught:
         Upscaler(weights=path, degradation=named, device="cpu")
     assert f"{path} is for degradation {made_for}, not {named}" in str(caught.value)
 
 
 @pytest.mark.parametrize("recipe", [None, "{", "[]", "{}"])
-def test_a_file_that_says_nothing_is_what_the_user_says(recipe, tmp_path):
+def test_a_file_that_says_nothing_is_what_the_user_says(recipe, tmp_path, save_rrrn):
     path = tmp_path / "mine.safetensors"
-    save_weights(small_rrrn(3), path, {} if recipe is None else {"recipe": recipe})
+    network = save_rrrn(path)
+    save_weights(network, path, {} if recipe is None else {"recipe": recipe})
     assert Upscaler(path, **CPU).degradation == "bi"
     # An ordinary network may go on by itself.
     assert Upscaler(path, 8, **CPU).describe(5, 5) == (
@@ -216,18 +164,50 @@ def test_a_file_that_says_nothing_is_what_the_user_says(recipe, tmp_path):
         assert Upscaler(path, degradation="dn", **CPU).degradation == "dn"
 
 
+def test_a_file_for_the_blur_with_bicubic_is_one_for_the_blur(tmp_path, save_rrrn):
+    path = tmp_path / "mine.safetensors"
+    save_rrrn(path, 3, "bd-bicubic")
+    for named in (None, "bd"):
+        assert Upscaler(path, degradation=named, **CPU).degradation == "bd"
+    with pytest.raises(UsageError, match="is for degradation bd, not dn"):
+        Upscaler(path, degradation="dn", **CPU)
+
+
+def test_enlarging_further_needs_ordinary_weights(
+    picture, tmp_path, monkeypatch, save_rrrn
+):
+    path = tmp_path / "mine.safetensors"
+    save_rrrn(path, 3, "dn")
+    monkeypatch.setattr(catalog, "manifest", tuple)
+    message = (
+        "mine makes the first pass, x3; enlarging further needs ordinary rrrn "
+        "weights, which are not here: use -x 3 or less"
+    )
+    with pytest.raises(WeightsError) as caught:
+        Upscaler(path, 4, **CPU)
+    assert str(caught.value) == message
+    wide = Upscaler(path, width=30, **CPU)
+    assert wide(Picture(picture(8, 10))).pixels.shape == (24, 30, 3)
+    with pytest.raises(WeightsError) as caught:
+        wide(Picture(picture(8, 9)))
+    assert str(caught.value) == message
+
+
 def test_files_that_are_no_weights(tmp_path):
     path = tmp_path / "mine.safetensors"
     with pytest.raises(WeightsError, match="no weight file at"):
         Upscaler(path, device="cpu")
+    # What the system says of such a name is told, or taken for a file that is missing.
+    with pytest.raises(WeightsError, match=r"cannot read .*too long|no weight file at"):
+        Upscaler(tmp_path / f"{'a' * 300}.safetensors", device="cpu")
     path.write_bytes(b"no weights")
     with pytest.raises(WeightsError, match="no readable safetensors"):
         Upscaler(weights=path, degradation="dn", device="cpu")
 
 
-def test_a_network_may_be_called_made_for_noise(picture, shelf):
-    own, pixels = small_rrrn(3), picture(6, 5)
+def test_a_network_may_be_called_made_for_noise(picture, shelf, tmp_path, save_rrrn):
+    own, pixels = save_rrrn(tmp_path / "mine.safetensors"), picture(6, 5)
     upscaler = Upscaler(own, 6, degradation="dn", **CPU)
     assert upscaler.describe(6, 5) == "rrrn dn x3, then rrrn x2"
-    expected = upscale(upscale(pixels, own, 3, **CPU), shelf["2bi"], 2, **CPU)
+    expected = upscale(upscale(pixels, own, 3, **CPU), shelf.networks["2bi"], 2, **CPU)
     np.testing.assert_array_equal(upscaler(Picture(pixels)).pixels, expected)

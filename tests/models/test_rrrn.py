@@ -303,7 +303,7 @@ def test_radius_and_overlap_of_the_network_of_the_paper():
     for scale, radius in ((2, 80), (3, 79), (4, 43)):
         model = RRRN(RRRNConfig(scales=(scale,), width=4))
         assert model.receptive_radius() == radius
-        assert model.tile_overlap() == 24
+        assert model.tile_overlap() == 16
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])

@@ -253,7 +253,7 @@ def test_a_missing_degradation_names_the_models_that_have_it(for_noise, monkeypa
     assert "no weights for drrn x4 dn (trained: x2 dn)" in refusal("drrn", 4, "dn")
     assert refusal("drrn", 2, "bd") == (
         "drrn has no weights for bd; nor has any other model: "
-        "`srcli train --set degradation=bd` makes your own"
+        "`srcli train -m drrn -x 3 --set degradation=bd` makes your own"
     )
     also = dataclasses.replace(for_noise, model="dsrn")
     monkeypatch.setattr(catalog, "manifest", lambda: (for_noise, also))

@@ -1,0 +1,22 @@
+"""What weights are for: their scales, and what the pictures suffered before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+ORDINARY = "bi"  # the degradation of pictures that are only small
+DEGRADATIONS = (ORDINARY, "bd", "dn")  # what weights are made for
+
+
+def name_task(scales: Sequence[int], degradation: str) -> str:
+    """What weights are for, as it is shown: "x2 x3 x4", or "x3 dn"."""
+    words = [f"x{scale}" for scale in scales]
+    return " ".join(words if degradation == ORDINARY else [*words, degradation])
+
+
+def find_nearest(degradation: str) -> str:
+    """The one of `DEGRADATIONS` that comes nearest to what pictures suffered.
+
+    It is itself, but for "bd-bicubic": the blur is that of "bd".
+    """
+    return degradation.removesuffix("-bicubic")
