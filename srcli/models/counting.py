@@ -11,18 +11,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from srcli.models.base import ModelConfig, SRModel
 
 _ATEN = torch.ops.aten
-# Matrix products, and which of their arguments is the left factor.
-_PRODUCTS = {
-    _ATEN.mm.default: 0,
-    _ATEN.bmm.default: 0,
-    _ATEN.addmm.default: 1,
-    _ATEN.addmm_.default: 1,
-    _ATEN.baddbmm.default: 1,
-}
 
 
 class MacCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up the multiply-accumulates of all convolutions and matrix products."""
+    """Adds up the multiply-accumulates of every learned layer.
+
+    Those run convolutions, or `addmm` where a 1x1 layer is a matrix product. Other
+    products are the fixed interpolation of the input, which no paper counts.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -42,8 +38,8 @@ class MacCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             # transposed: each position of the strided side touches one such slice.
             positions = (image if transposed else out).numel()
             self.macs += positions * weight[0].numel()
-        elif func in _PRODUCTS:
-            self.macs += out.numel() * args[_PRODUCTS[func]].shape[-1]
+        elif func in (_ATEN.addmm.default, _ATEN.addmm_.default):
+            self.macs += out.numel() * args[1].shape[1]
         return out
 
 

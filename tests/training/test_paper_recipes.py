@@ -446,7 +446,7 @@ def test_rrrn_averages_the_l1_losses_of_its_four_pictures(trainer):
     ("model", "share", "runs"),
     [
         ("drcn", 0.5, 1), ("drrn", 0.5, 1), ("dsrn", 0.97, 2), ("mrnet", 0.97, 1),
-        ("rrrn", 0.95, 1),
+        ("rrrn", 0.98, 1),
     ],
 )  # fmt: skip
 def test_twenty_steps_lower_the_loss(trainer, model, share, runs):
