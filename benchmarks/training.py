@@ -38,8 +38,8 @@ from srcli.writing import write_whole
 log = logging.getLogger("srcli.benchmarks.training")
 
 _ABOUT = (
-    "Time: median of the timed steps. FLOP: three times those of the forward pass's learned "
-    "layers, two for each multiply-accumulate; recomputation does not count. "
+    "Time: median of the timed steps. FLOP: three times those of the forward pass's "
+    "learned layers, two for each multiply-accumulate; recomputation does not count. "
     "Where a step draws one scale at random, each scale is timed by itself, and all "
     "weigh the same."
 )
