@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -31,6 +32,43 @@ def picture():
             for c in range(channels)
         ]
         return np.clip(np.stack(planes, axis=2), 0, 255).astype(np.uint8)
+
+    return make
+
+
+@pytest.fixture
+def folder(tmp_path, picture):
+    """A data set of two colour pictures whose sides are multiples of no scale."""
+    from PIL import Image
+
+    root = tmp_path / "pictures"
+    root.mkdir()
+    for name, size in {"one": (45, 55), "two": (37, 61)}.items():
+        Image.fromarray(picture(*size)).save(root / f"{name}.png")
+    return root
+
+
+@pytest.fixture
+def make_entry():
+    """A function that lists a weight file with this content; keywords are fields."""
+    from srcli.pretrained.catalog import WeightEntry
+
+    def make(file: str, body: bytes = b"", model: str = "mrnet", **fields):
+        return WeightEntry(**{
+            "file": file,
+            "sha256": hashlib.sha256(body).hexdigest(),
+            "bytes": len(body),
+            "model": model,
+            "arch": model,
+            "scales": (2,),
+            "config": {},
+            "parameters": 1,
+            "data": "some pictures",
+            "data_licence": "CC0",
+            "recipe": "fast",
+            "steps": 1,
+            **fields,
+        })  # fmt: skip
 
     return make
 
@@ -84,7 +122,7 @@ def save_rrrn():
 
 
 @pytest.fixture
-def shelf(tmp_path, monkeypatch, save_rrrn):
+def shelf(tmp_path, monkeypatch, save_rrrn, make_entry):
     """RRRN for x2, for x3 and for noise at x3: all the weights that there are.
 
     They lie in `folder`, the cache's; `networks` has them by their files' stems "2bi",
@@ -100,19 +138,13 @@ def shelf(tmp_path, monkeypatch, save_rrrn):
         path = folder / f"{scale}{degradation}.safetensors"
         network = networks[path.stem] = save_rrrn(path, scale, degradation)
         entries.append(
-            catalog.WeightEntry(
-                file=path.name,
-                sha256=catalog.sha256_of(path),
-                bytes=path.stat().st_size,
-                model="rrrn",
-                arch="rrrn",
+            make_entry(
+                path.name,
+                path.read_bytes(),
+                "rrrn",
                 scales=(scale,),
                 config=network.config.as_dict(),
                 parameters=count_parameters(network),
-                data="none",
-                data_licence="none",
-                recipe="none",
-                steps=1,
                 degradation=degradation,
             )
         )

@@ -53,8 +53,8 @@ def outline(network: type[SRModel], config: ModelConfig) -> SRModel:
 def count_macs(model: SRModel, scale: int, height: int = 720, width: int = 1280) -> int:
     """Multiply-accumulates of the paper's whole computation for one output picture.
 
-    Measured by running `predictions` on the meta device. Every layer is a convolution
-    applied at every pixel, so the count is proportional to the area; it is taken on a
+    Measured by running `predictions` on the meta device. Every layer does the same
+    at every pixel, so the count is proportional to the area; it is taken on a
     small picture and scaled, which also allows widths that no LR picture gives.
 
     Args:

@@ -7,16 +7,6 @@ import shlex
 from itertools import pairwise
 
 import pytest
-from PIL import Image
-
-
-@pytest.fixture
-def folder(tmp_path, picture):
-    root = tmp_path / "pictures"
-    root.mkdir()
-    for name, size in {"one": (40, 44), "two": (36, 48)}.items():
-        Image.fromarray(picture(*size)).save(root / f"{name}.png")
-    return root
 
 
 @pytest.fixture

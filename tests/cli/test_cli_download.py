@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import socket
@@ -54,7 +53,7 @@ def data_dir(tmp_path):
 
 
 @pytest.fixture
-def offer(tmp_path, monkeypatch):
+def offer(tmp_path, monkeypatch, make_entry):
     """Makes the catalogue: data sets and weight files, name to address."""
     monkeypatch.setenv("SRCLI_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -75,19 +74,10 @@ def offer(tmp_path, monkeypatch):
             for name, url in sets
         )
         entries = tuple(
-            catalog.WeightEntry(
-                file=f"{model}.safetensors",
-                sha256=hashlib.sha256(WEIGHTS).hexdigest(),
-                bytes=len(WEIGHTS),
-                model=model,
-                arch=model,
-                scales=(2,),
-                config={},
-                parameters=1,
-                data="some pictures",
-                data_licence="CC0",
-                recipe="fast",
-                steps=1,
+            make_entry(
+                f"{model}.safetensors",
+                WEIGHTS,
+                model,
                 url=f"{url}/{model}.safetensors",
             )
             for model, url in weights

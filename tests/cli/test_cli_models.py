@@ -10,7 +10,7 @@ from srcli.pretrained import catalog
 
 
 @pytest.fixture
-def shelf(tmp_path, monkeypatch):
+def shelf(tmp_path, monkeypatch, make_entry):
     """RRRN for x3: bundled, for noise bundled too, for blur in the cache."""
     bundled, cached = tmp_path / "bundled", tmp_path / "cache" / "weights"
     entries = []
@@ -23,19 +23,11 @@ def shelf(tmp_path, monkeypatch):
         path = folder / f"rrrn_{degradation}.safetensors"
         path.write_bytes(b"")
         entries.append(
-            catalog.WeightEntry(
-                file=path.name,
-                sha256="0",
-                bytes=1_500_000,
+            make_entry(
+                path.name,
                 model="rrrn",
-                arch="rrrn",
+                bytes=1_500_000,
                 scales=(3,),
-                config={},
-                parameters=1,
-                data="some pictures",
-                data_licence="CC0",
-                recipe="fast",
-                steps=1,
                 degradation=degradation,
                 psnr={"set5": {"3": psnr}},
             )

@@ -81,16 +81,6 @@ def weights(tmp_path, monkeypatch):
     return make
 
 
-@pytest.fixture
-def folder(tmp_path, picture):
-    """A data set of two colour pictures whose sides are multiples of no scale."""
-    root = tmp_path / "pictures"
-    root.mkdir()
-    for name, size in {"one": (45, 55), "two": (37, 61)}.items():
-        Image.fromarray(picture(*size)).save(root / f"{name}.png")
-    return root
-
-
 def measure(folder, *, models=("bicubic",), scales=(2,), engine=None, **options):
     chosen = ("degradation", "protocol", "weights")
     selection = {name: options.pop(name) for name in chosen if name in options}

@@ -49,16 +49,6 @@ def drcn():
 
 
 @pytest.fixture
-def folder(tmp_path, picture):
-    """A data set of two colour pictures of odd sides."""
-    root = tmp_path / "pictures"
-    root.mkdir()
-    for name, size in {"one": (45, 55), "two": (37, 61)}.items():
-        Image.fromarray(picture(*size)).save(root / f"{name}.png")
-    return root
-
-
-@pytest.fixture
 def measure(tmp_path, folder):
     """A function that gives the row of a network, or of bicubic too."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+from functools import partial
 
 import pytest
 
@@ -25,22 +25,10 @@ def entries(tmp_path, monkeypatch):
     return listed
 
 
-def make_entry(file="mrnet_x2.safetensors", body=BODY, url=None):
-    return catalog.WeightEntry(
-        file=file,
-        sha256=hashlib.sha256(body).hexdigest(),
-        bytes=len(body),
-        model="mrnet",
-        arch="mrnet",
-        scales=(2,),
-        config={},
-        parameters=1,
-        data="some pictures",
-        data_licence="CC0",
-        recipe="fast",
-        steps=1,
-        url=url,
-    )
+@pytest.fixture
+def mrnet_x2(make_entry):
+    """A function that lists MRNet's weights for x2."""
+    return partial(make_entry, "mrnet_x2.safetensors", BODY)
 
 
 def install(tmp_path):
@@ -60,9 +48,9 @@ def test_an_unknown_name_names_the_nearest():
         select_items(["set5", "urban10"])
 
 
-def test_only_models_with_weights_are_listed(entries):
+def test_only_models_with_weights_are_listed(mrnet_x2, entries):
     assert "mrnet" not in [item.name for item in list_items()]
-    entries.append(make_entry())
+    entries.append(mrnet_x2())
     (item,) = (item for item in list_items() if item.name == "mrnet")
     assert (item.kind, item.size, item.terms) == ("weights", len(BODY), "CC0")
 
@@ -73,8 +61,8 @@ def test_a_model_without_weights(tmp_path):
         install(tmp_path)
 
 
-def test_bundled_weights_are_checked_and_need_no_network(entries, tmp_path):
-    entries.append(make_entry(url="http://127.0.0.1:9/never.asked"))
+def test_bundled_weights_are_checked_and_need_no_network(mrnet_x2, entries, tmp_path):
+    entries.append(mrnet_x2(url="http://127.0.0.1:9/never.asked"))
     path = tmp_path / "bundled" / "mrnet_x2.safetensors"
     path.write_bytes(BODY)
     outcome = install(tmp_path)
@@ -84,15 +72,15 @@ def test_bundled_weights_are_checked_and_need_no_network(entries, tmp_path):
         install(tmp_path)
 
 
-def test_weights_that_are_nowhere(entries, tmp_path):
-    entries.append(make_entry())
+def test_weights_that_are_nowhere(mrnet_x2, entries, tmp_path):
+    entries.append(mrnet_x2())
     with pytest.raises(WeightsError, match="neither bundled nor published"):
         install(tmp_path)
 
 
-def test_published_weights_go_to_the_cache(entries, tmp_path, file_server):
+def test_published_weights_go_to_the_cache(mrnet_x2, entries, tmp_path, file_server):
     file_server.body = BODY
-    entries.append(make_entry(url=file_server.url))
+    entries.append(mrnet_x2(url=file_server.url))
     (item,) = select_items(["mrnet"])
     assert item.find(tmp_path) == ()
     outcome = install(tmp_path)
@@ -104,9 +92,11 @@ def test_published_weights_go_to_the_cache(entries, tmp_path, file_server):
     assert len(file_server.asked) == 1
 
 
-def test_damaged_weights_of_the_cache_are_replaced(entries, tmp_path, file_server):
+def test_damaged_weights_of_the_cache_are_replaced(
+    mrnet_x2, entries, tmp_path, file_server
+):
     file_server.body = BODY
-    entries.append(make_entry(url=file_server.url))
+    entries.append(mrnet_x2(url=file_server.url))
     path = tmp_path / "cache" / "weights" / "mrnet_x2.safetensors"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"damaged")
@@ -114,9 +104,9 @@ def test_damaged_weights_of_the_cache_are_replaced(entries, tmp_path, file_serve
     assert path.read_bytes() == BODY
 
 
-def test_wrong_weights_are_never_used(entries, tmp_path, file_server):
+def test_wrong_weights_are_never_used(mrnet_x2, entries, tmp_path, file_server):
     file_server.body = BODY[:-1] + b"!"
-    entries.append(make_entry(url=file_server.url))
+    entries.append(mrnet_x2(url=file_server.url))
     with pytest.raises(WeightsError, match="wrong SHA-256"):
         install(tmp_path)
     assert list((tmp_path / "cache" / "weights").iterdir()) == []
