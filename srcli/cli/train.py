@@ -30,7 +30,7 @@ def train(
         str | None,
         typer.Option(
             help="paper (to the letter), fast (best in a short time; used unless "
-            "given) or FILE.toml."
+            "given), ablation (the paper's variants, compared) or FILE.toml."
         ),
     ] = None,
     assignments: Annotated[
@@ -90,10 +90,14 @@ def train(
 ) -> None:
     """Train a network on your pictures; a run can be stopped and resumed."""
     from srcli.training.overrides import parse_assignments
+    from srcli.training.recipe import STUDY
     from srcli.training.request import TrainRequest
+    from srcli.training.study import is_study
 
     overrides = parse_assignments(assignments or [])
-    folder = out or Path("runs") / model.lower()
+    name = f"{model}-{recipe}" if recipe == STUDY else model
+    folder = out or Path("runs") / name.lower()
+    study = recipe == STUDY or (recipe is None and resume and is_study(folder))
     if export:
         training = {
             "--resume": resume, "--init": init, "--steps": steps, "--scale": scale,
@@ -103,7 +107,7 @@ def train(
         _refuse_training(training)
         _export(folder, model, overrides, val, data_dir, device, as_json)
         return
-    if resume and (recipe is not None or seed is not None):
+    if resume and (recipe not in (None, STUDY) or seed is not None):
         raise UsageError(
             "--resume keeps its own recipe and seed: leave --recipe and --seed out; "
             "--set changes fields of the recipe"
@@ -126,9 +130,11 @@ def train(
         device=device,
         precision=precision,
     )
-    if devices > 1 and _launch(devices, device):
-        return
-    _train(request, as_json)
+    if study:
+        _refuse_devices(devices)
+        _train_study(request, as_json)
+    elif devices == 1 or not _launch(devices, device):
+        _train(request, as_json)
 
 
 def _launch(devices: int, device: str) -> bool:
@@ -170,6 +176,33 @@ def _train(request: TrainRequest, as_json: bool) -> None:
     for name, value in summary.best.items():
         stdout.print(f"  {name}: {value:.3f} dB", markup=False)
     stdout.print(f"  report: {summary.out / 'report.md'}", markup=False)
+
+
+def _refuse_devices(devices: int) -> None:
+    """Raise if a study is to run on several devices.
+
+    Raises:
+        UsageError: If it is.
+    """
+    if devices > 1:
+        raise UsageError("a study trains on one device: leave --devices out")
+
+
+def _train_study(request: TrainRequest, as_json: bool) -> None:
+    """Train the variants of a study, and print them beside the paper's."""
+    from srcli.cli.console import out as stdout
+    from srcli.cli.console import print_json, progress_bar
+    from srcli.training.study import run_study
+    from srcli.training.study_report import NAME
+    from srcli.training.study_table import build_study_document, print_study
+
+    with progress_bar() as progress:
+        result = run_study(request, progress)
+    if as_json:
+        print_json(build_study_document(result))
+        return
+    print_study(stdout, result)
+    stdout.print(f"report: {result.out / NAME}", markup=False, highlight=False)
 
 
 def _refuse_training(options: dict[str, Any]) -> None:

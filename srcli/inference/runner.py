@@ -107,7 +107,7 @@ class Runner:
         """
         check_tiling(tile, overlap)
         self.scale = model.resolve_scale(scale)
-        self._model = copy.deepcopy(model).eval()
+        self._model = copy.deepcopy(model).eval().folded()
         self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._precision_wanted = precision
         self._tile_wanted = tile

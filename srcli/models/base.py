@@ -219,6 +219,15 @@ class SRModel(nn.Module):
         }
         return same | resample_transitions(self, source)
 
+    def folded(self) -> SRModel:
+        """The same function for inference alone, as fast as it can be had.
+
+        What training keeps apart is joined, with the weights and the limit of now. The
+        results are those of evaluation (`eval()`), but for rounding. A network with
+        nothing to join returns itself.
+        """
+        return self
+
     def receptive_radius(self, scale: int | None = None) -> int:
         """Furthest LR pixel, counted along one axis, that can touch an output pixel."""
         raise NotImplementedError

@@ -8,9 +8,9 @@ are met (tests/models/test_drrn.py).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,14 @@ from torch.nn import functional as F
 from srcli.errors import UsageError, unknown
 from srcli.imaging.resize import imresize_torch
 from srcli.models.base import ModelConfig, Runner, SRModel
+from srcli.models.drrn_folded import FoldedDRRN
+
+# The scale of the second normalisation in a unit that is to add next to nothing. Not
+# zero: a ReLU would pass no gradient, and a unit learns through those after it.
+_SILENT = 0.1
+# Where a network without statistics starts: measured, docs/models.md.
+_DETAIL_GAIN = 4.0
+_RESIDUAL_SHARE = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,13 +131,19 @@ class _RecursiveBlock(nn.Module):
             _convolution(width, width) for _ in range(2 * min(own, config.units))
         )
 
-    def forward(self, x: Tensor, units: int, run: Runner) -> Tensor:
-        """x_{b-1} to x_b with the block's first `units` units."""
+    def forward(self, x: Tensor, idle: int, run: Runner) -> Tensor:
+        """x_{b-1} to x_b without the block's first `idle` units."""
         first = state = run(self.enter, x)
-        for unit in range(units):
+        for unit in range(idle, len(self.norms) // 2):
             identity = state if self.chain else first
             state = run(self._residual, state, unit) + identity
         return state
+
+    def silence(self, idle: int) -> None:
+        """Let the first `idle` units add next to nothing, which hands on H^0."""
+        for norm in self.norms[1 : 2 * idle : 2]:
+            nn.init.constant_(norm.get_parameter("weight"), _SILENT)
+            nn.init.zeros_(norm.get_parameter("bias"))
 
     def _residual(self, state: Tensor, unit: int) -> Tensor:
         """What a unit adds: its two layers."""
@@ -137,6 +151,14 @@ class _RecursiveBlock(nn.Module):
             convolution = self.convolutions[index % len(self.convolutions)]
             state = convolution(F.relu(self.norms[index](state), inplace=True))
         return state
+
+
+def _move(name: str, lists: Collection[str], places: int) -> str:
+    """A tensor's name when all layers of the blocks' `lists` move on so many places."""
+    parts = name.split(".")
+    if parts[0] == "blocks" and parts[2] in lists:
+        parts[3] = str(int(parts[3]) + places)
+    return ".".join(parts)
 
 
 class DRRN(SRModel):
@@ -199,16 +221,69 @@ class DRRN(SRModel):
             _normalization(config, config.width, square),
             _convolution(config.width, 1, bias=True),
         )
+        if config.norm == "affine":
+            self._start_without_the_mean()
+
+    def _start_without_the_mean(self) -> None:
+        """Let the first layer start blind to plain areas, and the output near bicubic.
+
+        A picture is mostly its local mean, of which the residual holds nothing. Batch
+        normalisation takes it out of the features; scale and shift have to learn to.
+        """
+        with torch.no_grad():
+            first = self.get_parameter("blocks.0.enter.convolution.weight")
+            first.sub_(first.mean(dim=(2, 3), keepdim=True)).mul_(_DETAIL_GAIN)
+            self.reconstruct.convolution.weight *= _RESIDUAL_SHARE
 
     def predictions(self, lr: Tensor, scale: int | None = None) -> tuple[Tensor, ...]:
         """The one estimate that the loss of equation 10 supervises; equation 9."""
         picture = imresize_torch(lr, self.resolve_scale(scale))
-        units = self.limited(self.config.units)
+        idle = self.config.units - self.limited(self.config.units)
         state = picture
         for block in self.blocks:
-            state = block(state, units, self.run_recursion)
+            state = block(state, idle, self.run_recursion)
         residual = self.reconstruct(state)
         return (picture + residual.to(picture.dtype),)
+
+    def limit_recursions(self, limit: int | None) -> None:
+        """Run at most the last `limit` units of each block; the others fall silent.
+
+        A unit that adds nothing to H^0 hands it on to the next, so a later, higher
+        limit puts new units before those that have learned and leaves the output nearly
+        as it was (by 0.002 dB of a trained network's PSNR, docs/training.md).
+        """
+        super().limit_recursions(limit)
+        for block in self.blocks:
+            cast("_RecursiveBlock", block).silence(
+                self.config.units - self.limited(self.config.units)
+            )
+
+    def fitting_weights(self, source: SRModel) -> dict[str, Tensor]:
+        """As `SRModel.fitting_weights`; of fewer units, the last ones start trained.
+
+        Those before them add next to nothing, as after a raise of the limit.
+        """
+        if not isinstance(source, DRRN):
+            return super().fitting_weights(source)
+        own = self.state_dict()
+        added = self.config.units - source.config.units
+        moves = ["norms"] if self.config.shared else ["norms", "convolutions"]
+        fitting = {}
+        for name, value in source.state_dict().items():
+            place = _move(name, moves, 2 * added)
+            if place in own and own[place].shape == value.shape:
+                fitting[place] = value
+        for block in range(self.config.blocks):
+            for index in range(1, 2 * added, 2):
+                name = f"blocks.{block}.norms.{index}"
+                fitting[f"{name}.weight"] = torch.full_like(
+                    own[f"{name}.weight"], _SILENT
+                )
+        return fitting
+
+    def folded(self) -> FoldedDRRN:
+        """Normalisations, ReLUs and sums joined with the convolutions."""
+        return FoldedDRRN(self)
 
     def receptive_radius(self, scale: int | None = None) -> int:
         """One HR pixel for each of the d layers, then what the bicubic reads."""

@@ -46,7 +46,7 @@ def end_run(
     # A run that was given up before its first validation has none.
     weights = find_weights(request.out) if has_weights(request.out) else None
     rows: Sequence[Row] = ()
-    if weights is not None and not stopped:
+    if weights is not None and request.measured and not stopped:
         where = (weights, trainer.recipe, val, request.data_dir, device)
         left_out = trainer.finished and not any(request.out.glob("export/*.json"))
         if trainer.has_just_finished or left_out:

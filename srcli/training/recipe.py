@@ -15,11 +15,12 @@ from typing import Any, Literal, get_type_hints
 
 from srcli.errors import InputError, UsageError, unknown
 from srcli.imaging.degrade import Degradation, check_degradation
-from srcli.models import variant
+from srcli.models import MODELS, variant
 from srcli.models.base import check_value
 from srcli.training.overrides import replace_fields
 
 NAMES = ("paper", "fast")
+STUDY = "ablation"  # what a study's variants share, see `srcli.training.study_plan`
 
 Optimizer = Literal["adam", "sgd"]
 Schedule = Literal["constant", "cosine", "step", "plateau"]
@@ -239,6 +240,24 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise InputError(f"the recipe {path} is no valid TOML: {error}") from error
 
 
+def read_bundled(arch: str, name: str) -> dict[str, Any]:
+    """The values of a recipe file that comes with srcli.
+
+    Args:
+        arch: A network.
+        name: One of `NAMES`, which every network has, or `STUDY`.
+
+    Raises:
+        UsageError: If the network has none of that name; those that have one are named.
+    """
+    folder = resources.files("srcli.training") / "recipes"
+    files = {each: folder / f"{each}_{name}.toml" for each in MODELS}
+    if not files[arch].is_file():
+        having = ", ".join(each for each, file in files.items() if file.is_file())
+        raise UsageError(f"{arch} has no recipe {name}; what has one: {having}")
+    return tomllib.loads(files[arch].read_text("utf-8"))
+
+
 def load_recipe(
     model: str, recipe: str = "fast", overrides: Mapping[str, Any] | None = None
 ) -> Recipe:
@@ -246,7 +265,8 @@ def load_recipe(
 
     Args:
         model: A variant's name; its network's bundled recipe is read.
-        recipe: "paper", "fast", or the path of a TOML file.
+        recipe: "paper", "fast", "ablation" (what the variants of a study share), or
+            the path of a TOML file.
         overrides: Fields that replace the recipe's.
 
     Raises:
@@ -254,10 +274,11 @@ def load_recipe(
         InputError: If the file cannot be read.
     """
     network, config = variant(model)
-    if recipe in NAMES:
-        name = f"{network.arch}_{recipe}.toml"
-        source = resources.files("srcli.training") / "recipes" / name
-        values = tomllib.loads(source.read_text("utf-8"))
+    if recipe == STUDY:
+        study = read_bundled(network.arch, recipe)
+        values = {"scales": [study["scale"]], **study["recipe"]}
+    elif recipe in NAMES:
+        values = read_bundled(network.arch, recipe)
         if model.lower() != network.arch:
             # A variant is trained at the scales it was studied at.
             values["scales"] = list(config.scales)
@@ -267,6 +288,6 @@ def load_recipe(
         if not isinstance(wanted, str) or variant(wanted)[0] is not network:
             raise UsageError(f"the recipe {recipe} is for {wanted}, not for {model}")
     else:
-        raise unknown("recipe", recipe, (*NAMES, "FILE.toml"))
+        raise unknown("recipe", recipe, (*NAMES, STUDY, "FILE.toml"))
     values = replace_fields({**values, "model": model.lower()}, overrides or {})
     return make_recipe(values, f"recipe {recipe!r}")

@@ -35,6 +35,7 @@ class TrainRequest:
     seed: int = 0
     device: str = "auto"
     precision: str = "auto"
+    measured: bool = True  # its best weights are measured and packed at the end
 
     def __post_init__(self) -> None:
         if self.resume and self.init is not None:

@@ -82,7 +82,7 @@ def _train(request: TrainRequest, world: World, progress: Progress) -> TrainSumm
         state = load_checkpoint(request.out)
         request = recall(request)
     else:
-        _check_folder(request.out)
+        check_folder(request.out)
     recipe = _choose_recipe(request, state)
     torch.manual_seed(request.seed)
     network = make_network(recipe, request.init)
@@ -90,7 +90,7 @@ def _train(request: TrainRequest, world: World, progress: Progress) -> TrainSumm
         check_network(state, request.model.lower(), network)
     world.check_divisible(network, recipe)
     device = world.device
-    precision = _choose_precision(request.precision, device)
+    precision = choose_training_precision(request.precision, device)
     folders = choose_folders(request.data, recipe, request.data_dir)
     validate = _choose_validator(request, recipe, network.color, device, precision)
     exact = precision == "fp32"
@@ -140,7 +140,7 @@ def _train(request: TrainRequest, world: World, progress: Progress) -> TrainSumm
     return TrainSummary(request.out, trainer.step, trainer.best, trainer.best_step)
 
 
-def _check_folder(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
     """Refuse a folder that another run's files lie in.
 
     Raises:
@@ -202,8 +202,13 @@ def _choose_recipe(request: TrainRequest, state: dict[str, Any] | None) -> Recip
     return recipe
 
 
-def _choose_precision(name: str, device: torch.device) -> Precision:
-    """The precision of the network; never fp16, whose small gradients vanish."""
+def choose_training_precision(name: str, device: torch.device) -> Precision:
+    """The precision of the network; never fp16, whose small gradients vanish.
+
+    Raises:
+        UsageError: If fp16 is asked for, or a precision that there is not.
+        DeviceError: If the device cannot compute in it.
+    """
     precision = choose_precision(name, device)
     if precision != "fp16":
         return precision

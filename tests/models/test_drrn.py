@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -160,31 +163,102 @@ def test_batch_normalisation_learns_its_statistics_in_training_only():
 
 
 @pytest.mark.parametrize("name", ["drrn", "drrn-b17u1", "drrn-c-b3u4", "vdsr"])
-def test_a_new_network_neither_explodes_nor_fades(name):
+def test_a_new_network_is_nearly_bicubic_and_its_features_keep_their_size(name):
     config = DRRN.variants[name]
     options = {key: value for key, value in config.as_dict().items() if key != "width"}
     model = DRRN(DRRNConfig.from_dict({**options, "width": 32, "scales": (2,)}))
     lr = torch.rand(1, 1, 12, 12)
+    bicubic = torch.from_numpy(imresize(lr[0, 0].numpy(), 2))
+
+    def measure():
+        with torch.no_grad():
+            return (model(lr)[0, 0] - bicubic).square().mean().sqrt()
+
+    assert 0.0005 < measure() < 0.5
     with torch.no_grad():
-        bicubic = torch.from_numpy(imresize(lr[0, 0].numpy(), 2))
-        residual = (model(lr)[0, 0] - bicubic).square().mean().sqrt()
-    assert 0.02 < residual < 20
+        model.reconstruct.convolution.weight *= 50
+    assert 0.02 < measure() < 25
 
 
-def test_the_limit_leaves_out_the_later_units():
-    model = DRRN(DRRNConfig(scales=(2,), blocks=2, units=5, width=8)).double()
+def test_a_new_network_does_not_see_plain_areas():
+    model = DRRN(DRRNConfig(scales=(2,), units=3, width=8)).double()
+    grey = torch.full((1, 1, 12, 12), 0.6, dtype=torch.float64)
+    with torch.no_grad():
+        sr = model(grey)[0, 0]
+    # Away from the border, whose padding it does see.
+    inside = slice(8, -8)
+    np.testing.assert_allclose(sr[inside, inside], 0.6, atol=1e-12)
+
+
+def third_of_opening(model, lr, before, units):
+    """A third of what changes when the first `units` units add as much as others."""
+    other = copy.deepcopy(model)
+    for block in other.blocks:
+        for norm in block.norms[1 : 2 * units : 2]:
+            norm.weight.fill_(1.0)
+    return (other(lr) - before).abs().max() / 3
+
+
+def make_units(units, **options):
+    model = DRRN(DRRNConfig(scales=(2,), blocks=2, units=units, width=8, **options))
     shake(model)
+    return model.double().eval()
+
+
+@pytest.mark.parametrize("norm", ["affine", "batch"])
+@pytest.mark.parametrize("path", ["multi", "chain"])
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_limit_leaves_out_the_first_units(shared, path, norm):
+    model = make_units(5, shared=shared, path=path, norm=norm)
     lr = torch.rand(1, 1, 4, 5, dtype=torch.float64)
     model.limit_recursions(2)
+    shallow = make_units(2, shared=shared, path=path, norm=norm)
+    state = model.state_dict()
+    moved = {"norms": 6} if shared else {"norms": 6, "convolutions": 6}
+
+    def find(key):
+        parts = key.split(".")
+        if parts[0] == "blocks" and parts[2] in moved:
+            parts[3] = str(int(parts[3]) + moved[parts[2]])
+        return ".".join(parts)
+
+    shallow.load_state_dict({key: state[find(key)] for key in shallow.state_dict()})
     with torch.no_grad():
         limited = model(lr)
-        shallow = DRRN(DRRNConfig(scales=(2,), blocks=2, units=2, width=8)).double()
-        shallow.load_state_dict(
-            {key: model.state_dict()[key] for key in shallow.state_dict()}
-        )
         torch.testing.assert_close(shallow(lr), limited)
+        # What comes back adds little yet, and is open to learning.
         model.limit_recursions(None)
-        assert not torch.allclose(model(lr), limited)
+        assert (
+            0
+            < (model(lr) - limited).abs().max()
+            < third_of_opening(model, lr, limited, 3)
+        )
+    model(lr).sum().backward()
+    assert model.blocks[0].norms[1].weight.grad.abs().max() > 1e-6
+
+
+@pytest.mark.parametrize("norm", ["affine", "batch"])
+@pytest.mark.parametrize("path", ["multi", "chain"])
+@pytest.mark.parametrize("shared", [True, False])
+def test_more_units_start_from_fewer(shared, path, norm):
+    source = make_units(2, shared=shared, path=path, norm=norm)
+    config = dataclasses.replace(source.config, units=5)
+    target = DRRN(config).double().eval()
+    lr = torch.rand(1, 1, 4, 5, dtype=torch.float64)
+    fitting = target.fitting_weights(source)
+    target.load_state_dict({**target.state_dict(), **fitting})
+    with torch.no_grad():
+        before = source(lr)
+        assert (
+            0
+            < (target(lr) - before).abs().max()
+            < third_of_opening(target, lr, before, 3)
+        )
+    # And fewer from more: the last ones.
+    back = make_units(2, shared=shared, path=path, norm=norm)
+    back.load_state_dict({**back.state_dict(), **back.fitting_weights(target)})
+    with torch.no_grad():
+        torch.testing.assert_close(back(lr), source(lr))
 
 
 def test_one_network_serves_all_scales():

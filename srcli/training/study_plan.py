@@ -1,0 +1,251 @@
+"""Studies: which variants of a network are trained alike, and what its paper claims.
+
+A network has one if `recipes/<network>_ablation.toml` is there. It says which published
+tables are repeated, the recipe that all variants share, the components of each variant,
+and the claims; the tables' rows are the variants, and nothing here knows a network.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from srcli.errors import UsageError, unknown
+from srcli.evaluation.published import PublishedResult, every, results
+from srcli.models import variant
+from srcli.models.base import ModelConfig, SRModel
+from srcli.training.recipe import STUDY, Recipe, load_recipe, read_bundled
+
+_OWN_FIELDS = ("variants", "seeds")  # of `--set`, beside those of a recipe
+_MOST_SEEDS = 99
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """That one variant is better than another, as the paper says."""
+
+    text: str
+    section: str  # of the paper
+    better: str
+    than: str
+    at_least: bool = False  # claimed is only that it is no worse
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One training run of a study."""
+
+    variant: str
+    seed: int
+    folder: Path
+    recipe: Recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """Variants of one network that are trained alike."""
+
+    network: str
+    tables: tuple[str, ...]  # sources of `published.json`
+    printed_on: str  # the data set of their figures
+    dataset: str  # measured on, unless the user names another
+    scale: int
+    margin: float  # dB; a difference below is none
+    components: Mapping[str, Sequence[str]]  # the variants that have each
+    claims: tuple[Claim, ...]  # those between the variants
+    seeds: tuple[int, ...]
+    recipes: Mapping[str, Recipe]  # by variant, in the order of training
+    asked: Mapping[str, Any] = field(default_factory=dict)  # what `--set` replaced
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """What is trained; the first is what the others are compared with."""
+        return tuple(self.recipes)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The first variant's recipe; the others' differ in the model's name alone."""
+        return self.recipes[self.variants[0]]
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """What replaces fields of the bundled recipe."""
+        fields = {k: v for k, v in self.asked.items() if k not in _OWN_FIELDS}
+        return {**fields, "scales": [self.scale]}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What must not change while a study is under way, as JSON values."""
+        recipe = self.recipe.as_dict()
+        del recipe["model"]
+        values = {"scale": self.scale, "variants": self.variants, "seeds": self.seeds}
+        found: dict[str, Any] = json.loads(json.dumps({**values, "recipe": recipe}))
+        return found
+
+    def list_members(self, out: Path) -> list[Member]:
+        """Every run, in order: all variants with the first seed, then with the next.
+
+        Args:
+            out: The study's folder.
+        """
+        several = len(self.seeds) > 1
+        return [
+            Member(
+                variant=name,
+                seed=seed,
+                folder=out / name / f"seed-{seed}" if several else out / name,
+                recipe=recipe,
+            )
+            for seed in self.seeds
+            for name, recipe in self.recipes.items()
+        ]
+
+    def find_printed(self, name: str) -> PublishedResult | None:
+        """What the paper prints for a variant, in the study's tables before others."""
+        found = [
+            result
+            for result in every(
+                name, self.printed_on, self.scale, self.recipe.degradation
+            )
+            if result.psnr is not None
+        ]
+        return next(iter([r for r in found if r.source in self.tables] or found), None)
+
+
+def load_study(
+    model: str,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    scales: Sequence[int] = (),
+    seed: int = 0,
+) -> Study:
+    """The study of a network.
+
+    Args:
+        model: The network's name.
+        overrides: Fields that replace those of the shared recipe; beside them
+            `variants`, names that replace the tables' rows, and `seeds`, how often
+            each is trained.
+        scales: The enlargement instead of the study's own; one at most.
+        seed: Of the first training; the next ones count on from there.
+
+    Raises:
+        UsageError: For an unknown network, variant, field or value, and for what makes
+            the variants unequal in more than they are.
+    """
+    network, _ = variant(model)
+    if model.lower() != network.arch:
+        raise UsageError(
+            f"a study is of a network, not of {model}: -m {network.arch} "
+            f"--set variants={model} trains that alone"
+        )
+    values = read_bundled(network.arch, STUDY)
+    asked = dict(overrides or {})
+    scale = _choose_scale(scales, asked, values["scale"])
+    names = _read_variants(asked.get("variants"), network, values["tables"])
+    fields = {k: v for k, v in asked.items() if k not in _OWN_FIELDS}
+    _check_fields(fields)
+    fields["scales"] = [scale]
+    recipes = {name: load_recipe(name, STUDY, fields) for name in names}
+    _check_equal_budget(recipes)
+    claims = [Claim(**claim) for claim in values.get("claims", ())]
+    return Study(
+        network=network.arch,
+        tables=tuple(values["tables"]),
+        printed_on=values.get("printed_on", values["dataset"]),
+        dataset=values["dataset"],
+        scale=scale,
+        margin=values["margin"],
+        components=values.get("components", {}),
+        claims=tuple(c for c in claims if {c.better, c.than} <= set(names)),
+        seeds=tuple(range(seed, seed + _read_seeds(asked.get("seeds", 1)))),
+        recipes=recipes,
+        asked=asked,
+    )
+
+
+def outline_config(recipe: Recipe) -> tuple[type[SRModel], ModelConfig]:
+    """The class and config of the network that a recipe trains.
+
+    Raises:
+        UsageError: If the recipe's config makes no network.
+    """
+    network, config = variant(recipe.model)
+    values = {**config.as_dict(), **recipe.config, "scales": recipe.scales}
+    return network, type(config).from_dict(values)
+
+
+def _choose_scale(scales: Sequence[int], asked: Mapping[str, Any], usual: int) -> int:
+    if len(scales) > 1 or "scales" in asked:
+        raise UsageError("a study trains and measures one scale: -x names it")
+    return scales[0] if scales else usual
+
+
+def _check_fields(fields: Mapping[str, Any]) -> None:
+    """Raise for a field that neither a recipe nor a study has."""
+    known = [each.name for each in dataclasses.fields(Recipe)]
+    for name in fields:
+        if name not in known:
+            raise unknown("field of the study", name, (*known, *_OWN_FIELDS))
+
+
+def _read_variants(
+    given: object, network: type[SRModel], tables: Sequence[str]
+) -> list[str]:
+    """The names that the user gave, or the networks of the tables' rows.
+
+    Raises:
+        UsageError: If a name is unknown, of another network or there twice.
+    """
+    if given is None:
+        rows = [r.model for source in tables for r in results() if r.source == source]
+        return [name for name in dict.fromkeys(rows) if name in network.variants]
+    words = given.split(",") if isinstance(given, str) else given
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise UsageError(f"--set variants takes names such as a,b, not {given!r}")
+    names = [word.strip().lower() for word in words if word.strip()]
+    if not names:
+        raise UsageError("--set variants names none")
+    for name in names:
+        owner, _ = variant(name)
+        if owner is not network:
+            raise UsageError(
+                f"{name} is a variant of {owner.arch}: a study of {network.arch} "
+                "compares its own (`srcli models --all`)"
+            )
+    if len(set(names)) < len(names):
+        raise UsageError("--set variants names one twice")
+    return names
+
+
+def _read_seeds(given: object) -> int:
+    if type(given) is not int or not 1 <= given <= _MOST_SEEDS:
+        raise UsageError(
+            f"--set seeds says how often each variant is trained, 1 to {_MOST_SEEDS}, "
+            f"not {given!r}"
+        )
+    return given
+
+
+def _check_equal_budget(recipes: Mapping[str, Recipe]) -> None:
+    """See to it that the variants take the same steps and are different networks.
+
+    Raises:
+        UsageError: If they do not, or are not.
+    """
+    seen: dict[ModelConfig, str] = {}
+    for name, recipe in recipes.items():
+        if recipe.schedule == "plateau":
+            raise UsageError(
+                "a study gives every variant as many steps: schedule 'plateau' does not"
+            )
+        _, config = outline_config(recipe)
+        if config in seen:
+            raise UsageError(
+                f"--set config makes {seen[config]} and {name} the same network"
+            )
+        seen[config] = name

@@ -1,0 +1,155 @@
+"""`report.md` of a study: the paper's ladder beside ours, and what became of claims."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from srcli.training.machine import describe_machine
+from srcli.training.markdown import format_table, join_words, quote_code
+from srcli.training.recipe import STUDY, load_recipe
+from srcli.training.study_outcome import StudyResult
+from srcli.training.study_table import (
+    list_columns,
+    show_gain,
+    show_printed_gain,
+    tell_sources,
+)
+from srcli.writing import write_whole
+
+NAME = "report.md"
+
+
+def write_study_report(result: StudyResult, device: torch.device) -> Path:
+    """Write `report.md` into the study's folder.
+
+    Args:
+        result: What the study has come to.
+        device: Where it was trained.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    study = result.study
+    columns = list_columns(result)
+    rows = [[column.text(row) for column in columns] for row in result.rows]
+    lines = [
+        f"# Study of {study.network} at x{study.scale}: variants at equal budget",
+        "",
+        *_tell(result),
+        "",
+        *format_table([column.head for column in columns], rows),
+        "",
+        tell_sources(result),
+        "",
+        *_tell_troubles(result),
+        "## Claims",
+        "",
+        *_tabulate_claims(result),
+        "",
+        *_describe_recipe(result),
+        "",
+        "## Machine",
+        "",
+        *format_table(
+            ["what", "value"],
+            [
+                ["trained on", f"{device}, {result.precision}"],
+                *([name, text] for name, text in describe_machine(device).items()),
+            ],
+        ),
+    ]
+    path = result.out / NAME
+    with write_whole(path) as part:
+        text = "\n".join(lines) + "\n"
+        part.write_text(text, "utf-8", errors="backslashreplace", newline="\n")
+    return path
+
+
+def _tell(result: StudyResult) -> Iterator[str]:
+    """What was done, in sentences."""
+    study = result.study
+    recipe = study.recipe
+    seeds = join_words([str(seed) for seed in study.seeds])
+    side = f"{recipe.crop}x{recipe.crop} {recipe.crop_of.upper()} pixels"
+    yield (
+        f"{result.done} of {result.count} runs are done, each of {recipe.steps:,} "
+        f"steps of {recipe.batch} crops of {side}, the same for all (seed {seeds}). "
+        f"PSNR in dB on {quote_code(result.measured_on)}, in {result.precision}, of "
+        "the averaged weights after the last step. A gain is over the first row."
+    )
+    if result.done < result.count:
+        yield ""
+        yield (
+            f"To go on: `srcli train -m {study.network} --recipe {STUDY} --resume "
+            f"--out {shlex.quote(str(result.out))}`"
+        )
+
+
+def _tell_troubles(result: StudyResult) -> list[str]:
+    """What makes the runs less equal than they should be."""
+    lines = []
+    for row in result.rows:
+        back = sum(outcome.setbacks for outcome in row.outcomes.values())
+        if back:
+            times = "once" if back == 1 else f"{back} times"
+            lines.append(
+                f"- {row.variant} went back {times} with half the learning rate, "
+                "its loss being no number: its rate is not the others'."
+            )
+    every = [o.pictures for row in result.rows for o in row.outcomes.values()]
+    seen = dict.fromkeys(each for each in every if each)
+    if len(seen) > 1:
+        lines.append(
+            f"- The pictures were not the same for all: {join_words(list(seen))}."
+        )
+    return ["## What is not equal", "", *lines, ""] if lines else []
+
+
+def _tabulate_claims(result: StudyResult) -> list[str]:
+    """The claims with the paper's difference, ours, and the verdict."""
+    study = result.study
+    if not result.verdicts:
+        return ["The paper claims nothing of these variants that is looked into here."]
+    rows = [
+        [
+            f"{verdict.claim.text} ({verdict.claim.section})",
+            verdict.claim.better,
+            f"{'no worse than' if verdict.claim.at_least else 'over'} "
+            f"{verdict.claim.than}",
+            show_printed_gain(verdict.printed),
+            show_gain(verdict.difference),
+            verdict.text,
+        ]
+        for verdict in result.verdicts
+    ]
+    head = ["claim (section)", "", "", "paper (dB)", "ours (dB)", "verdict"]
+    seeds = (
+        "A gain counts as shown if every seed has it."
+        if len(study.seeds) > 1
+        else "One run of each: another seed moves such figures too (`--set seeds=2`)."
+    )
+    return [
+        *format_table(head, rows),
+        "",
+        f"Less than {study.margin} dB is no difference after so few steps. {seeds}",
+    ]
+
+
+def _describe_recipe(result: StudyResult) -> list[str]:
+    """Every field that the variants share, those in bold that the user replaced."""
+    study = result.study
+    values = study.recipe.as_dict()
+    bundled = load_recipe(study.recipe.model, STUDY).as_dict()
+    del values["model"]
+    rows = []
+    for name, value in values.items():
+        shown = quote_code(json.dumps(value, ensure_ascii=False))
+        changed = value != bundled[name]
+        rows.append([f"**{name}**", f"**{shown}**"] if changed else [name, shown])
+    head = ["field (bold: not as bundled)", "all variants"]
+    return ["## Recipe", "", *format_table(head, rows)]

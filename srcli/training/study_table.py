@@ -1,0 +1,209 @@
+"""A study on screen and as JSON, and the columns that its report shares with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from srcli.evaluation.table import format_fixed, widen
+from srcli.training.markdown import join_words
+from srcli.training.study_outcome import DIGITS, StudyResult, StudyRow, Verdict
+
+_PRINTED_DIGITS = 2  # as the papers print
+_NONE = "-"  # a figure that there is not
+_WIDE = 200  # columns, where the output is no terminal
+# What a narrow terminal does without, one kind of column after the other.
+_SPARED = ("", "time", "label", "component", "macs")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One thing of every row as text.
+
+    Attributes:
+        head: What stands above it.
+        text: That of a row; empty where there is nothing to say.
+        kind: What a narrow terminal leaves out together.
+        left: Whether it is aligned left, as words are.
+    """
+
+    head: str
+    text: Callable[[StudyRow], str]
+    kind: str = ""
+    left: bool = False
+
+
+def print_study(console: Console, result: StudyResult) -> None:
+    """Print the table, with as many columns as there is room for, and the claims.
+
+    Args:
+        console: Of any width; a file or pipe gets every column.
+        result: What the study has come to.
+    """
+    study = result.study
+    columns = list_columns(result)
+    room = console.width if console.is_terminal else _WIDE
+    for dropped in _SPARED:
+        columns = [each for each in columns if not dropped or each.kind != dropped]
+        table = _build_table(result.rows, columns)
+        if widen(console, table) <= room:
+            break
+    title = f"{study.network} on {result.measured_on} x{study.scale}"
+    steps = f"{result.done} of {result.count} runs of {study.recipe.steps:,} steps"
+    console.print(f"{title}: {steps} done", markup=False, highlight=False)
+    console.print(table, crop=False)
+    console.print(tell_sources(result), markup=False, highlight=False)
+    for verdict in result.verdicts:
+        console.print(_word(verdict), markup=False, highlight=False)
+
+
+def build_study_document(result: StudyResult) -> dict[str, Any]:
+    """The study as a JSON document; a figure that there is not is None."""
+    study = result.study
+    return {
+        "model": study.network,
+        "out": str(result.out),
+        "dataset": result.measured_on,
+        "scale": study.scale,
+        "steps": study.recipe.steps,
+        "seeds": list(study.seeds),
+        "margin": study.margin,
+        "finished": result.done == result.count,
+        "rows": [_build_row(result, row) for row in result.rows],
+        "claims": [
+            {
+                "text": verdict.claim.text,
+                "section": verdict.claim.section,
+                "better": verdict.claim.better,
+                "than": verdict.claim.than,
+                "at_least": verdict.claim.at_least,
+                "difference": verdict.difference,
+                "paper_difference": verdict.printed,
+                "verdict": verdict.text,
+            }
+            for verdict in result.verdicts
+        ],
+    }
+
+
+def _build_row(result: StudyResult, row: StudyRow) -> dict[str, Any]:
+    printed = row.printed and {
+        "label": row.printed.label,
+        "psnr": row.printed.psnr,
+        "difference": row.compare_printed(result.rows[0]),
+        "source": row.printed.source,
+    }
+    return {
+        "variant": row.variant,
+        "components": [name for name, there in row.components.items() if there],
+        "parameters": row.parameters,
+        "macs_720p": row.macs_720p,
+        "seconds_per_step": row.seconds_per_step,
+        "steps": row.steps,
+        "psnr": row.psnr,
+        "spread": row.spread,
+        "psnr_by_seed": {str(seed): psnr for seed, psnr in row.figures.items()},
+        "difference": row.compare_mean(result.rows[0]),
+        "paper": printed,
+    }
+
+
+def show_gain(value: float | None) -> str:
+    """A difference of ours in dB."""
+    return format_fixed(value, DIGITS, "+") or _NONE
+
+
+def show_printed_gain(value: float | None) -> str:
+    """A difference of the paper's in dB, with as many digits as it prints."""
+    return format_fixed(value, _PRINTED_DIGITS, "+") or _NONE
+
+
+def tell_sources(result: StudyResult) -> str:
+    """Where the paper's figures come from."""
+    study = result.study
+    sources = dict.fromkeys(row.printed.source for row in result.rows if row.printed)
+    if not sources:
+        return "The papers print no figure of these variants at this scale."
+    where = f"{study.printed_on} x{study.scale}"
+    return f"The paper's figures: {join_words(list(sources))}, {where}."
+
+
+def list_columns(result: StudyResult) -> list[Column]:
+    """Every column that has something to show for one of the rows."""
+    first = result.rows[0]
+    components = [
+        Column(name, partial(_mark, name), "component")
+        for name in result.study.components
+    ]
+    columns = [
+        Column("variant", lambda row: row.variant, left=True),
+        Column(
+            "in the paper",
+            lambda row: row.printed.label if row.printed else "",
+            "label",
+            left=True,
+        ),
+        *components,
+        Column("parameters", lambda row: f"{row.parameters:,}"),
+        Column("MACs (720p)", lambda row: f"{row.macs_720p / 1e9:,.1f}G", "macs"),
+        Column("s/step", lambda row: _show_seconds(row.seconds_per_step), "time"),
+        Column("steps", lambda row: f"{row.steps:,}"),
+        Column("PSNR", lambda row: format_fixed(row.psnr, DIGITS) or _NONE),
+        Column("±", lambda row: format_fixed(row.spread, DIGITS)),
+        Column("gain", lambda row: show_gain(row.compare_mean(first))),
+        Column(
+            "paper",
+            lambda row: (
+                format_fixed(row.printed.psnr, _PRINTED_DIGITS)
+                if row.printed
+                else _NONE
+            ),
+        ),
+        Column(
+            "paper's gain",
+            lambda row: show_printed_gain(row.compare_printed(first)),
+        ),
+    ]
+    return [each for each in columns if any(each.text(row) for row in result.rows)]
+
+
+def _mark(component: str, row: StudyRow) -> str:
+    return "x" if row.components[component] else ""
+
+
+def _show_seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
+
+
+def _build_table(rows: Sequence[StudyRow], columns: Sequence[Column]) -> Table:
+    table = Table(
+        box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0)
+    )
+    for column in columns:
+        table.add_column(
+            column.head.replace(" ", "\n"),
+            justify="left" if column.left else "right",
+            no_wrap=True,
+        )
+    for row in rows:
+        table.add_row(*(Text(column.text(row)) for column in columns))
+    return table
+
+
+def _word(verdict: Verdict) -> str:
+    """A claim and what became of it, in one line."""
+    claim = verdict.claim
+    relation = "no worse than" if claim.at_least else "over"
+    ours = show_gain(verdict.difference)
+    paper = show_printed_gain(verdict.printed)
+    return (
+        f"{verdict.text}: {claim.text} ({claim.better} {relation} {claim.than}): "
+        f"{ours} dB, paper {paper} dB"
+    )

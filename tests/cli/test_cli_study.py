@@ -1,0 +1,76 @@
+"""`srcli train --recipe ablation` from outside: the paper's table beside ours."""
+
+import json
+
+import pytest
+from PIL import Image
+
+TINY = (
+    "--set", "config.width=4", "--set", "crop=12", "--set", "batch=2",
+    "--set", "variants=vdsr-d16,drrn-b1u3", "--device", "cpu", "--precision", "fp32",
+)  # fmt: skip
+
+
+@pytest.fixture
+def pictures(tmp_path, picture):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(2):
+        Image.fromarray(picture(48, 52 + number)).save(folder / f"{number}.png")
+    return folder
+
+
+def test_a_study_in_parts(run, pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    study = ("train", "-m", "drrn", "--recipe", "ablation")
+    first = run(
+        *study, "--data", pictures, "--val", pictures, "--steps", "2",
+        "--max-minutes", "0", *TINY,
+    )  # fmt: skip
+    assert first.exit_code == 0, first.stderr
+    assert "0 of 2 runs of 2 steps done" in first.stdout
+    out = tmp_path / "runs" / "drrn-ablation"
+    # The folder says what it is.
+    done = run("train", "-m", "drrn", "--resume", "-o", out, "--json")
+    assert done.exit_code == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["finished"] is True
+    assert [row["steps"] for row in document["rows"]] == [2, 2]
+    # A figure of the table is what a benchmark of that variant's weights gives.
+    measured = run(
+        "benchmark", "-d", pictures, "-x", "3", "-m", "drrn-b1u3", "--json",
+        "--weights", out / "drrn-b1u3" / "last.safetensors",
+        "--device", "cpu", "--precision", "fp32",
+    )  # fmt: skip
+    assert measured.exit_code == 0, measured.stderr
+    rows = json.loads(measured.stdout)["rows"]
+    (psnr,) = (row["psnr"] for row in rows if row["model"] == "drrn-b1u3")
+    assert document["rows"][1]["psnr"] == pytest.approx(psnr, abs=0.001)
+    again = run(*study, "--resume", "--json")
+    assert json.loads(again.stdout) == document | {"out": "runs/drrn-ablation"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (["-m", "rrrn"], 2, "rrrn has no recipe ablation; what has one: drrn"),
+        (["-m", "drrn-b3u4"], 2, "-m drrn --set variants=drrn-b3u4"),
+        (["-m", "drrn", "--set", "variants=mrnet"], 2, "is a variant of mrnet"),
+        (["-m", "drrn", "--val", "none"], 2, "cannot be none"),
+        (["-m", "drrn", "--init", "bundled"], 2, "leave --init out"),
+        (["-m", "drrn", "--devices", "2"], 2, "leave --devices out"),
+        (["-m", "drrn", "--export"], 2, "leave --recipe out"),
+        (["-m", "drrn", "-x", "2,3"], 2, "one scale"),
+        (["-m", "drrn", "-x", "5"], 2, "2, 3 and 4"),
+        (["-m", "drrn", "--resume", "--seed", "1"], 2, "leave --recipe and --seed out"),
+        (["-m", "drrn", "--resume"], 3, "no study in"),
+        (["-m", "drrn", "--data", "nowhere", "--val", "."], 3, "nowhere"),
+    ],
+)
+def test_refusals_of_a_study(run, tmp_path, monkeypatch, arguments, code, text):
+    monkeypatch.chdir(tmp_path)
+    result = run("train", "--recipe", "ablation", *arguments)
+    assert result.exit_code == code, result.stderr
+    assert text in result.stderr
+    assert "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,169 @@
+"""Studies as they are described: variants, claims, and what is refused."""
+
+import dataclasses
+
+import pytest
+
+from srcli.errors import UsageError
+from srcli.evaluation.published import results
+from srcli.models import MODELS
+from srcli.training import recipe as recipe_module
+from srcli.training import study_plan
+from srcli.training.recipe import STUDY, load_recipe, read_bundled
+from srcli.training.study_plan import load_study, outline_config
+
+
+def _networks_with_a_study():
+    for name in MODELS:
+        try:
+            read_bundled(name, STUDY)
+        except UsageError:
+            continue
+        yield name
+
+
+@pytest.mark.parametrize("name", list(_networks_with_a_study()))
+def test_every_bundled_study_is_sound(name):
+    values, study = read_bundled(name, STUDY), load_study(name)
+    sources = {result.source for result in results()}
+    assert set(values["tables"]) <= sources
+    assert len(study.variants) > 1
+    assert study.recipe.recursions == ()
+    known = MODELS[name].variants
+    for names in values["components"].values():
+        assert set(names) <= set(known)
+    for claim in values["claims"]:
+        assert {claim["better"], claim["than"]} <= set(known)
+        assert claim["better"] != claim["than"]
+    assert study.claims  # of the variants that are trained unless others are named
+
+
+def test_drrns_study_is_its_table_4():
+    study = load_study("DRRN")
+    assert study.variants == (
+        "vdsr-d28", "drrn-ns-c-b3u4", "drrn-ns-b3u4", "drrn-c-b3u4", "drrn-b3u4",
+    )  # fmt: skip
+    printed = [study.find_printed(name).psnr for name in study.variants]
+    assert printed == [33.86, 33.92, 33.97, 33.95, 33.99]
+    assert (study.dataset, study.scale, study.margin) == ("set5", 3, 0.02)
+    marks = {
+        name: [name in having for having in study.components.values()]
+        for name in study.variants
+    }
+    assert list(marks.values()) == [
+        [False, False, False],
+        [True, False, False],
+        [True, False, True],
+        [True, True, False],
+        [True, True, True],
+    ]
+    assert len(study.claims) == 6
+    # Every claim is borne out by the paper's own figures.
+    by_name = dict(zip(study.variants, printed, strict=True))
+    assert all(by_name[claim.better] > by_name[claim.than] for claim in study.claims)
+
+
+def test_variants_share_all_but_their_own_structure():
+    study = load_study("drrn", {"steps": 7, "config": {"width": 4}})
+    recipes = list(study.recipes.values())
+    for recipe in recipes:
+        assert dataclasses.replace(recipe, model="drrn") == dataclasses.replace(
+            recipes[0], model="drrn"
+        )
+        assert outline_config(recipe)[1].width == 4
+        assert (recipe.steps, recipe.scales) == (7, (3,))
+
+
+def test_other_variants_bring_their_own_claims_and_figures():
+    names = "drrn-b2u3, DRRN-B1U3,drrn"
+    study = load_study("drrn", {"variants": names})
+    assert study.variants == ("drrn-b2u3", "drrn-b1u3", "drrn")
+    pairs = [(claim.better, claim.than) for claim in study.claims]
+    assert pairs == [("drrn-b2u3", "drrn-b1u3")]
+    assert study.find_printed("drrn-b2u3").psnr == 33.76  # section 4.3
+    assert study.find_printed("drrn-b1u3") is None
+    assert study.find_printed("drrn").source == "DRRN Table 2"
+    listed = load_study("drrn", {"variants": ["drrn-b2u3", "drrn-b1u3", "drrn"]})
+    assert listed.variants == study.variants
+
+
+def test_another_scale_has_no_printed_figures():
+    study = load_study("drrn", scales=(2,))
+    assert study.recipe.scales == (2,)
+    assert study.find_printed("drrn-b3u4") is None
+
+
+def test_another_networks_study_needs_no_more_than_a_file(monkeypatch):
+    """DSRN's Table 2, measured on another set than the paper's, at three scales."""
+    values = {
+        "tables": ["DSRN Table 2"],
+        "printed_on": "ntire2017-track1",
+        "dataset": "set5",
+        "scale": 2,
+        "margin": 0.02,
+        "recipe": {"steps": 9},
+        "claims": [
+            {
+                "text": "feedback helps",
+                "section": "4.3",
+                "better": "dsrn",
+                "than": "dsrn-no-feedback",
+            }
+        ],
+    }
+    for module in (recipe_module, study_plan):
+        monkeypatch.setattr(module, "read_bundled", lambda *_: values)
+    study = load_study("dsrn")
+    assert study.variants == (
+        "dsrn-single-state", "dsrn-untied", "dsrn-no-feedback", "dsrn",
+    )  # fmt: skip
+    assert study.find_printed("dsrn").psnr == 34.96
+    assert [claim.better for claim in study.claims] == ["dsrn"]
+    assert load_study("dsrn", scales=(4,)).find_printed("dsrn").psnr == 29.03
+
+
+def test_seeds_count_on_from_the_first(tmp_path):
+    study = load_study("drrn", {"seeds": 2, "variants": "drrn-b1u3,drrn-b2u3"}, seed=5)
+    members = study.list_members(tmp_path)
+    # A study that stops half way has every variant once.
+    assert [(member.variant, member.seed) for member in members] == [
+        ("drrn-b1u3", 5), ("drrn-b2u3", 5), ("drrn-b1u3", 6), ("drrn-b2u3", 6),
+    ]  # fmt: skip
+    assert members[2].folder == tmp_path / "drrn-b1u3" / "seed-6"
+    alone = load_study("drrn").list_members(tmp_path)
+    assert alone[0].folder == tmp_path / "vdsr-d28"
+
+
+@pytest.mark.parametrize(
+    ("model", "overrides", "message"),
+    [
+        ("drrnn", {}, "did you mean drrn"),
+        ("rrrn", {}, "rrrn has no recipe ablation; what has one: drrn"),
+        ("drrn-b3u4", {}, "-m drrn --set variants=drrn-b3u4"),
+        ("drrn", {"variants": "drrn-b1u3,mrnet-s"}, "mrnet-s is a variant of mrnet"),
+        ("drrn", {"variants": "drrn-b1u33"}, "did you mean drrn-b1u3"),
+        ("drrn", {"variants": "drrn,drrn"}, "one twice"),
+        ("drrn", {"variants": ","}, "names none"),
+        ("drrn", {"variants": 3}, "takes names"),
+        ("drrn", {"seeds": 0}, "1 to 99"),
+        ("drrn", {"seeds": "two"}, "1 to 99"),
+        ("drrn", {"stepps": 3}, "did you mean steps"),
+        ("drrn", {"variant": "drrn"}, "did you mean variants"),
+        ("drrn", {"scales": [2]}, "-x names it"),
+        ("drrn", {"schedule": "plateau", "decay_every": 5}, "as many steps"),
+        ("drrn", {"config": {"units": 0, "blocks": 3}}, "the same network"),
+    ],
+)
+def test_what_makes_no_study(model, overrides, message):
+    with pytest.raises(UsageError, match=message):
+        load_study(model, overrides)
+
+
+def test_several_scales_make_no_study():
+    with pytest.raises(UsageError, match="one scale"):
+        load_study("drrn", scales=(2, 3))
+
+
+def test_the_shared_recipe_can_be_read_for_one_variant():
+    recipe = load_recipe("drrn-b3u4", STUDY)
+    assert recipe == load_study("drrn").recipes["drrn-b3u4"]
