@@ -61,7 +61,8 @@ def test_tiles_join_to_the_whole(model, scale, degradation):
     """The automatic overlap leaves rounding alone, also where tiles are small."""
     lr = np.array(Image.open(SAMPLE))[32:72, :96]
     network = srcli.load_model(model, scale, degradation=degradation)
-    planes = torch.from_numpy(lr.astype(np.float32) / 255).permute(2, 0, 1)
+    colours = torch.from_numpy(lr.astype(np.float32) / 255).permute(2, 0, 1)
+    planes = colours[: network.channels]
     whole, tiled = (
         Runner(network, scale, device="cpu", precision="fp32", tile=tile)
         .enlarge(planes)

@@ -151,7 +151,8 @@ class SRModel(nn.Module):
         """Run at most `limit` recursions from now on (None: all).
 
         Networks whose output combines all recursions with learned weights override this
-        to keep their output unchanged when the limit is raised.
+        to keep their output unchanged when the limit is raised; those whose recursions
+        have weights of their own, to give them a start.
 
         Raises:
             UsageError: If the limit leaves no recursion.

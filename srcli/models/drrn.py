@@ -8,7 +8,7 @@ are met (tests/models/test_drrn.py).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, cast
 
@@ -21,9 +21,6 @@ from srcli.imaging.resize import imresize_torch
 from srcli.models.base import ModelConfig, Runner, SRModel
 from srcli.models.drrn_folded import FoldedDRRN
 
-# The scale of the second normalisation in a unit that is to add next to nothing. Not
-# zero: a ReLU would pass no gradient, and a unit learns through those after it.
-_SILENT = 0.1
 # Where a network without statistics starts: measured, docs/models.md.
 _DETAIL_GAIN = 4.0
 _RESIDUAL_SHARE = 0.02
@@ -131,19 +128,21 @@ class _RecursiveBlock(nn.Module):
             _convolution(width, width) for _ in range(2 * min(own, config.units))
         )
 
-    def forward(self, x: Tensor, idle: int, run: Runner) -> Tensor:
-        """x_{b-1} to x_b without the block's first `idle` units."""
+    def forward(self, x: Tensor, units: int, run: Runner) -> Tensor:
+        """x_{b-1} to x_b with the block's first `units` units."""
         first = state = run(self.enter, x)
-        for unit in range(idle, len(self.norms) // 2):
+        for unit in range(units):
             identity = state if self.chain else first
             state = run(self._residual, state, unit) + identity
         return state
 
-    def silence(self, idle: int) -> None:
-        """Let the first `idle` units add next to nothing, which hands on H^0."""
-        for norm in self.norms[1 : 2 * idle : 2]:
-            nn.init.constant_(norm.get_parameter("weight"), _SILENT)
-            nn.init.zeros_(norm.get_parameter("bias"))
+    def spread(self, before: int, units: int) -> None:
+        """Let the first `units` units do what the first `before` have learned to do."""
+        for index in reversed(range(2 * units)):
+            source = _spread(index, before, units)
+            for layers in (self.norms, self.convolutions):
+                if index < len(layers):
+                    layers[index].load_state_dict(layers[source].state_dict())
 
     def _residual(self, state: Tensor, unit: int) -> Tensor:
         """What a unit adds: its two layers."""
@@ -153,12 +152,10 @@ class _RecursiveBlock(nn.Module):
         return state
 
 
-def _move(name: str, lists: Collection[str], places: int) -> str:
-    """A tensor's name when all layers of the blocks' `lists` move on so many places."""
-    parts = name.split(".")
-    if parts[0] == "blocks" and parts[2] in lists:
-        parts[3] = str(int(parts[3]) + places)
-    return ".".join(parts)
+def _spread(index: int, before: int, units: int) -> int:
+    """Which layer of `before` units stands for a layer of `units`, two in each."""
+    unit, layer = divmod(index, 2)
+    return 2 * (unit * before // units) + layer
 
 
 class DRRN(SRModel):
@@ -238,48 +235,53 @@ class DRRN(SRModel):
     def predictions(self, lr: Tensor, scale: int | None = None) -> tuple[Tensor, ...]:
         """The one estimate that the loss of equation 10 supervises; equation 9."""
         picture = imresize_torch(lr, self.resolve_scale(scale))
-        idle = self.config.units - self.limited(self.config.units)
+        units = self.limited(self.config.units)
         state = picture
         for block in self.blocks:
-            state = block(state, idle, self.run_recursion)
+            state = block(state, units, self.run_recursion)
         residual = self.reconstruct(state)
         return (picture + residual.to(picture.dtype),)
 
     def limit_recursions(self, limit: int | None) -> None:
-        """Run at most the last `limit` units of each block; the others fall silent.
+        """Run at most the first `limit` units of each block.
 
-        A unit that adds nothing to H^0 hands it on to the next, so a later, higher
-        limit puts new units before those that have learned and leaves the output nearly
-        as it was (by 0.002 dB of a trained network's PSNR, docs/training.md).
+        When the limit is raised, all units that run from now on begin as those did
+        that ran before, each of them several times in turn (`_spread`). This changes
+        the output; why it is done all the same: docs/training.md.
         """
+        before = self.limited(self.config.units)
         super().limit_recursions(limit)
-        for block in self.blocks:
-            cast("_RecursiveBlock", block).silence(
-                self.config.units - self.limited(self.config.units)
-            )
+        units = self.limited(self.config.units)
+        if units > before:
+            for block in self.blocks:
+                cast("_RecursiveBlock", block).spread(before, units)
 
     def fitting_weights(self, source: SRModel) -> dict[str, Tensor]:
-        """As `SRModel.fitting_weights`; of fewer units, the last ones start trained.
+        """As `SRModel.fitting_weights`; other numbers of units as after a raise.
 
-        Those before them add next to nothing, as after a raise of the limit.
+        Weights that fewer units share begin as those of every unit.
         """
         if not isinstance(source, DRRN):
             return super().fitting_weights(source)
-        own = self.state_dict()
-        added = self.config.units - source.config.units
-        moves = ["norms"] if self.config.shared else ["norms", "convolutions"]
-        fitting = {}
-        for name, value in source.state_dict().items():
-            place = _move(name, moves, 2 * added)
-            if place in own and own[place].shape == value.shape:
-                fitting[place] = value
-        for block in range(self.config.blocks):
-            for index in range(1, 2 * added, 2):
-                name = f"blocks.{block}.norms.{index}"
-                fitting[f"{name}.weight"] = torch.full_like(
-                    own[f"{name}.weight"], _SILENT
-                )
-        return fitting
+        own, known = self.state_dict(), source.state_dict()
+        found = {name: known.get(self._find(name, source)) for name in own}
+        return {
+            name: value
+            for name, value in found.items()
+            if value is not None and value.shape == own[name].shape
+        }
+
+    def _find(self, name: str, source: DRRN) -> str:
+        """The tensor of `source` that the tensor `name` begins as."""
+        parts = name.split(".")
+        if parts[0] == "blocks" and parts[2] in ("norms", "convolutions"):
+            index, there = int(parts[3]), source.config.units
+            if source.limited(there) == there:
+                index = _spread(index, there, self.config.units)
+            if parts[2] == "convolutions" and source.config.shared:
+                index %= 2
+            parts[3] = str(index)
+        return ".".join(parts)
 
     def folded(self) -> FoldedDRRN:
         """Normalisations, ReLUs and sums joined with the convolutions."""

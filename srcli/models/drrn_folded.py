@@ -170,18 +170,18 @@ class _Kept:
 
 
 def _fold_block(
-    block: _RecursiveBlock, idle: int, gain: Tensor, leaving: Scaling
+    block: _RecursiveBlock, count: int, gain: Tensor, leaving: Scaling
 ) -> tuple[_Block, Tensor]:
     """The block, and what its output is still to be multiplied by.
 
     Args:
         block: Of the network.
-        idle: Units to leave out, the first ones.
+        count: Units that run, the first ones.
         gain: What its input is still to be multiplied by, (inputs,).
         leaving: The normalisation after the block.
     """
     first, layers = block.enter.convolution, block.convolutions
-    norms = [Scaling.read(norm) for norm in block.norms[2 * idle :]]
+    norms = [Scaling.read(norm) for norm in block.norms[: 2 * count]]
     ones = torch.ones_like(leaving.scale)
     if not norms:
         return _Block(FoldedConv(first, gain, leaving), nn.ReLU(), ()), ones
@@ -190,7 +190,7 @@ def _fold_block(
     enter = FoldedConv(first, gain, kept.as_scaling())
     units = []
     for index, after in enumerate(states[1:]):
-        place = 2 * (idle + index)
+        place = 2 * index
         inner = FoldedConv(layers[place % len(layers)], left, norms[2 * index + 1])
         second = layers[(place + 1) % len(layers)]
         if block.chain and after is not leaving:
@@ -221,14 +221,14 @@ class FoldedDRRN(FoldedModel):
         super().__init__(source)
         blocks = [cast("_RecursiveBlock", block) for block in source.blocks]
         last = source.reconstruct
-        idle = source.config.units - source.limited(source.config.units)
+        units = source.limited(source.config.units)
         after = [block.enter.norm for block in blocks[1:]] + [last.norm]
         first = Scaling.read(blocks[0].enter.norm)
         self.rectify = _Rectifier(first, last.convolution.weight)
         self.blocks = nn.ModuleList()
         gain = torch.ones_like(first.scale)
         for block, norm in zip(blocks, after, strict=True):
-            folded, gain = _fold_block(block, idle, gain, Scaling.read(norm))
+            folded, gain = _fold_block(block, units, gain, Scaling.read(norm))
             self.blocks.append(folded)
         bias = last.convolution.get_parameter("bias").detach().cpu().double()
         output = Scaling(torch.ones_like(bias), bias)

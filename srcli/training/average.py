@@ -28,6 +28,13 @@ class Average:
         self._theirs = [self._live[name] for name in floating]
 
     @torch.no_grad()
+    def restart(self) -> None:
+        """Begin anew with the network's present weights."""
+        self.updates = 0
+        for name, value in self._live.items():
+            self.values[name].copy_(value)
+
+    @torch.no_grad()
     def update(self) -> None:
         """Take in the network's present weights."""
         self.updates += 1

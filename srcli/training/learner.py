@@ -107,6 +107,8 @@ class Learner:
         limit = self.recipe.recursions_at(self.step)
         if now is not None and (limit is None or limit > now):
             self.model.limit_recursions(limit)
+            # The weights before it were those of another network.
+            self.average.restart()
 
     @property
     def story(self) -> dict[str, str]:
@@ -160,9 +162,10 @@ class Learner:
         if state["data"] != self.sampler.fingerprint:
             log.warning("the training pictures are not those of the checkpoint")
         self.step = state["step"]
-        self.model.load_state_dict(state["model"])
-        # More steps in all would ask for fewer recursions at this one.
+        # More steps in all would ask for fewer recursions at this one. The limit comes
+        # first, since a raise may change weights.
         self.model.limit_recursions(state["recursions"])
+        self.model.load_state_dict(state["model"])
         for name, value in state["average"].items():
             self.average.values[name].copy_(value)
         self.average.updates = state["average_updates"]

@@ -163,8 +163,8 @@ def _compare(facts: RunFacts) -> list[str]:
     if not facts.rows or weights is None:
         return [
             *lines,
-            "Not measured: the run was interrupted, is one of a study, or was validated "
-            "on no published set.",
+            "Not measured: the run was interrupted, is one of a study, or validated"
+            " on no published set.",
         ]
     recipe = facts.recipe
     lines += [

@@ -86,8 +86,8 @@ def test_ten_and_ten_steps_are_twenty_bit_for_bit(trainer, model):
 
 @pytest.mark.parametrize("model", TINY)
 def test_loss_falls(trainer, model):
-    run = trainer(model, steps=80, learning_rate=2e-3, ema=0.0, recursions=[])
-    losses = [float(run.train_step()) for _ in range(80)]
+    run = trainer(model, steps=150, learning_rate=2e-3, ema=0.0, recursions=[])
+    losses = [float(run.train_step()) for _ in range(150)]
     assert np.mean(losses[-10:]) < 0.95 * np.mean(losses[:10])
 
 
@@ -102,6 +102,21 @@ def test_raising_the_recursions_leaves_the_output_as_it_was(trainer):
     assert torch.allclose(run.model(lr, 4), before, atol=1e-6)
     run.train_step()
     assert not torch.allclose(run.model(lr, 4), before, atol=1e-6)
+
+
+def test_a_raise_begins_a_new_average(trainer):
+    run = trainer("drrn", steps=20, recursions=[[0.0, 1], [0.5, 3]], ema=0.999)
+    while run.step < 10:
+        run.train_step()
+    old = run.average.values["reconstruct.convolution.weight"].clone()
+    run.train_step()
+    assert run.average.updates == 1
+    # The first step counts 10/11; nothing is left of the network before the raise.
+    begun = run.model.state_dict()
+    for name, value in run.average.values.items():
+        if value.is_floating_point():
+            assert (value - begun[name]).abs().max() < 2e-3, name
+    assert not torch.equal(run.average.values["reconstruct.convolution.weight"], old)
 
 
 def test_best_average_is_kept_with_its_figures(trainer):
@@ -407,7 +422,8 @@ def test_batch_statistics_are_averaged_and_counters_kept(trainer):
     for name, value in run.average.values.items():
         assert torch.equal(loaded[name], value), name
         if name.endswith("enter.norm.num_batches_tracked"):
-            assert (value, value.dtype) == (3, torch.int64)
+            # Three steps, and every step has crops of all three scales.
+            assert (value, value.dtype) == (9, torch.int64)
 
 
 def test_average_is_the_exponential_moving_average():
