@@ -52,8 +52,9 @@ class StudyRow:
 
     @property
     def steps(self) -> int:
-        """What its shortest run has taken."""
-        return min(outcome.steps for outcome in self.outcomes.values())
+        """What the runs behind the figure have taken; without one, the longest run."""
+        done = [o.steps for o in self.outcomes.values() if o.psnr is not None]
+        return min(done) if done else max(o.steps for o in self.outcomes.values())
 
     @property
     def figures(self) -> dict[int, float]:
