@@ -92,7 +92,7 @@ def train(
     from srcli.training.overrides import parse_assignments
     from srcli.training.recipe import STUDY
     from srcli.training.request import TrainRequest
-    from srcli.training.study import is_study
+    from srcli.training.study_folder import is_study
 
     overrides = parse_assignments(assignments or [])
     name = f"{model}-{recipe}" if recipe == STUDY else model
@@ -131,8 +131,7 @@ def train(
         precision=precision,
     )
     if study:
-        _refuse_devices(devices)
-        _train_study(request, as_json)
+        _train_study(request, devices, as_json)
     elif devices == 1 or not _launch(devices, device):
         _train(request, as_json)
 
@@ -178,17 +177,7 @@ def _train(request: TrainRequest, as_json: bool) -> None:
     stdout.print(f"  report: {summary.out / 'report.md'}", markup=False)
 
 
-def _refuse_devices(devices: int) -> None:
-    """Raise if a study is to run on several devices.
-
-    Raises:
-        UsageError: If it is.
-    """
-    if devices > 1:
-        raise UsageError("a study trains on one device: leave --devices out")
-
-
-def _train_study(request: TrainRequest, as_json: bool) -> None:
+def _train_study(request: TrainRequest, devices: int, as_json: bool) -> None:
     """Train the variants of a study, and print them beside the paper's."""
     from srcli.cli.console import out as stdout
     from srcli.cli.console import print_json, progress_bar
@@ -197,7 +186,7 @@ def _train_study(request: TrainRequest, as_json: bool) -> None:
     from srcli.training.study_table import build_study_document, print_study
 
     with progress_bar() as progress:
-        result = run_study(request, progress)
+        result = run_study(request, progress, devices=devices)
     if as_json:
         print_json(build_study_document(result))
         return

@@ -124,6 +124,8 @@ def _cudnn_fuses(x: Tensor, weight: Tensor) -> bool:
     halves = (torch.float16, torch.bfloat16)
     if x.device.type != "cuda" or torch.version.hip is not None:
         return False
+    if not torch.backends.cudnn.enabled:
+        return False
     if x.dtype not in halves or weight.shape[0] % 8 or weight.shape[1] % 8:
         return False
     return _try_cudnn(x.device, x.dtype, *weight.shape[:2])
@@ -152,6 +154,8 @@ def _try_cudnn(
         sum_ = torch.cudnn_convolution_add_relu(
             x, weight, other, 1.0, bias, *_CUDNN_PLACE
         )
+    except torch.OutOfMemoryError:
+        raise  # which another time may not: not an answer to keep
     except RuntimeError:
         return False
     return all(

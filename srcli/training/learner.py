@@ -106,9 +106,11 @@ class Learner:
         now = self.model.recursion_limit
         limit = self.recipe.recursions_at(self.step)
         if now is not None and (limit is None or limit > now):
+            before = {k: v.clone() for k, v in self.model.state_dict().items()}
             self.model.limit_recursions(limit)
-            # The weights before it were those of another network.
-            self.average.restart()
+            after = self.model.state_dict()
+            if not all(torch.equal(before[name], after[name]) for name in after):
+                self.average.restart()  # it would mix two networks
 
     @property
     def story(self) -> dict[str, str]:

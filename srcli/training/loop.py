@@ -21,6 +21,7 @@ from srcli.training.board import SILENT_BOARD, open_board
 from srcli.training.checkpoint import save_checkpoint
 from srcli.training.data import CropSampler
 from srcli.training.distributed import ALONE, World
+from srcli.training.history import read_history
 from srcli.training.journal import Journal, Tally
 from srcli.training.learner import Learner
 from srcli.training.recipe import Recipe, make_recipe
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 
 _REPORT_EVERY = 100  # steps
 _MOST_SETBACKS = 8  # in a row, each with half the learning rate
+GIVEN_UP = "given up: no learning rate helps"  # the event of a diverged run
 
 
 class Trainer(Learner):
@@ -87,8 +89,7 @@ class Trainer(Learner):
             UsageError: If the checkpoint is of another network.
         """
         super().restore(state)
-        self.best = dict(state["best"])
-        self.best_step = state["best_step"]
+        self.best, self.best_step = dict(state["best"]), state["best_step"]
         self.seconds = state["seconds"]
         # Another recipe may be what helps.
         same = make_recipe(state["recipe"]) == self.recipe
@@ -138,8 +139,9 @@ class Trainer(Learner):
         """Keep what the last steps came to."""
         if not self.has_finite_weights():
             self._fall_back()
-        new = self.step > self._first and self.step % self.recipe.validate_every
-        if measure and new:
+        # A call before this one may have been killed between the last step and this.
+        new = self.step not in read_history(self.folder).validations
+        if measure and self.world.share(new):
             self._validate()
         self._save()
         with self.average.applied(self.model):
@@ -183,8 +185,7 @@ class Trainer(Learner):
         tally = Tally(self.drawing)
         self.model.train()
         while not self.finished:
-            stopped = self.world.any_signal(signals.received)
-            if stopped is not None:
+            if (stopped := self.world.any_signal(signals.received)) is not None:
                 return stopped
             begun = time.perf_counter()
             tally.add(self.train_step())
@@ -225,10 +226,9 @@ class Trainer(Learner):
         recipe, step = self.recipe, self.step
         if step % _REPORT_EVERY == 0:
             self._report(tally)
-        if step % recipe.validate_every == 0:
-            mean = self._validate()
-            if mean is not None:
-                self.plateau.watch(step, mean)
+        due = step % recipe.validate_every == 0
+        if due and (mean := self._validate()) is not None:
+            self.plateau.watch(step, mean)
         if step % recipe.checkpoint_every == 0:
             self.setbacks = 0
             self._save()
@@ -244,6 +244,7 @@ class Trainer(Learner):
         self.restore(self._good)
         self.best, self.best_step = best, best_step  # whose file is still there
         if setbacks > _MOST_SETBACKS:
+            self._journal.write(step=self.step, event=GIVEN_UP)
             raise DivergedError(
                 f"the loss is no number any more at step {failed}, whatever the "
                 f"learning rate: {self.folder} keeps the checkpoint of step "
@@ -293,8 +294,7 @@ class Trainer(Learner):
             texts = (f"{name} {value:.3f} dB" for name, value in named.items())
             log.info("step %d: %s", self.step, ", ".join(texts))
             if mean > self.best.get("mean", -math.inf):
-                self.best = {"mean": mean, **named}
-                self.best_step = self.step
+                self.best, self.best_step = {"mean": mean, **named}, self.step
                 self._keep("best.safetensors")
         self._show()
         return mean

@@ -7,13 +7,10 @@ same crops; a run that has its steps is kept as it is.
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import shlex
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from srcli.errors import InputError, OutputError, SrcliError, UsageError
 from srcli.evaluation.datasets import find_dataset
@@ -23,38 +20,44 @@ from srcli.training.checkpoint import NAME as CHECKPOINT
 from srcli.training.checkpoint import PREVIOUS, find_checkpoints
 from srcli.training.overrides import merge
 from srcli.training.pictures import choose_folders
+from srcli.training.provenance import has_weights
 from srcli.training.reading import find_pictures
 from srcli.training.recipe import STUDY
-from srcli.training.request import NO_VAL, TrainRequest, name_val, recall, remember
+from srcli.training.request import NO_VAL, TrainRequest, recall, remember
 from srcli.training.run import check_folder, choose_training_precision, train
 from srcli.training.stopping import (
     DivergedError,
     TrainingStoppedError,
     TrainingTerminatedError,
 )
-from srcli.training.study_outcome import StudyResult, read_outcome, read_result
+from srcli.training.study_folder import (
+    list_fixed,
+    name_set,
+    name_settings,
+    read_description,
+    refuse_changes,
+    write_description,
+)
+from srcli.training.study_member import read_outcome, tell_remedy
+from srcli.training.study_outcome import StudyResult, read_result
 from srcli.training.study_plan import Member, Study, load_study
 from srcli.training.study_report import write_study_report
 from srcli.training.worker import is_worker
-from srcli.writing import make_folder, write_whole
+from srcli.writing import make_folder
 
 log = logging.getLogger(__name__)
 
-NAME = "study.json"
 
-
-def is_study(folder: Path) -> bool:
-    """Whether a study has been begun in a folder."""
-    return (folder / NAME).is_file()
-
-
-def run_study(request: TrainRequest, progress: Progress = SILENT) -> StudyResult:
+def run_study(
+    request: TrainRequest, progress: Progress = SILENT, *, devices: int = 1
+) -> StudyResult:
     """Train what is left of a study, and report on all of it.
 
     Args:
         request: As for one run; `overrides` also takes what `load_study` does, and
             `max_minutes` is for all runs together.
         progress: Told of every step.
+        devices: How many the user asked for; a study takes one.
 
     Raises:
         UsageError: For what makes no study, or another one than the folder holds.
@@ -63,7 +66,7 @@ def run_study(request: TrainRequest, progress: Progress = SILENT) -> StudyResult
         DeviceError: If the device is not there or its memory does not suffice.
         TrainingStoppedError: After Ctrl-C or SIGTERM, with a checkpoint and a report.
     """
-    _check_request(request)
+    _check_request(request, devices)
     study, request = _resume(request) if request.resume else _begin(request)
     stopped: SrcliError | None = None
     try:
@@ -81,7 +84,7 @@ def run_study(request: TrainRequest, progress: Progress = SILENT) -> StudyResult
     return result
 
 
-def _check_request(request: TrainRequest) -> None:
+def _check_request(request: TrainRequest, devices: int) -> None:
     """Refuse what one run can do and a study cannot.
 
     Raises:
@@ -91,7 +94,7 @@ def _check_request(request: TrainRequest) -> None:
         raise UsageError("a study trains every variant from nothing: leave --init out")
     if request.val == NO_VAL:
         raise UsageError("a study compares by what --val measures: it cannot be none")
-    if is_worker():
+    if devices > 1 or is_worker():
         raise UsageError("a study trains on one device: leave --devices out")
 
 
@@ -115,9 +118,7 @@ def _begin(request: TrainRequest) -> tuple[Study, TrainRequest]:
     request = _settle(request, study)
     make_folder(out)
     remember(request, request.precision)
-    document = {"model": study.network, "asked": dict(study.asked), **study.identity}
-    with write_whole(out / NAME) as part:
-        part.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
+    write_description(study, request)
     return study, request
 
 
@@ -128,7 +129,7 @@ def _resume(request: TrainRequest) -> tuple[Study, TrainRequest]:
         InputError: If there is none, or what describes it is damaged.
         UsageError: If the request is of another study.
     """
-    out, kept = request.out, _read_kept(request.out)
+    out, kept = request.out, read_description(request.out)
     if request.model.lower() != kept["model"]:
         raise UsageError(f"the study in {out} is of {kept['model']}: -m names another")
     study = load_study(
@@ -137,63 +138,28 @@ def _resume(request: TrainRequest) -> tuple[Study, TrainRequest]:
         scales=request.scales or (kept["scale"],),
         seed=kept["seeds"][0],
     )
-    _refuse_changes(out, _flatten(kept), _flatten(study.identity))
-    before = recall(TrainRequest(model=study.network, out=out))
-    request = _settle(recall(request), study)
-    settings = {"val": name_val, "data": _name_data, "precision": _name_precision}
-    _refuse_changes(
+    refuse_changes(out, list_fixed(kept), list_fixed(study.identity))
+    before = {**name_settings(recall(TrainRequest(model="", out=out))), **kept}
+    asked = recall(request)
+    auto = asked.precision == "auto"
+    precision = before["precision"] if auto else asked.precision
+    request = _settle(
+        dataclasses.replace(
+            asked,
+            data=asked.data or tuple(Path(name) for name in before["data"]),
+            val=asked.val or before["val"],
+            precision=precision,
+        ),
+        study,
+    )
+    now = name_settings(request)
+    refuse_changes(
         out,
-        {f"--{key}": name(before) for key, name in settings.items()},
-        {f"--{key}": name(request) for key, name in settings.items()},
+        {f"--{name}": before[name] for name in now},
+        {f"--{name}": value for name, value in now.items()},
     )
     remember(request, request.precision)
     return study, request
-
-
-def _read_kept(out: Path) -> dict[str, Any]:
-    path = out / NAME
-    try:
-        kept: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        if not {"model", "asked", "scale", "variants", "seeds", "recipe"} <= set(kept):
-            raise ValueError
-    except FileNotFoundError as error:
-        raise InputError(f"no study in {out}: nothing to resume") from error
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(
-            f"{path} cannot be read: begin the study again with another --out"
-        ) from error
-    return kept
-
-
-def _flatten(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """What must stay, each by the name that a user knows it by."""
-    named = {key: identity[key] for key in ("scale", "variants", "seeds")}
-    return {**named, **identity["recipe"]}
-
-
-def _refuse_changes(
-    out: Path, before: Mapping[str, Any], now: Mapping[str, Any]
-) -> None:
-    """Raise for the first setting that is another now.
-
-    Raises:
-        UsageError: If there is one.
-    """
-    for name in now:
-        if name in before and before[name] != now[name]:
-            raise UsageError(
-                f"the study in {out} has {name} {json.dumps(before[name])}, not "
-                f"{json.dumps(now[name])}: a resumed study keeps it, --out NEW begins "
-                "another"
-            )
-
-
-def _name_data(request: TrainRequest) -> list[str]:
-    return [str(path.absolute()) for path in request.data]
-
-
-def _name_precision(request: TrainRequest) -> str:
-    return request.precision
 
 
 def _settle(request: TrainRequest, study: Study) -> TrainRequest:
@@ -202,9 +168,10 @@ def _settle(request: TrainRequest, study: Study) -> TrainRequest:
     Raises:
         InputError: If they are not.
     """
+    request = dataclasses.replace(request, val=request.val or study.dataset)
     request = dataclasses.replace(
         request,
-        val=request.val or study.dataset,
+        val=name_set(request),
         precision=choose_training_precision(
             request.precision, choose_device(request.device)
         ),
@@ -235,6 +202,10 @@ def _train_members(study: Study, request: TrainRequest, progress: Progress) -> N
         except DivergedError as error:
             log.warning("%s does not train: %s", member.variant, error)
             continue
+        except InputError as error:
+            if str(member.folder) not in str(error):
+                raise  # about the pictures
+            raise InputError(f"{error}; or {tell_remedy(member)}") from error
         except TrainingStoppedError as error:
             raise _retell(error, member, study, request.out) from error
         if steps < member.recipe.steps:
@@ -246,7 +217,17 @@ def _train_members(study: Study, request: TrainRequest, progress: Progress) -> N
 def _make_request(
     member: Member, study: Study, request: TrainRequest, minutes: float | None
 ) -> TrainRequest:
-    """What one run of the study is asked for."""
+    """What one run of the study is asked for.
+
+    Raises:
+        OutputError: If the folder has the weights of a run but not its checkpoint.
+    """
+    resume = bool(find_checkpoints(member.folder))
+    if not resume and has_weights(member.folder):
+        raise OutputError(
+            f"{member.folder} has weights, but no checkpoint to go on from: "
+            f"{tell_remedy(member)}"
+        )
     return dataclasses.replace(
         request,
         model=member.variant,
@@ -254,7 +235,7 @@ def _make_request(
         scales=(),
         recipe=STUDY,
         overrides=study.overrides,
-        resume=bool(find_checkpoints(member.folder)),
+        resume=resume,
         seed=member.seed,
         max_minutes=minutes,
         measured=False,
@@ -282,5 +263,5 @@ def _report(study: Study, request: TrainRequest) -> StudyResult:
         measured_on=request.val or study.dataset,
         precision=request.precision,
     )
-    write_study_report(result, choose_device(request.device))
+    write_study_report(result)
     return result

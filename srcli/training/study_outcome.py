@@ -1,42 +1,23 @@
 """What a study has come to: its runs read back, and the paper's claims judged by them.
 
-Compared are the averaged weights of the last step, so that all had the same budget;
-the best validation on the way would favour whoever was validated at a lucky moment.
+Means are over the seeds that all variants have, so that gains fit the figures shown.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
 
-from srcli.errors import UsageError, WeightsError
 from srcli.evaluation.published import PublishedResult
 from srcli.models.counting import count_macs, count_parameters, outline
-from srcli.pretrained.metadata import read_metadata
-from srcli.training.history import read_history
-from srcli.training.recipe import make_recipe
-from srcli.training.study_plan import Claim, Member, Study, outline_config
+from srcli.training.study_member import DIGITS, Outcome, read_outcome
+from srcli.training.study_plan import Claim, Study, outline_config
 
-DIGITS = 3  # of a PSNR: variants differ by less than the papers' second one
 SHOWN = "shown"
 NOT_SHOWN = "not shown"
 OPEN = "open"  # one of the two is not trained yet
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """One run of a study as it lies in its folder."""
-
-    steps: int = 0  # taken so far
-    finished: bool = False
-    psnr: float | None = None  # dB, of the last step of a finished run
-    seconds_per_step: float | None = None
-    setbacks: int = 0  # how often its loss was no number, which halves its rate
-    pictures: str | None = None  # how many it learned from, and their fingerprint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +30,8 @@ class StudyRow:
     macs_720p: int  # for an output of 1280x720
     outcomes: Mapping[int, Outcome]  # by seed
     printed: PublishedResult | None
+    # Those that its mean is over, so that all rows have the same; None: all it has.
+    seeds: Collection[int] | None = None
 
     @property
     def steps(self) -> int:
@@ -66,15 +49,26 @@ class StudyRow:
         }
 
     @property
+    def shown(self) -> dict[int, float]:
+        """Those of the figures that count."""
+        seeds = self.figures if self.seeds is None else self.seeds
+        return {seed: psnr for seed, psnr in self.figures.items() if seed in seeds}
+
+    @property
+    def diverged(self) -> tuple[int, ...]:
+        """The seeds with which it does not train."""
+        return tuple(seed for seed, each in self.outcomes.items() if each.diverged)
+
+    @property
     def psnr(self) -> float | None:
         """The mean over the seeds."""
-        found = self.figures.values()
+        found = self.shown.values()
         return round(fmean(found), DIGITS) if found else None
 
     @property
     def spread(self) -> float | None:
         """The standard deviation over the seeds; None for fewer than two."""
-        found = list(self.figures.values())
+        found = list(self.shown.values())
         return round(stdev(found), DIGITS) if len(found) > 1 else None
 
     @property
@@ -86,7 +80,7 @@ class StudyRow:
 
     def compare(self, other: StudyRow) -> list[float]:
         """How many dB it is above another, for each seed that both have."""
-        mine, others = self.figures, other.figures
+        mine, others = self.shown, other.shown
         return [round(mine[s] - others[s], DIGITS) for s in mine if s in others]
 
     def compare_mean(self, other: StudyRow) -> float | None:
@@ -109,7 +103,16 @@ class Verdict:
     claim: Claim
     difference: float | None  # dB, the mean over the seeds
     printed: float | None  # dB, the paper's own
+    seeds: int  # that it rests on
+    count: int  # of the study's seeds
     text: str
+
+    @property
+    def note(self) -> str:
+        """What to say beside the text while runs are missing."""
+        if not 0 < self.seeds < self.count:
+            return ""
+        return f" (so far, {self.seeds} of {self.count} seeds)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,8 +133,13 @@ class StudyResult:
 
     @property
     def done(self) -> int:
-        """The runs that have taken all their steps."""
+        """The runs that have taken all their steps and been measured."""
         return sum(o.finished for row in self.rows for o in row.outcomes.values())
+
+    @property
+    def seeds(self) -> list[int]:
+        """Those that the means are over."""
+        return sorted({seed for row in self.rows for seed in row.shown})
 
 
 def read_result(
@@ -153,7 +161,10 @@ def read_result(
     outcomes: dict[str, dict[int, Outcome]] = {name: {} for name in study.variants}
     for member in study.list_members(out):
         outcomes[member.variant][member.seed] = read_outcome(member)
-    rows = {name: _make_row(study, name, outcomes[name]) for name in study.variants}
+    seeds = _choose_seeds(outcomes.values())
+    rows = {
+        name: _make_row(study, name, outcomes[name], seeds) for name in study.variants
+    }
     verdicts = tuple(
         judge(claim, rows[claim.better], rows[claim.than], study.margin)
         for claim in study.claims
@@ -166,48 +177,6 @@ def read_result(
         rows=tuple(rows.values()),
         verdicts=verdicts,
     )
-
-
-def read_outcome(member: Member) -> Outcome:
-    """What one run has come to so far.
-
-    Raises:
-        UsageError: If it was gone on with by another recipe.
-        InputError: If its log cannot be read.
-        WeightsError: If its weights are damaged.
-    """
-    path = member.folder / "last.safetensors"
-    if not path.exists():
-        return Outcome()
-    metadata = read_metadata(path)
-    try:
-        steps, recipe = int(metadata["steps"]), make_recipe(_read_recipe(metadata))
-    except (KeyError, ValueError, TypeError, UsageError) as error:
-        raise WeightsError(
-            f"{path} does not say how it was trained: delete {member.folder}, and "
-            "--resume trains it anew"
-        ) from error
-    if recipe != member.recipe:
-        raise UsageError(
-            f"{member.folder} was trained by another recipe than its study's: delete "
-            "it, and --resume trains it anew"
-        )
-    history = read_history(member.folder)
-    finished = steps >= member.recipe.steps
-    psnr = history.validations.get(steps, {}).get(member.recipe.scales[0])
-    return Outcome(
-        steps=steps,
-        finished=finished,
-        psnr=round(psnr, DIGITS) if finished and psnr is not None else None,
-        seconds_per_step=history.seconds_per_step,
-        setbacks=len(history.events),
-        pictures=metadata.get("data"),
-    )
-
-
-def _read_recipe(metadata: Mapping[str, str]) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(metadata["recipe"])
-    return found
 
 
 def judge(claim: Claim, better: StudyRow, than: StudyRow, margin: float) -> Verdict:
@@ -225,29 +194,46 @@ def judge(claim: Claim, better: StudyRow, than: StudyRow, margin: float) -> Verd
         claim=claim,
         difference=mean,
         printed=better.compare_printed(than),
+        seeds=len(found),
+        count=len(better.outcomes),
         text=OPEN if mean is None else _word(claim, mean, found, margin),
     )
 
 
 def _word(claim: Claim, mean: float, found: Sequence[float], margin: float) -> str:
     """The verdict on a mean difference over the seeds."""
-    if claim.at_least:
-        return SHOWN if mean > -margin else f"{NOT_SHOWN}: it is worse"
-    if abs(mean) < margin:
-        return f"{NOT_SHOWN}: no difference"
-    if mean < 0:
+    if mean <= -margin:
         return f"{NOT_SHOWN}: it is worse"
-    return SHOWN if min(found) > 0 else f"{NOT_SHOWN}: the seeds disagree"
+    if mean < margin and not claim.at_least:
+        return f"{NOT_SHOWN}: no difference"
+    least = -margin if claim.at_least else 0
+    return SHOWN if min(found) > least else f"{NOT_SHOWN}: the seeds disagree"
 
 
-def _make_row(study: Study, name: str, outcomes: Mapping[int, Outcome]) -> StudyRow:
+def _choose_seeds(outcomes: Iterable[Mapping[int, Outcome]]) -> frozenset[int]:
+    """Those of which every variant that has figures has one.
+
+    Where there is none, those of the first of them; the others then show nothing.
+    """
+    having = [
+        frozenset(seed for seed, each in found.items() if each.psnr is not None)
+        for found in outcomes
+    ]
+    known = [seeds for seeds in having if seeds] or [frozenset()]
+    return frozenset.intersection(*known) or known[0]
+
+
+def _make_row(
+    study: Study, name: str, outcomes: Mapping[int, Outcome], seeds: frozenset[int]
+) -> StudyRow:
     network, config = outline_config(study.recipes[name])
     empty = outline(network, config)
     return StudyRow(
         variant=name,
-        components={key: name in having for key, having in study.components.items()},
+        components=study.list_components(name),
         parameters=count_parameters(empty),
         macs_720p=count_macs(empty, study.scale),
         outcomes=outcomes,
         printed=study.find_printed(name),
+        seeds=seeds,
     )

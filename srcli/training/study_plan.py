@@ -55,8 +55,9 @@ class Study:
     dataset: str  # measured on, unless the user names another
     scale: int
     margin: float  # dB; a difference below is none
-    components: Mapping[str, Sequence[str]]  # the variants that have each
-    claims: tuple[Claim, ...]  # those between the variants
+    # Fields of a config that make each: numbers are the least, other values the only.
+    components: Mapping[str, Mapping[str, Any]]
+    claims: tuple[Claim, ...]  # those between variants that are as published
     seeds: tuple[int, ...]
     recipes: Mapping[str, Recipe]  # by variant, in the order of training
     asked: Mapping[str, Any] = field(default_factory=dict)  # what `--set` replaced
@@ -76,6 +77,19 @@ class Study:
         """What replaces fields of the bundled recipe."""
         fields = {k: v for k, v in self.asked.items() if k not in _OWN_FIELDS}
         return {**fields, "scales": [self.scale]}
+
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """The variants that `config` makes other networks than the published ones."""
+        return tuple(n for n, each in self.recipes.items() if not _is_published(each))
+
+    def list_components(self, name: str) -> dict[str, bool]:
+        """Which components a variant has, as it is trained."""
+        _, config = outline_config(self.recipes[name])
+        return {
+            component: all(_has(config, *each) for each in fields.items())
+            for component, fields in self.components.items()
+        }
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -106,6 +120,8 @@ class Study:
 
     def find_printed(self, name: str) -> PublishedResult | None:
         """What the paper prints for a variant, in the study's tables before others."""
+        if not _is_published(self.recipes[name]):
+            return None
         found = [
             result
             for result in every(
@@ -152,6 +168,7 @@ def load_study(
     fields["scales"] = [scale]
     recipes = {name: load_recipe(name, STUDY, fields) for name in names}
     _check_equal_budget(recipes)
+    published = {name for name, recipe in recipes.items() if _is_published(recipe)}
     claims = [Claim(**claim) for claim in values.get("claims", ())]
     return Study(
         network=network.arch,
@@ -161,7 +178,7 @@ def load_study(
         scale=scale,
         margin=values["margin"],
         components=values.get("components", {}),
-        claims=tuple(c for c in claims if {c.better, c.than} <= set(names)),
+        claims=tuple(c for c in claims if {c.better, c.than} <= published),
         seeds=tuple(range(seed, seed + _read_seeds(asked.get("seeds", 1)))),
         recipes=recipes,
         asked=asked,
@@ -177,6 +194,18 @@ def outline_config(recipe: Recipe) -> tuple[type[SRModel], ModelConfig]:
     network, config = variant(recipe.model)
     values = {**config.as_dict(), **recipe.config, "scales": recipe.scales}
     return network, type(config).from_dict(values)
+
+
+def _is_published(recipe: Recipe) -> bool:
+    """Whether the recipe's config leaves its variant as the paper has it."""
+    plain = dataclasses.replace(recipe, config={})
+    return outline_config(recipe) == outline_config(plain)
+
+
+def _has(config: ModelConfig, name: str, wanted: object) -> bool:
+    """Whether a field is as a component needs it."""
+    value = getattr(config, name)
+    return value >= wanted if type(wanted) is int else value == wanted
 
 
 def _choose_scale(scales: Sequence[int], asked: Mapping[str, Any], usual: int) -> int:

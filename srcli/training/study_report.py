@@ -7,14 +7,12 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-
-from srcli.training.machine import describe_machine
 from srcli.training.markdown import format_table, join_words, quote_code
 from srcli.training.recipe import STUDY, load_recipe
 from srcli.training.study_outcome import StudyResult
 from srcli.training.study_table import (
     list_columns,
+    list_notes,
     show_gain,
     show_printed_gain,
     tell_sources,
@@ -24,12 +22,11 @@ from srcli.writing import write_whole
 NAME = "report.md"
 
 
-def write_study_report(result: StudyResult, device: torch.device) -> Path:
+def write_study_report(result: StudyResult) -> Path:
     """Write `report.md` into the study's folder.
 
     Args:
         result: What the study has come to.
-        device: Where it was trained.
 
     Raises:
         OutputError: If it cannot be written.
@@ -37,6 +34,7 @@ def write_study_report(result: StudyResult, device: torch.device) -> Path:
     study = result.study
     columns = list_columns(result)
     rows = [[column.text(row) for column in columns] for row in result.rows]
+    notes = [f"- {line}" for line in list_notes(result)]
     lines = [
         f"# Study of {study.network} at x{study.scale}: variants at equal budget",
         "",
@@ -46,22 +44,14 @@ def write_study_report(result: StudyResult, device: torch.device) -> Path:
         "",
         tell_sources(result),
         "",
-        *_tell_troubles(result),
+        *(["## Notes", "", *notes, ""] if notes else []),
         "## Claims",
         "",
         *_tabulate_claims(result),
         "",
         *_describe_recipe(result),
         "",
-        "## Machine",
-        "",
-        *format_table(
-            ["what", "value"],
-            [
-                ["trained on", f"{device}, {result.precision}"],
-                *([name, text] for name, text in describe_machine(device).items()),
-            ],
-        ),
+        "What each run was trained on is in the report of its own folder.",
     ]
     path = result.out / NAME
     with write_whole(path) as part:
@@ -90,31 +80,11 @@ def _tell(result: StudyResult) -> Iterator[str]:
         )
 
 
-def _tell_troubles(result: StudyResult) -> list[str]:
-    """What makes the runs less equal than they should be."""
-    lines = []
-    for row in result.rows:
-        back = sum(outcome.setbacks for outcome in row.outcomes.values())
-        if back:
-            times = "once" if back == 1 else f"{back} times"
-            lines.append(
-                f"- {row.variant} went back {times} with half the learning rate, "
-                "its loss being no number: its rate is not the others'."
-            )
-    every = [o.pictures for row in result.rows for o in row.outcomes.values()]
-    seen = dict.fromkeys(each for each in every if each)
-    if len(seen) > 1:
-        lines.append(
-            f"- The pictures were not the same for all: {join_words(list(seen))}."
-        )
-    return ["## What is not equal", "", *lines, ""] if lines else []
-
-
 def _tabulate_claims(result: StudyResult) -> list[str]:
     """The claims with the paper's difference, ours, and the verdict."""
     study = result.study
     if not result.verdicts:
-        return ["The paper claims nothing of these variants that is looked into here."]
+        return ["None of the paper's claims is about two of these networks."]
     rows = [
         [
             f"{verdict.claim.text} ({verdict.claim.section})",
@@ -123,13 +93,13 @@ def _tabulate_claims(result: StudyResult) -> list[str]:
             f"{verdict.claim.than}",
             show_printed_gain(verdict.printed),
             show_gain(verdict.difference),
-            verdict.text,
+            f"{verdict.text}{verdict.note}",
         ]
         for verdict in result.verdicts
     ]
     head = ["claim (section)", "", "", "paper (dB)", "ours (dB)", "verdict"]
     seeds = (
-        "A gain counts as shown if every seed has it."
+        "A claim counts as shown if every seed bears it out."
         if len(study.seeds) > 1
         else "One run of each: another seed moves such figures too (`--set seeds=2`)."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,13 +15,14 @@ from rich.text import Text
 
 from srcli.evaluation.table import format_fixed, widen
 from srcli.training.markdown import join_words
-from srcli.training.study_outcome import DIGITS, StudyResult, StudyRow, Verdict
+from srcli.training.study_member import DIGITS
+from srcli.training.study_outcome import StudyResult, StudyRow, Verdict
 
 _PRINTED_DIGITS = 2  # as the papers print
 _NONE = "-"  # a figure that there is not
 _WIDE = 200  # columns, where the output is no terminal
 # What a narrow terminal does without, one kind of column after the other.
-_SPARED = ("", "time", "label", "component", "macs")
+_SPARED = ("", "time", "label", "component", "macs", "parameters", "steps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +62,8 @@ def print_study(console: Console, result: StudyResult) -> None:
     console.print(f"{title}: {steps} done", markup=False, highlight=False)
     console.print(table, crop=False)
     console.print(tell_sources(result), markup=False, highlight=False)
-    for verdict in result.verdicts:
-        console.print(_word(verdict), markup=False, highlight=False)
+    for line in (*list_notes(result), *map(_word, result.verdicts)):
+        console.print(line, markup=False, highlight=False)
 
 
 def build_study_document(result: StudyResult) -> dict[str, Any]:
@@ -76,6 +78,9 @@ def build_study_document(result: StudyResult) -> dict[str, Any]:
         "seeds": list(study.seeds),
         "margin": study.margin,
         "finished": result.done == result.count,
+        "psnr_seeds": result.seeds,
+        "changed": list(study.changed),
+        "notes": list_notes(result),
         "rows": [_build_row(result, row) for row in result.rows],
         "claims": [
             {
@@ -86,6 +91,7 @@ def build_study_document(result: StudyResult) -> dict[str, Any]:
                 "at_least": verdict.claim.at_least,
                 "difference": verdict.difference,
                 "paper_difference": verdict.printed,
+                "seeds": verdict.seeds,
                 "verdict": verdict.text,
             }
             for verdict in result.verdicts
@@ -109,6 +115,7 @@ def _build_row(result: StudyResult, row: StudyRow) -> dict[str, Any]:
         "steps": row.steps,
         "psnr": row.psnr,
         "spread": row.spread,
+        "diverged": list(row.diverged),
         "psnr_by_seed": {str(seed): psnr for seed, psnr in row.figures.items()},
         "difference": row.compare_mean(result.rows[0]),
         "paper": printed,
@@ -129,10 +136,48 @@ def tell_sources(result: StudyResult) -> str:
     """Where the paper's figures come from."""
     study = result.study
     sources = dict.fromkeys(row.printed.source for row in result.rows if row.printed)
-    if not sources:
-        return "The papers print no figure of these variants at this scale."
+    kind = study.recipe.degradation
     where = f"{study.printed_on} x{study.scale}"
-    return f"The paper's figures: {join_words(list(sources))}, {where}."
+    where += "" if kind == "bi" else f" with degradation {kind}"
+    if sources:
+        return f"The paper's figures: {join_words(list(sources))}, {where}."
+    return f"The papers print no figure of these networks on {where}."
+
+
+def list_notes(result: StudyResult) -> list[str]:
+    """What a reader of the figures must know, a sentence each."""
+    study = result.study
+    lines = []
+    if study.changed:
+        config = json.dumps(study.recipe.config)
+        every = len(study.changed) == len(study.variants)
+        names = "The networks" if every else join_words(study.changed)
+        lines.append(
+            f"{names} are not as published ({config}): what the paper prints and "
+            "claims of them is left out."
+        )
+    if result.done and result.seeds != list(study.seeds):
+        seeds = join_words([str(seed) for seed in result.seeds])
+        lines.append(f"Figures are of seed {seeds}, which every variant shown has.")
+    for row in result.rows:
+        if row.diverged:
+            seeds = join_words([str(seed) for seed in row.diverged])
+            lines.append(
+                f"{row.variant} does not train with seed {seeds}: its loss is no "
+                "number, whatever the learning rate."
+            )
+        back = sum(each.setbacks for each in row.outcomes.values())
+        if back and not row.diverged:
+            times = "once" if back == 1 else f"{back} times"
+            lines.append(
+                f"{row.variant} went back {times} with half the learning rate, its "
+                "loss being no number: its rate is not the others'."
+            )
+    every_run = [each.pictures for row in result.rows for each in row.outcomes.values()]
+    seen = list(dict.fromkeys(each for each in every_run if each))
+    if len(seen) > 1:
+        lines.append(f"The pictures were not the same for all: {join_words(seen)}.")
+    return lines
 
 
 def list_columns(result: StudyResult) -> list[Column]:
@@ -151,11 +196,11 @@ def list_columns(result: StudyResult) -> list[Column]:
             left=True,
         ),
         *components,
-        Column("parameters", lambda row: f"{row.parameters:,}"),
+        Column("parameters", lambda row: f"{row.parameters:,}", "parameters"),
         Column("MACs (720p)", lambda row: f"{row.macs_720p / 1e9:,.1f}G", "macs"),
         Column("s/step", lambda row: _show_seconds(row.seconds_per_step), "time"),
-        Column("steps", lambda row: f"{row.steps:,}"),
-        Column("PSNR", lambda row: format_fixed(row.psnr, DIGITS) or _NONE),
+        Column("steps", lambda row: f"{row.steps:,}", "steps"),
+        Column("PSNR", _show_psnr),
         Column("±", lambda row: format_fixed(row.spread, DIGITS)),
         Column("gain", lambda row: show_gain(row.compare_mean(first))),
         Column(
@@ -176,6 +221,11 @@ def list_columns(result: StudyResult) -> list[Column]:
 
 def _mark(component: str, row: StudyRow) -> str:
     return "x" if row.components[component] else ""
+
+
+def _show_psnr(row: StudyRow) -> str:
+    missing = "diverged" if row.diverged else _NONE
+    return format_fixed(row.psnr, DIGITS) or missing
 
 
 def _show_seconds(value: float | None) -> str:
@@ -201,9 +251,13 @@ def _word(verdict: Verdict) -> str:
     """A claim and what became of it, in one line."""
     claim = verdict.claim
     relation = "no worse than" if claim.at_least else "over"
-    ours = show_gain(verdict.difference)
-    paper = show_printed_gain(verdict.printed)
-    return (
-        f"{verdict.text}: {claim.text} ({claim.better} {relation} {claim.than}): "
-        f"{ours} dB, paper {paper} dB"
+    line = (
+        f"{verdict.text}{verdict.note}: {claim.text} "
+        f"({claim.better} {relation} {claim.than})"
     )
+    figures = []
+    if verdict.difference is not None:
+        figures.append(f"{show_gain(verdict.difference)} dB")
+    if verdict.printed is not None:
+        figures.append(f"paper {show_printed_gain(verdict.printed)} dB")
+    return f"{line}: {', '.join(figures)}" if figures else line

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor
@@ -98,3 +100,30 @@ def test_cuda_equals_the_cpu(dtype):
     expected = [plain.relu(), (plain + other).relu(), plain + other]
     for result, wanted in zip(results, expected, strict=True):
         torch.testing.assert_close(result.double(), wanted, atol=0.02, rtol=0.02)
+
+
+def test_memory_that_ran_out_is_not_kept_as_an_answer(monkeypatch):
+    def run_out(*_):
+        raise torch.OutOfMemoryError
+
+    def refuse(*_):
+        raise RuntimeError("not supported")
+
+    fused._try_cudnn.cache_clear()
+    question = (torch.device("cpu"), torch.bfloat16, 8, 8)
+    monkeypatch.setattr(torch, "cudnn_convolution_relu", run_out)
+    with pytest.raises(torch.OutOfMemoryError):
+        fused._try_cudnn(*question)
+    monkeypatch.setattr(torch, "cudnn_convolution_relu", refuse)
+    assert fused._try_cudnn(*question) is False
+    fused._try_cudnn.cache_clear()
+
+
+def test_cudnn_that_is_switched_off_is_not_asked(monkeypatch):
+    monkeypatch.setattr(fused, "_try_cudnn", lambda *_: True)
+    monkeypatch.setattr(torch.version, "hip", None)
+    x = SimpleNamespace(device=torch.device("cuda"), dtype=torch.float16)
+    weight = torch.zeros(8, 8, 3, 3, dtype=torch.float16)
+    assert fused._cudnn_fuses(x, weight)
+    with torch.backends.cudnn.flags(enabled=False):
+        assert not fused._cudnn_fuses(x, weight)

@@ -2,14 +2,17 @@
 
 import dataclasses
 import json
+import math
+import shutil
 import signal
 
 import pytest
 
-from srcli.errors import InputError, OutputError, UsageError
+from srcli.errors import InputError, OutputError, UsageError, WeightsError
 from srcli.progress import SILENT
 from srcli.training import study as study_module
 from srcli.training.checkpoint import load_checkpoint
+from srcli.training.loop import Trainer
 from srcli.training.request import TrainRequest
 from srcli.training.run import train
 from srcli.training.stopping import (
@@ -17,8 +20,9 @@ from srcli.training.stopping import (
     TrainingStoppedError,
     TrainingTerminatedError,
 )
-from srcli.training.study import is_study, run_study
-from srcli.training.study_outcome import read_outcome
+from srcli.training.study import run_study
+from srcli.training.study_folder import is_study
+from srcli.training.study_member import read_outcome
 from srcli.training.study_plan import load_study
 
 TINY = {
@@ -79,14 +83,13 @@ class Interrupt:
 
 
 def test_every_variant_is_a_run_on_the_same_crops(request_of):
-    request = request_of()
+    request = request_of(overrides={"config": {}, "batch": 1})
     result = run_study(request)
     assert (result.done, result.count) == (2, 2)
     states = [load_checkpoint(request.out / name) for name in result.study.variants]
     assert [state["step"] for state in states] == [3, 3]
     assert states[0]["sampler"].equal(states[1]["sampler"])
     assert [state["config"]["blocks"] for state in states] == [1, 2]
-    assert {state["config"]["width"] for state in states} == {4}
     for row in result.rows:
         folder = request.out / row.variant
         assert (folder / "report.md").is_file()
@@ -95,7 +98,7 @@ def test_every_variant_is_a_run_on_the_same_crops(request_of):
         (last,) = (entry for entry in map(json.loads, lines) if "psnr" in entry)
         assert row.psnr == round(last["psnr"]["3"], 3)
     text = (request.out / "report.md").read_text()
-    assert "2 of 2 runs are done, each of 3 steps of 2 crops" in text
+    assert "2 of 2 runs are done, each of 3 steps of 1 crops" in text
     assert f"{result.rows[1].psnr:.3f}" in text
     assert "a second block helps (4.3)" in text
     assert "**steps** | **`3`**" in text
@@ -228,7 +231,6 @@ def test_a_variant_that_does_not_train_does_not_stop_the_others(
     result = run_study(request_of())
     assert "drrn-b1u3 does not train: the loss is no number" in caplog.text
     assert [row.psnr is None for row in result.rows] == [True, False]
-    assert [verdict.text for verdict in result.verdicts] == ["open"]
 
 
 def test_setbacks_and_other_pictures_are_said(request_of, tmp_path):
@@ -290,3 +292,134 @@ def test_a_variants_run_is_the_same_as_alone(request_of, tmp_path):
         for folder in (tmp_path / "alone", request.out / "drrn-b2u3")
     ]
     assert all(both[0][name].equal(both[1][name]) for name in both[0])
+
+
+@pytest.mark.parametrize("lost", [("log.jsonl",), ("log.jsonl", "last.safetensors")])
+def test_a_run_without_its_figure_is_measured_again(request_of, lost):
+    """As one that was killed between its last checkpoint and its last validation."""
+    request = request_of()
+    before = run_study(request)
+    member = before.study.list_members(request.out)[0]
+    assert read_outcome(member).finished
+    for name in lost:
+        (member.folder / name).unlink()
+    assert not read_outcome(member).finished
+    done = run_study(go_on(request))
+    assert (done.done, read_outcome(member).finished) == (2, True)
+    assert [row.psnr for row in done.rows] == [row.psnr for row in before.rows]
+    # Once is enough.
+    log = member.folder / "log.jsonl"
+    text = log.read_text()
+    train(dataclasses.replace(go_on(request), model=member.variant, out=member.folder))
+    assert log.read_text() == text
+
+
+def test_a_run_given_up_is_remembered(request_of, monkeypatch):
+    take = Trainer.train_step
+
+    def diverge(self):
+        loss = take(self)
+        return loss * math.nan if self.recipe.model == "drrn-b1u3" else loss
+
+    monkeypatch.setattr(Trainer, "train_step", diverge)
+    request = request_of()
+    result = run_study(request)
+    assert not (request.out / "drrn-b1u3" / "last.safetensors").exists()
+    first, second = result.rows
+    assert (first.diverged, second.diverged) == ((0,), ())
+    assert first.outcomes[0].setbacks == 8
+    assert "drrn-b1u3 does not train with seed 0" in (
+        (request.out / "report.md").read_text()
+    )
+    monkeypatch.undo()
+    # Another attempt may get further.
+    result = run_study(go_on(request))
+    assert [row.diverged for row in result.rows] == [(), ()]
+    assert result.done == 2
+
+
+def test_the_study_is_gone_on_with_without_its_last_calls_record(request_of):
+    request = request_of()
+    run_study(dataclasses.replace(request, max_minutes=0.0))
+    (request.out / "run.json").unlink()
+    result = run_study(go_on(request))
+    assert result.done == 2
+    kept = json.loads((request.out / "study.json").read_text())
+    assert (kept["data"], kept["precision"]) == ([str(request.data[0])], "fp32")
+
+
+def test_a_study_described_without_settings_is_gone_on_with(request_of):
+    request = request_of()
+    run_study(dataclasses.replace(request, max_minutes=0.0))
+    path = request.out / "study.json"
+    kept = json.loads(path.read_text())
+    for name in ("data", "val", "precision"):
+        del kept[name]
+    path.write_text(json.dumps(kept))
+    assert run_study(go_on(request)).done == 2
+    with pytest.raises(UsageError, match='has --precision "fp32", not "bf16"'):
+        run_study(go_on(request, precision="bf16"))
+
+
+def test_the_data_set_has_one_name_in_all_calls(request_of, monkeypatch):
+    request = request_of()
+    monkeypatch.chdir(request.data[0].parent)
+    first = run_study(dataclasses.replace(request, val="./pictures", max_minutes=0.0))
+    again = run_study(go_on(request))
+    assert first.measured_on == again.measured_on == str(request.data[0])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [], None, 3, {"model": 3}, {"asked": []}, {"scale": "3"}, {"seeds": []},
+        {"seeds": ["0"]}, {"seeds": 0}, {"variants": [3]}, {"recipe": []},
+        {"data": [3]}, {"val": None}, {"precision": 32},
+    ],
+)  # fmt: skip
+def test_a_damaged_description_is_one_line(request_of, values):
+    request = request_of()
+    request.out.mkdir()
+    kept = {
+        "model": "drrn", "asked": {}, "scale": 3, "seeds": [0], "recipe": {},
+        "variants": ["drrn-b1u3"],
+    }  # fmt: skip
+    text = json.dumps({**kept, **values} if isinstance(values, dict) else values)
+    (request.out / "study.json").write_text(text)
+    with pytest.raises(InputError, match=r"study\.json cannot be read"):
+        run_study(go_on(request))
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("last.safetensors", WeightsError),
+        ("checkpoint.pt", InputError),
+        ("run.json", InputError),
+    ],
+)
+def test_damaged_files_of_a_run_name_its_folder_and_a_remedy(request_of, name, error):
+    request = request_of()
+    run_study(dataclasses.replace(request, max_minutes=0.0))
+    folder = request.out / "drrn-b1u3"
+    (folder / name).write_bytes(b"damaged")
+    (folder / "checkpoint.previous.pt").write_bytes(b"damaged")
+    with pytest.raises(error, match=f"delete {folder}, and --resume trains it anew"):
+        run_study(go_on(request))
+
+
+def test_weights_without_a_checkpoint_name_the_remedy(request_of):
+    request = request_of()
+    run_study(dataclasses.replace(request, max_minutes=0.0))
+    folder = request.out / "drrn-b1u3"
+    for path in folder.glob("checkpoint*"):
+        path.unlink()
+    with pytest.raises(OutputError, match=f"delete {folder}, and --resume"):
+        run_study(go_on(request))
+    shutil.rmtree(folder)
+    assert run_study(go_on(request)).done == 2
+
+
+def test_several_devices_are_refused(request_of):
+    with pytest.raises(UsageError, match="leave --devices out"):
+        run_study(request_of(), devices=2)

@@ -1,12 +1,17 @@
 """Claims judged by hand-made figures, and the tables that show them."""
 
+import dataclasses
 import io
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from srcli.training.study_outcome import Outcome, StudyResult, StudyRow, judge
+from srcli.training import study_outcome
+from srcli.training.study_member import Outcome
+from srcli.training.study_outcome import StudyResult, StudyRow, judge, read_result
 from srcli.training.study_plan import Claim, load_study
+from srcli.training.study_report import write_study_report
 from srcli.training.study_table import build_study_document, print_study
 
 
@@ -45,6 +50,8 @@ def make_claim(at_least=False):
         ([31.0], [30.0], True, 1.0, "shown"),
         ([30.10, 30.10], [30.0, 30.05], False, 0.075, "shown"),
         ([30.30, 30.0], [30.0, 30.01], False, 0.145, "not shown: the seeds disagree"),
+        ([30.0, 29.99], [30.0, 30.0], True, -0.005, "shown"),
+        ([30.3, 29.9], [30.0, 30.0], True, 0.1, "not shown: the seeds disagree"),
         # Only what both have been trained for.
         ([30.1, 99.0], [30.0, None], False, 0.1, "shown"),
         ([None], [30.0], False, None, "open"),
@@ -57,6 +64,49 @@ def test_verdicts(better, than, at_least, difference, text):
     assert verdict.printed is None
 
 
+@pytest.mark.parametrize(
+    ("better", "than", "note"),
+    [
+        ([30.1], [30.0], ""),
+        ([30.1, 30.1], [30.0, 30.0], ""),
+        ([30.1, None], [30.0, 30.0], " (so far, 1 of 2 seeds)"),
+        ([None, None], [30.0, 30.0], ""),
+    ],
+)
+def test_a_verdict_says_on_how_many_seeds_it_rests(better, than, note):
+    verdict = judge(make_claim(), make_row("a", *better), make_row("b", *than), 0.02)
+    assert verdict.note == note
+
+
+def test_means_and_gains_are_over_the_seeds_that_all_have(tmp_path, monkeypatch):
+    study = load_study("drrn", {"variants": "drrn-b1u3,drrn-b2u3,drrn", "seeds": 2})
+    figures = {("drrn-b1u3", 0): 30.0, ("drrn-b1u3", 1): 31.0, ("drrn-b2u3", 0): 30.2}
+
+    def read(member):
+        psnr = figures.get((member.variant, member.seed))
+        return Outcome(finished=psnr is not None, psnr=psnr)
+
+    monkeypatch.setattr(study_outcome, "read_outcome", read)
+    found = read_result(study, tmp_path, measured_on="set5", precision="fp32")
+    first, second, third = found.rows
+    # 30.5 for the first row would not fit a gain of 0.2 beside 30.2.
+    assert (first.psnr, second.psnr, third.psnr) == (30.0, 30.2, None)
+    assert second.compare_mean(first) == 0.2
+    assert first.figures == {0: 30.0, 1: 31.0}
+    assert found.seeds == [0]
+    text = draw(found, width=200)
+    assert "Figures are of seed 0, which every variant shown has." in text
+    assert "shown (so far, 1 of 2 seeds): a second block helps" in text
+    figures["drrn-b2u3", 1], figures["drrn", 1] = 31.1, 31.5
+    found = read_result(study, tmp_path, measured_on="set5", precision="fp32")
+    # The seed that the third lacks is no longer counted for any.
+    assert [row.psnr for row in found.rows] == [31.0, 31.1, 31.5]
+    del figures["drrn-b1u3", 1], figures["drrn-b2u3", 1]
+    found = read_result(study, tmp_path, measured_on="set5", precision="fp32")
+    # No seed is common to all: the first row's counts.
+    assert [row.psnr for row in found.rows] == [30.0, 30.2, None]
+
+
 def test_mean_and_spread_over_seeds():
     row = make_row("a", 30.0, 30.2, None)
     assert (row.psnr, row.spread) == (30.1, 0.141)  # 0.2 / sqrt 2
@@ -67,7 +117,7 @@ def test_mean_and_spread_over_seeds():
 
 
 @pytest.fixture
-def result(tmp_path):
+def result():
     study = load_study("drrn", {"variants": "vdsr-d28,drrn-ns-b3u4,drrn-b3u4"})
     rows = {
         "vdsr-d28": make_row("vdsr-d28", 30.0, study=study),
@@ -78,12 +128,16 @@ def result(tmp_path):
         judge(claim, rows[claim.better], rows[claim.than], study.margin)
         for claim in study.claims
     ]
+    return make_result(study, rows.values(), verdicts)
+
+
+def make_result(study, rows, verdicts=()):
     return StudyResult(
         study=study,
-        out=tmp_path,
+        out=Path("study"),
         measured_on="set5",
         precision="fp32",
-        rows=tuple(rows.values()),
+        rows=tuple(rows),
         verdicts=tuple(verdicts),
     )
 
@@ -109,7 +163,8 @@ def test_the_table_has_both_ladders(result):
     assert "DRRN Table 4, set5 x3" in text
     assert "shown: local residual learning helps (drrn-ns-b3u4 over vdsr-d28)" in text
     assert "+0.250 dB, paper +0.11 dB" in text
-    assert "open: shared units cost nothing" in text
+    open_ = next(line for line in lines if line.startswith("open: shared units"))
+    assert open_.endswith("(drrn-b3u4 no worse than drrn-ns-b3u4): paper +0.02 dB")
 
 
 def test_a_narrow_terminal_keeps_the_figures(result):
@@ -139,3 +194,60 @@ def test_the_document_has_null_for_what_is_missing(result):
     assert claims["drrn-ns-b3u4"]["verdict"] == "shown"
     assert claims["drrn-b3u4"]["verdict"] == "open"
     assert claims["drrn-b3u4"]["paper_difference"] == 0.02
+
+
+def test_an_open_claim_without_printed_figures_names_none():
+    study = load_study("drrn", {"variants": "drrn-b1u3,drrn-b2u3"})
+    rows = (make_row("drrn-b1u3", None), make_row("drrn-b2u3", None))
+    verdicts = [judge(claim, *reversed(rows), 0.02) for claim in study.claims]
+    result = make_result(study, rows, verdicts)
+    assert draw(result, width=200).splitlines()[-1] == (
+        "open: a second block helps (drrn-b2u3 over drrn-b1u3)"
+    )
+
+
+def test_sixty_columns_have_room_for_two_seeds():
+    study = load_study("drrn", {"seeds": 2})
+    rows = [make_row(n, 30.0, 30.5, study=study) for n in study.variants]
+    result = make_result(study, rows)
+    text = draw(result, width=60, force_terminal=True)
+    table = text[: text.index("The paper's figures")]
+    assert all(len(line.rstrip()) <= 60 for line in table.splitlines())
+    row = next(line for line in table.splitlines() if line.startswith("drrn-ns-c-b3u4"))
+    assert row.split() == [
+        "drrn-ns-c-b3u4", "9", "30.250", "0.354", "+0.000", "33.92", "+0.06",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("overrides", "options", "text"),
+    [
+        ({"degradation": "bd"}, {}, "no figure of these networks on set5 x3 with deg"),
+        ({}, {"scales": (2,)}, "print no figure of these networks on set5 x2."),
+        ({"config": {"width": 4}}, {}, 'networks are not as published ({"width": 4})'),
+    ],
+)  # fmt: skip
+def test_why_no_printed_figure_is_there(overrides, options, text):
+    study = load_study("drrn", overrides, **options)
+    rows = [make_row(name, 30.0, study=study) for name in study.variants]
+    found = draw(make_result(study, rows), width=200)
+    assert text in found
+    assert "33." not in found
+
+
+def test_a_variant_that_does_not_train_is_named(tmp_path):
+    study = load_study("drrn", {"variants": "drrn-b1u3,drrn-b2u3"})
+    row = make_row("drrn-b2u3", None)
+    row = dataclasses.replace(row, outcomes={0: Outcome(setbacks=8, diverged=True)})
+    result = make_result(study, (make_row("drrn-b1u3", 30.0), row))
+    text = draw(result, width=200)
+    assert "drrn-b2u3 does not train with seed 0" in text
+    (line,) = (each for each in text.splitlines() if each.startswith("drrn-b2u3  "))
+    assert "diverged" in line
+    document = build_study_document(result)
+    assert [each["diverged"] for each in document["rows"]] == [[], [0]]
+    result = dataclasses.replace(result, out=tmp_path)
+    report = write_study_report(result).read_text()
+    assert "- drrn-b2u3 does not train with seed 0" in report
+    # Each run may have been on another machine.
+    assert "trained on |" not in report

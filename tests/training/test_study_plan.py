@@ -10,7 +10,7 @@ from srcli.models import MODELS
 from srcli.training import recipe as recipe_module
 from srcli.training import study_plan
 from srcli.training.recipe import STUDY, load_recipe, read_bundled
-from srcli.training.study_plan import load_study, outline_config
+from srcli.training.study_plan import Claim, load_study, outline_config
 
 
 def _networks_with_a_study():
@@ -30,8 +30,8 @@ def test_every_bundled_study_is_sound(name):
     assert len(study.variants) > 1
     assert study.recipe.recursions == ()
     known = MODELS[name].variants
-    for names in values["components"].values():
-        assert set(names) <= set(known)
+    for fields in values["components"].values():
+        assert set(fields) <= set(MODELS[name].config_class().as_dict())
     for claim in values["claims"]:
         assert {claim["better"], claim["than"]} <= set(known)
         assert claim["better"] != claim["than"]
@@ -46,11 +46,8 @@ def test_drrns_study_is_its_table_4():
     printed = [study.find_printed(name).psnr for name in study.variants]
     assert printed == [33.86, 33.92, 33.97, 33.95, 33.99]
     assert (study.dataset, study.scale, study.margin) == ("set5", 3, 0.02)
-    marks = {
-        name: [name in having for having in study.components.values()]
-        for name in study.variants
-    }
-    assert list(marks.values()) == [
+    marks = [list(study.list_components(name).values()) for name in study.variants]
+    assert marks == [
         [False, False, False],
         [True, False, False],
         [True, False, True],
@@ -167,3 +164,85 @@ def test_several_scales_make_no_study():
 def test_the_shared_recipe_can_be_read_for_one_variant():
     recipe = load_recipe("drrn-b3u4", STUDY)
     assert recipe == load_study("drrn").recipes["drrn-b3u4"]
+
+
+def test_every_variant_of_drrn_has_its_components():
+    names = ["drrn-batch" if n == "drrn" else n for n in MODELS["drrn"].variants]
+    names = list(dict.fromkeys(names))
+    study = load_study("drrn", {"variants": names, "batch": 2})
+    found = {name: study.list_components(name).items() for name in names}
+    marks = {
+        name: "".join(key[0] for key, there in each if there)
+        for name, each in found.items()
+    }
+    assert marks == {
+        "drrn-batch": "lrm",
+        "drrn-b1u9": "lrm",
+        **dict.fromkeys(("drrn-b1u3", "drrn-b2u3", "drrn-b3u3", "drrn-b4u3"), "lrm"),
+        **dict.fromkeys(("drrn-b3u2", "drrn-b3u4", "drrn-b3u8"), "lrm"),
+        # A single unit is applied once, and begins where its block does.
+        **dict.fromkeys(("drrn-b3u1", "drrn-b17u1"), "l"),
+        **dict.fromkeys(("drrn-ns-b3u2", "drrn-ns-b3u3", "drrn-ns-b3u4"), "lm"),
+        **dict.fromkeys(("drrn-c-b3u2", "drrn-c-b3u3", "drrn-c-b3u4"), "lr"),
+        **dict.fromkeys(("drrn-ns-c-b3u2", "drrn-ns-c-b3u3", "drrn-ns-c-b3u4"), "l"),
+        **dict.fromkeys(("vdsr-d16", "vdsr-d22", "vdsr-d28", "vdsr"), ""),
+    }
+
+
+@pytest.mark.parametrize(
+    ("config", "marks"),
+    [
+        ({"shared": False}, [True, False, True]),
+        ({"path": "chain"}, [True, True, False]),
+        ({"units": 1}, [True, False, False]),
+        ({"units": 0}, [False, False, False]),
+        ({"width": 4}, [True, True, True]),
+    ],
+)
+def test_components_are_those_of_what_is_trained(config, marks):
+    study = load_study("drrn", {"variants": "drrn-b2u3,drrn-b3u2", "config": config})
+    assert list(study.list_components("drrn-b2u3").values()) == marks
+
+
+def test_changed_networks_have_nothing_of_the_papers():
+    names = "drrn-b2u3,drrn-b3u3"
+    study = load_study("drrn", {"variants": names})
+    assert (study.changed, len(study.claims)) == ((), 1)
+    for config in ({"width": 4}, {"norm": "batch"}, {"units": 1}, {"shared": False}):
+        study = load_study("drrn", {"variants": names, "config": config})
+        assert study.changed == ("drrn-b2u3", "drrn-b3u3")
+        assert study.find_printed("drrn-b2u3") is None
+        assert study.claims == ()
+    # What leaves a network as it is changes nothing, and one alone is one alone.
+    study = load_study("drrn", {"variants": names, "config": {"width": 128}})
+    assert study.changed == ()
+    names = "drrn-b2u3,drrn-b3u2,drrn-b3u1"
+    study = load_study("drrn", {"variants": names, "config": {"blocks": 3}})
+    assert study.changed == ("drrn-b2u3",)
+    assert study.find_printed("drrn-b3u2").psnr == 33.77
+    assert [claim.better for claim in study.claims] == ["drrn-b3u2"]
+
+
+def test_drrns_claims_are_the_papers():
+    claims = [Claim(**values) for values in read_bundled("drrn", STUDY)["claims"]]
+    pairs = {(each.better, each.than) for each in claims}
+    assert len(pairs) == len(claims)
+    # Figure 8: the chain is compared with units unshared, at all three depths.
+    for units in (2, 3, 4):
+        assert (f"drrn-ns-b3u{units}", f"drrn-ns-c-b3u{units}") in pairs
+        assert (f"drrn-b3u{units}", f"drrn-ns-b3u{units}") in pairs
+    assert not {("drrn-b3u3", "drrn-c-b3u3"), ("drrn-b3u2", "drrn-c-b3u2")} & pairs
+    # 4.3: three structures of 52 layers, comparable, and above the shallower ones.
+    deep = ("drrn", "drrn-b3u8", "drrn-b17u1")
+    assert {(name, "drrn-b3u4") for name in deep} <= pairs
+    among = [each for each in claims if {each.better, each.than} <= set(deep)]
+    assert len(among) == 3
+    assert all(each.at_least for each in among)
+    every = load_study(
+        "drrn", {"variants": sorted({n for pair in pairs for n in pair})}
+    )
+    for claim in claims:
+        better, than = map(every.find_printed, (claim.better, claim.than))
+        if better and than:
+            least = -every.margin if claim.at_least else 0
+            assert better.psnr - than.psnr > least
