@@ -3,21 +3,11 @@
 import json
 
 import pytest
-from PIL import Image
 
 TINY = (
     "--set", "config.width=4", "--set", "crop=12", "--set", "batch=2",
     "--set", "variants=vdsr-d16,drrn-b1u3", "--device", "cpu", "--precision", "fp32",
 )  # fmt: skip
-
-
-@pytest.fixture
-def pictures(tmp_path, picture):
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for number in range(2):
-        Image.fromarray(picture(48, 52 + number)).save(folder / f"{number}.png")
-    return folder
 
 
 def test_a_study_in_parts(run, pictures, tmp_path, monkeypatch):

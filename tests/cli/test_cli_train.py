@@ -15,15 +15,6 @@ TINY = (
 )  # fmt: skip
 
 
-@pytest.fixture
-def pictures(tmp_path, picture):
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for number in range(2):
-        Image.fromarray(picture(48, 52 + number)).save(folder / f"{number}.png")
-    return folder
-
-
 def test_trains_validates_and_writes_usable_weights(run, pictures, tmp_path):
     out = tmp_path / "run"
     result = run(
