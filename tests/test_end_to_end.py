@@ -1,5 +1,6 @@
 """The bundled weights on a real photograph: better than bicubic, tiled as whole."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -86,9 +87,13 @@ def test_upscale_command_on_the_sample(run, tmp_path):
 
 
 def test_models_lists_what_is_bundled_and_what_is_not(run):
-    result = run("models")
+    result = run("models", "--json")
     assert result.exit_code == 0
-    assert "bundled: x2 x3 x4" in result.stdout
+    listed = {each["name"]: each for each in json.loads(result.stdout)["models"]}
+    for name in ("mrnet", "drrn", "drrn-b1u9"):
+        assert listed[name]["bundled"] == [2, 3, 4]
+    assert listed["drcn"]["bundled"] == []
+    assert "bundled: x2" in run("models").stdout
     untrained = run("upscale", SAMPLE, "-m", "drcn", "-o", "never.png")
     assert untrained.exit_code == 5
     assert "no weights are bundled yet" in untrained.stderr
