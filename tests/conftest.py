@@ -49,6 +49,18 @@ def folder(tmp_path, picture):
 
 
 @pytest.fixture
+def pictures(tmp_path, picture):
+    """A folder of three small pictures to train on."""
+    from PIL import Image
+
+    root = tmp_path / "pictures"
+    root.mkdir()
+    for number in range(3):
+        Image.fromarray(picture(60 + number, 70)).save(root / f"{number}.png")
+    return root
+
+
+@pytest.fixture
 def make_entry():
     """A function that lists a weight file with this content; keywords are fields."""
     from srcli.pretrained.catalog import WeightEntry

@@ -7,9 +7,10 @@ variants. What the paper leaves open is decided in docs/models.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from functools import partial
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +28,11 @@ class DSRNConfig(ModelConfig):
     scales: tuple[int, ...] = (2,)  # the one scale it is trained for
     steps: int = 7  # T, how often the recursion is unrolled; Figure 3
     width: int = 128  # channels of both states; the first convolution has half
-    # Of f_up and f_down at x2, x3, x4. Their stride is the scale, their kernel
-    # scale + 2 * padding, which keeps both grids exact at every size.
-    padding: tuple[int, int, int] = (1, 1, 2)
+    # Of f_up and f_down at x2, x3, x4; their stride is the scale.
+    kernel: tuple[int, int, int] = (4, 5, 8)
+    # What follows the sum that makes a state: PReLUs of one slope per state and step,
+    # the paper's; of one slope per state; an ordinary ReLU; nothing.
+    activation: Literal["prelu", "shared-prelu", "relu", "none"] = "prelu"
     untied: bool = False  # every step its own transitions; Table 2
     feedback: bool = True  # f_down, from the HR state to the LR state; Table 2
     dual: bool = True  # False: one HR state on bicubic input; Table 2's baseline
@@ -98,38 +101,55 @@ class DSRN(SRModel):
         super().__init__()
         self.config = config or DSRNConfig()
         _check(self.config)
-        width, steps = self.config.width, self.config.steps
-        kernel, stride, padding = self._transition()
-        dual = self.config.dual
+        width, steps, dual = self.config.width, self.config.steps, self.config.dual
 
-        def repeat(module: type[nn.Module], uses: int, *sizes: int) -> nn.ModuleList:
+        def repeat(make: Callable[[], nn.Module], uses: int) -> nn.ModuleList:
             copies = uses if self.config.untied else min(1, uses)
-            return nn.ModuleList(module(*sizes) for _ in range(copies))
+            return nn.ModuleList(make() for _ in range(copies))
 
-        up_or_down = (width, width, kernel, stride, padding)
         self.enter = _Input(width)
         # The first step of two states has no HR state yet to pass on.
-        self.high = repeat(_ResidualBlock, steps - 1 if dual else steps, width)
-        self.low = repeat(_ResidualBlock, steps if dual else 0, width)
-        self.up = repeat(nn.ConvTranspose2d, steps if dual else 0, *up_or_down)
+        block = partial(_ResidualBlock, width)
+        self.high = repeat(block, steps - 1 if dual else steps)
+        self.low = repeat(block, steps if dual else 0)
+        self.up = repeat(self._make_up, steps if dual else 0)
         fed_back = steps - 1 if dual and self.config.feedback else 0
-        self.down = repeat(nn.Conv2d, fed_back, *up_or_down)
-        # One scalar per state and step, never shared (section 5.2): LR row, HR row.
-        self.slopes = nn.Parameter(torch.full((2 if dual else 1, steps), 0.25))
+        self.down = repeat(self._make_down, fed_back)
+        self.slopes = _make_slopes(self.config)
         self.leave = nn.Conv2d(width, 1, 3, padding=1)
         self._initialise()
 
-    def _transition(self) -> tuple[int, int, int]:
-        """Kernel, stride and padding of f_up and f_down."""
+    @property
+    def _margins(self) -> tuple[int, int]:
+        """Padding of f_up and f_down, and the row that f_up adds at the far end.
+
+        With them both grids are exact at every size. A kernel of as odd a size as its
+        stride lies in the middle; any other reaches one pixel further back.
+        """
         scale = self.config.scales[0]
-        padding = self.config.padding[scale - 2]
-        return scale + 2 * padding, scale, padding
+        surplus = self.config.kernel[scale - 2] - scale
+        return -(-surplus // 2), surplus % 2
+
+    def _make_up(self) -> nn.ConvTranspose2d:
+        """f_up, from LR to HR size."""
+        scale, width = self.config.scales[0], self.config.width
+        kernel = self.config.kernel[scale - 2]
+        return nn.ConvTranspose2d(width, width, kernel, scale, *self._margins)
+
+    def _make_down(self) -> nn.Conv2d:
+        """f_down, from HR to LR size."""
+        scale, width = self.config.scales[0], self.config.width
+        kernel = self.config.kernel[scale - 2]
+        return nn.Conv2d(width, width, kernel, scale, self._margins[0])
 
     def _initialise(self) -> None:
-        """Glorot's uniform weights (section 5.2) and no biases.
+        """Glorot's uniform weights (section 5.2) and no biases, but for three changes.
 
         A tenth of that in f_out and in the second convolution of every residual block:
         training starts near the bicubic picture and the states grow slowly with t.
+        Kernels of the first convolution that sum to zero, four times as large: the
+        states then begin with details, not with the brightness that bicubic has right
+        (docs/models.md).
         """
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
@@ -139,6 +159,9 @@ class DSRN(SRModel):
         blocks = (*self.low, *self.high)
         for last in (self.leave, *(block.conv2 for block in blocks)):
             nn.init.xavier_uniform_(last.weight, gain=0.1)
+        with torch.no_grad():
+            first = self.enter.conv1.weight
+            first.sub_(first.mean(dim=(1, 2, 3), keepdim=True)).mul_(4.0)
 
     def _unroll(self, lr: Tensor, bicubic: Tensor) -> Iterator[Tensor]:
         """The HR states s_h^1 to s_h^T, one after the other."""
@@ -174,26 +197,23 @@ class DSRN(SRModel):
         return self._activate(raised, -1, step)
 
     def _activate(self, state: Tensor, row: int, step: int) -> Tensor:
-        """The state through its own step's PReLU."""
-        return F.prelu(state, self.slopes[row, step : step + 1].to(state.dtype))
+        """The state through its own step's PReLU, or what stands in for it."""
+        if self.slopes is not None:
+            column = min(step, self.slopes.shape[1] - 1)
+            slope = self.slopes[row, column : column + 1].to(state.dtype)
+            if torch.is_grad_enabled() and not state.is_cuda:
+                # The same; its gradient takes a quarter of prelu's time on a CPU.
+                return slope * state + (1 - slope) * F.relu(state)
+            return F.prelu(state, slope)
+        return F.relu(state) if self.config.activation == "relu" else state
 
     def predictions(self, lr: Tensor, scale: int | None = None) -> tuple[Tensor, ...]:
         """The one estimate that the loss supervises, each step's prediction averaged.
 
         Section 4 calls it deep supervision, yet equation 6 compares only the mean with
-        the target. Here f_out runs at every step, as equations 4 and 5 are written.
+        the target. f_out is linear and the same at every step: run once on the mean of
+        the HR states it gives the mean of the predictions (equations 4 and 5).
         """
-        scale = self.resolve_scale(scale)
-        bicubic = imresize_torch(lr, float(scale))
-        states = self._unroll(lr, bicubic)
-        residual = self.leave(next(states))
-        for state in states:
-            residual = residual + self.leave(state)
-        mean = residual / self.limited(self.config.steps)
-        return (bicubic + mean.to(lr.dtype),)
-
-    def forward(self, lr: Tensor, scale: int | None = None) -> Tensor:
-        """The same estimate with f_out, which is linear, run once on the mean state."""
         scale = self.resolve_scale(scale)
         bicubic = imresize_torch(lr, float(scale))
         states = self._unroll(lr, bicubic)
@@ -201,7 +221,7 @@ class DSRN(SRModel):
         for state in states:
             total = total + state
         residual = self.leave(total / self.limited(self.config.steps))
-        return bicubic + residual.to(lr.dtype)
+        return (bicubic + residual.to(lr.dtype),)
 
     def receptive_radius(self, scale: int | None = None) -> int:
         """2 a step at LR size, 2 for the input, 1 through f_out and the last f_up.
@@ -230,22 +250,37 @@ class DSRN(SRModel):
         return min(2 * self.config.steps, radius) if self.config.dual else radius
 
 
+def _make_slopes(config: DSRNConfig) -> nn.Parameter | None:
+    """The slopes below zero of the states' PReLUs: a row per state, a column per step.
+
+    One scalar per state and step, never shared (section 5.2), where the activation is
+    the paper's. The last row is that of the HR state.
+    """
+    if config.activation not in ("prelu", "shared-prelu"):
+        return None
+    columns = config.steps if config.activation == "prelu" else 1
+    return nn.Parameter(torch.full((2 if config.dual else 1, columns), 0.25))
+
+
 def _check(config: DSRNConfig) -> None:
     """Refuse sizes that make no network.
 
     Raises:
-        UsageError: If there are several scales, no step, or a padding that is negative
-            or not below its scale.
+        UsageError: If there are several scales, no step, or a kernel that leaves pixels
+            out or reaches further than a residual block does.
     """
     if len(config.scales) > 1:
         raise UsageError("a dsrn network serves one scale; build one for each")
     if config.steps < 1 or config.width < 2:
         raise UsageError("dsrn needs at least one step and two channels")
-    if len(config.padding) != 3 or any(
-        not 0 <= padding < scale
-        for scale, padding in zip((2, 3, 4), config.padding, strict=True)
+    if len(config.kernel) != 3 or any(
+        not scale <= kernel <= 3 * scale - 2
+        for scale, kernel in zip((2, 3, 4), config.kernel, strict=True)
     ):
-        raise UsageError("padding takes one value below 2, one below 3, one below 4")
+        raise UsageError(
+            "kernel takes three sizes, from 2 to 4 for x2, from 3 to 7 for x3 and from "
+            "4 to 10 for x4: a smaller one would leave pixels out"
+        )
 
 
 def _pick(modules: nn.ModuleList, use: int) -> nn.Module:

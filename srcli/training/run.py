@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.backends import cudnn
 
-from srcli.errors import DeviceError, OutputError, SrcliError, UsageError
+from srcli.errors import DeviceError, OutputError, UsageError
 from srcli.evaluation.datasets import find_dataset
 from srcli.inference.device import (
     DTYPES,
@@ -43,7 +43,11 @@ from srcli.training.request import (
     recall,
     remember,
 )
-from srcli.training.stopping import DivergedError, TrainingStoppedError
+from srcli.training.stopping import (
+    DivergedError,
+    TrainingStoppedError,
+    work_and_report,
+)
 from srcli.training.validation import Validator, make_validator
 from srcli.training.worker import join_world
 
@@ -163,27 +167,23 @@ def _run(
     progress: Progress,
 ) -> None:
     """Train, and leave a report behind however it ends."""
-    stopped: SrcliError | None = None
-    try:
-        trainer.run(request.max_minutes)
-    except (TrainingStoppedError, DivergedError) as error:
-        stopped = error
-    try:
+
+    def report(stopped: bool) -> None:
         if trainer.world.is_main:
             end_run(
                 request,
                 trainer,
                 folders,
                 precision=precision,
-                stopped=stopped is not None,
+                stopped=stopped,
                 progress=progress,
             )
-    except SrcliError as error:
-        if stopped is None:
-            raise
-        log.warning("no report: %s", error)
-    if stopped is not None:
-        raise stopped
+
+    work_and_report(
+        lambda: trainer.run(request.max_minutes),
+        report,
+        (TrainingStoppedError, DivergedError),
+    )
 
 
 def _choose_recipe(request: TrainRequest, state: dict[str, Any] | None) -> Recipe:

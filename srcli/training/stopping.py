@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import signal
+from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from srcli.errors import ExitCode, SrcliError, UsageError
+
+log = logging.getLogger(__name__)
+
+_Report = TypeVar("_Report")
 
 
 class TrainingStoppedError(SrcliError):
@@ -67,3 +73,38 @@ class StopSignals:
             raise TrainingTerminatedError(f"terminated {text}")
         if self.received is not None:
             raise TrainingStoppedError(f"interrupted {text}")
+
+
+def work_and_report(
+    work: Callable[[], object],
+    report: Callable[[bool], _Report],
+    ends: tuple[type[SrcliError], ...],
+) -> _Report:
+    """Do some work, and report on it however it ended.
+
+    Args:
+        work: What may be stopped.
+        report: Told whether it was.
+        ends: The errors of `work` after which there is something to report.
+
+    Returns:
+        What `report` returned.
+
+    Raises:
+        SrcliError: What `work` raised, also where the report then failed; else what the
+            report raised.
+    """
+    stopped: SrcliError | None = None
+    try:
+        work()
+    except ends as error:
+        stopped = error
+    try:
+        result = report(stopped is not None)
+    except SrcliError as error:
+        if stopped is None:
+            raise
+        log.warning("no report: %s", error)
+    if stopped is not None:
+        raise stopped
+    return result

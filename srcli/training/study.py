@@ -29,6 +29,7 @@ from srcli.training.stopping import (
     DivergedError,
     TrainingStoppedError,
     TrainingTerminatedError,
+    work_and_report,
 )
 from srcli.training.study_folder import (
     list_fixed,
@@ -68,20 +69,11 @@ def run_study(
     """
     _check_request(request, devices)
     study, request = _resume(request) if request.resume else _begin(request)
-    stopped: SrcliError | None = None
-    try:
-        _train_members(study, request, progress)
-    except SrcliError as error:
-        stopped = error
-    try:
-        result = _report(study, request)
-    except SrcliError as error:
-        if stopped is None:
-            raise
-        log.warning("no report: %s", error)
-    if stopped is not None:
-        raise stopped
-    return result
+    return work_and_report(
+        lambda: _train_members(study, request, progress),
+        lambda _stopped: _report(study, request),
+        (SrcliError,),
+    )
 
 
 def _check_request(request: TrainRequest, devices: int) -> None:

@@ -33,7 +33,7 @@ def test_trains_validates_and_writes_usable_weights(run, pictures, tmp_path):
         "--weights", out / "last.safetensors",
     )  # fmt: skip
     assert again.exit_code == 0, again.stderr
-    assert np.array(Image.open(upscaled)).shape == (144, 156, 3)
+    assert np.array(Image.open(upscaled)).shape == (180, 210, 3)
 
 
 def test_resume_goes_on_to_more_steps(run, pictures, tmp_path):

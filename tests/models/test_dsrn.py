@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from srcli.imaging.resize import imresize, imresize_torch
 from srcli.models.counting import count_macs, count_parameters
 from srcli.models.dsrn import DSRN, DSRNConfig
 
-# Kernel of f_up and f_down at each scale: the stride and the padding on either side.
+# Kernel of f_up and f_down at each scale, whose stride is the scale.
 KERNELS = {2: 4, 3: 5, 4: 8}
 ENDS = (9 * 1 * 64 + 64) + (9 * 64 * 128 + 128) + (9 * 128 * 1 + 1)  # 75,649
 BLOCK = 2 * (9 * 128 * 128 + 128)  # f_lr or f_hr: 295,168
@@ -69,7 +70,7 @@ def test_macs_are_those_counted_by_hand(scale, feedback):
     hr, lr = 1280 * 720, 1280 * 720 / scale**2
     block, between = 2 * 9 * 128 * 128, KERNELS[scale] ** 2 * 128 * 128
     enter, leave = 9 * 1 * 64 + 9 * 64 * 128, 9 * 128
-    expected = hr * (6 * block + 7 * leave)
+    expected = hr * (6 * block + leave)  # f_out runs once
     # A transposed convolution spends its kernel at every LR pixel, as f_down does.
     expected += lr * (enter + 7 * block + 7 * between + feedback * 6 * between)
     config = DSRNConfig(scales=(scale,), feedback=feedback)
@@ -77,7 +78,7 @@ def test_macs_are_those_counted_by_hand(scale, feedback):
 
 
 def test_macs_of_the_single_state_are_all_at_hr_size():
-    pixel = 9 * 64 + 9 * 64 * 128 + 7 * (2 * 9 * 128 * 128 + 9 * 128)
+    pixel = 9 * 64 + 9 * 64 * 128 + 7 * (2 * 9 * 128 * 128) + 9 * 128
     for scale in (2, 3, 4):
         config = dataclasses.replace(
             DSRN.variants["dsrn-single-state"], scales=(scale,)
@@ -89,7 +90,8 @@ def transcribe(model: DSRN, lr: torch.Tensor) -> torch.Tensor:
     """Equations 2 to 6, step by step, from the weights alone."""
     config, state = model.config, model.state_dict()
     scale, width = config.scales[0], config.width
-    padding = config.padding[scale - 2]
+    # As many pixels before the scale's own as after them, or one more.
+    padding = math.ceil((config.kernel[scale - 2] - scale) / 2)
 
     def conv(x, name, **options):
         return F.conv2d(x, state[f"{name}.weight"], state[f"{name}.bias"], **options)
@@ -98,7 +100,12 @@ def transcribe(model: DSRN, lr: torch.Tensor) -> torch.Tensor:
         inner = conv(x, f"{name}.conv1", padding=1).clamp(min=0)
         return x + conv(inner, f"{name}.conv2", padding=1)
 
-    def prelu(x, slope):
+    def activate(x, row, t):
+        if config.activation == "none":
+            return x
+        if config.activation == "relu":
+            return x.clamp(min=0)
+        slope = state["slopes"][row, t if config.activation == "prelu" else 0]
         return torch.where(x > 0, x, slope * x)
 
     def own(step):
@@ -112,22 +119,19 @@ def transcribe(model: DSRN, lr: torch.Tensor) -> torch.Tensor:
     residuals = []
     for t in range(config.steps):
         if not config.dual:
-            high = prelu(block(high, f"high.{own(t)}"), state["slopes"][0, t])
+            high = activate(block(high, f"high.{own(t)}"), 0, t)
             residuals.append(conv(high, "leave", padding=1))
             continue
         low = block(low, f"low.{own(t)}")
         if t > 0 and config.feedback:
             low = low + conv(high, f"down.{own(t - 1)}", stride=scale, padding=padding)
-        low = prelu(low, state["slopes"][0, t])
-        up = F.conv_transpose2d(
-            low,
-            state[f"up.{own(t)}.weight"],
-            state[f"up.{own(t)}.bias"],
-            stride=scale,
-            padding=padding,
-        )
+        low = activate(low, 0, t)
+        up = F.conv_transpose2d(low, state[f"up.{own(t)}.weight"], stride=scale)
+        rows, columns = (padding + scale * side for side in low.shape[-2:])
+        up = F.pad(up, (0, 1, 0, 1))[:, :, padding:rows, padding:columns]
+        up = up + state[f"up.{own(t)}.bias"][:, None, None]
         high = up + block(high, f"high.{own(t - 1)}") if t > 0 else up
-        high = prelu(high, state["slopes"][1, t])
+        high = activate(high, 1, t)
         residuals.append(conv(high, "leave", padding=1))
     return bicubic + torch.stack(residuals).mean(dim=0)
 
@@ -142,8 +146,13 @@ def transcribe(model: DSRN, lr: torch.Tensor) -> torch.Tensor:
         {"feedback": False},
         {"dual": False},
         {"dual": False, "untied": True},
-        {"width": 5, "padding": (0, 0, 0)},
-        {"padding": (1, 2, 3)},
+        {"width": 5, "kernel": (2, 3, 4)},
+        {"kernel": (3, 4, 5)},
+        {"kernel": (3, 6, 7)},
+        {"kernel": (4, 7, 10)},
+        {"activation": "shared-prelu"},
+        {"activation": "relu"},
+        {"activation": "none", "dual": False},
     ],
 )
 def test_the_network_follows_the_equations(scale, options):
@@ -154,8 +163,34 @@ def test_the_network_follows_the_equations(scale, options):
         assert expected.shape == (1, 1, 7 * scale, 5 * scale)
         (estimate,) = model.predictions(lr)
         torch.testing.assert_close(estimate, expected, atol=1e-10, rtol=0)
-        # One f_out on the mean state is the mean of all f_out.
         torch.testing.assert_close(model(lr), expected, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_one_output_convolution_on_the_mean_state_is_the_mean_of_seven(scale):
+    model = DSRN(DSRNConfig(scales=(scale,))).eval()
+    nn.init.normal_(model.leave.weight, std=0.05)  # a residual of some size
+    given = []
+    model.leave.register_forward_hook(lambda _, states, __: given.append(states[0]))
+    lr = torch.rand(1, 1, 12, 9)
+    bicubic = imresize_torch(lr, float(scale))
+    with torch.no_grad():
+        sr = model(lr)
+        assert len(given) == 1
+        single = [model.leave(state) for state in model._unroll(lr, bicubic)]
+    assert len(single) == 7
+    assert (single[0] - single[6]).abs().max() > 0.01
+    mean = torch.stack(single).mean(dim=0)
+    torch.testing.assert_close(sr, bicubic + mean, atol=1e-5, rtol=0)
+
+
+def test_training_and_inference_activate_alike():
+    # Gradients need another way to the same PReLU.
+    model = build(steps=3)
+    lr = torch.rand(1, 1, 6, 5, dtype=torch.float64)
+    with torch.no_grad():
+        expected = model(lr)
+    torch.testing.assert_close(model(lr).detach(), expected, atol=1e-12, rtol=0)
 
 
 def test_two_states_and_no_feedback_build_only_what_they_run():
@@ -182,8 +217,9 @@ def test_a_recursion_limit_is_the_shorter_network(limit):
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_every_hr_pixel_is_written_and_read(scale):
-    model = build(scales=(scale,), steps=2)
+@pytest.mark.parametrize("kernel", [(4, 5, 8), (2, 3, 4), (3, 6, 7)])
+def test_every_hr_pixel_is_written_and_read(scale, kernel):
+    model = build(scales=(scale,), steps=2, kernel=kernel)
     for layer in (model.up[0], model.down[0]):
         nn.init.ones_(layer.weight)
         nn.init.zeros_(layer.bias)
@@ -202,8 +238,9 @@ def test_every_hr_pixel_is_written_and_read(scale):
         {"steps": 1},
         {"steps": 3},
         {"steps": 3, "feedback": False},
-        {"steps": 3, "padding": (0, 0, 0)},
-        {"steps": 3, "padding": (1, 2, 3)},
+        {"steps": 3, "kernel": (2, 3, 4)},
+        {"steps": 3, "kernel": (3, 6, 7)},
+        {"steps": 3, "kernel": (4, 7, 10)},
         {"steps": 1, "dual": False},
         {"steps": 2, "dual": False},
         {"steps": 3, "dual": False},
@@ -232,6 +269,17 @@ def test_an_untrained_network_starts_near_bicubic_however_deep(scale, picture):
     assert 0 < residual.std() < 0.1
 
 
+def test_a_kernel_of_another_size_starts_where_the_smaller_one_lay():
+    # At x3 a kernel of 4 begins one pixel before the scale's own three, and so does one
+    # of 5, which ends one after them.
+    source = build(scales=(3,), kernel=(2, 4, 4))
+    target = build(scales=(3,), kernel=(2, 5, 4))
+    started = target.fitting_weights(source)
+    for name in ("up.0.weight", "down.0.weight"):
+        expected = F.pad(source.state_dict()[name], (0, 1, 0, 1))
+        torch.testing.assert_close(started[name], expected)
+
+
 def test_autocast_runs_the_states_in_half_precision():
     model = DSRN(DSRNConfig(width=8)).eval()
     lr = torch.rand(1, 1, 6, 6)
@@ -250,9 +298,9 @@ def test_autocast_runs_the_states_in_half_precision():
     [
         ({"scales": (2, 3)}, "serves one scale"),
         ({"steps": 0}, "at least one step"),
-        ({"padding": (2, 1, 1)}, "below 2"),
-        ({"padding": (1, -1, 1)}, "below 2"),
-        ({"padding": (1, 1)}, "below 2"),
+        ({"kernel": (1, 5, 8)}, "leave pixels out"),
+        ({"kernel": (4, 8, 8)}, "from 3 to 7"),
+        ({"kernel": (4, 5)}, "three sizes"),
     ],
 )
 def test_sizes_that_make_no_network_are_refused(options, message):

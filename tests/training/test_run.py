@@ -25,18 +25,14 @@ SMALL = {"config": CONFIG, "crop": 8, "batch": 2, "validate_every": 2, "steps": 
 
 
 @pytest.fixture
-def request_of(tmp_path, picture):
-    """A function that makes a request for a tiny run on two small pictures."""
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for number in range(2):
-        Image.fromarray(picture(40, 44 + number)).save(folder / f"{number}.png")
+def request_of(tmp_path, pictures):
+    """A function that makes a request for a tiny run."""
 
     def make(**values):
         settings = {
             "model": "mrnet",
             "out": tmp_path / "run",
-            "data": (folder,),
+            "data": (pictures,),
             "val": "none",
             "overrides": SMALL,
             "device": "cpu",
