@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from srcli.errors import UsageError
 from srcli.imaging.resize import imresize_torch
 from srcli.models.base import ModelConfig, SRModel
+from srcli.models.dsrn_layers import Input, ResidualBlock, make_down, make_up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,44 +30,13 @@ class DSRNConfig(ModelConfig):
     steps: int = 7  # T, how often the recursion is unrolled; Figure 3
     width: int = 128  # channels of both states; the first convolution has half
     # Of f_up and f_down at x2, x3, x4; their stride is the scale.
-    kernel: tuple[int, int, int] = (4, 5, 8)
+    kernel: tuple[int, int, int] = (4, 5, 6)
     # What follows the sum that makes a state: PReLUs of one slope per state and step,
     # the paper's; of one slope per state; an ordinary ReLU; nothing.
     activation: Literal["prelu", "shared-prelu", "relu", "none"] = "prelu"
     untied: bool = False  # every step its own transitions; Table 2
     feedback: bool = True  # f_down, from the HR state to the LR state; Table 2
     dual: bool = True  # False: one HR state on bicubic input; Table 2's baseline
-
-
-class _ResidualBlock(nn.Module):
-    """Conv, ReLU, conv, plus the input; the state's PReLU follows the summation."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv2(F.relu(self.conv1(x)))
-
-
-class _Input(nn.Module):
-    """s_l^0: two 3x3 convolutions with a skip, on Y.
-
-    The skip takes the first convolution's channels past the second, with zeros for the
-    channels that it lacks: the shortcut between unequal widths that needs no weights.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.missing = width - width // 2
-        self.conv1 = nn.Conv2d(1, width // 2, 3, padding=1)
-        self.conv2 = nn.Conv2d(width // 2, width, 3, padding=1)
-
-    def forward(self, y: Tensor) -> Tensor:
-        first = F.relu(self.conv1(y))
-        skip = F.pad(first, (0, 0, 0, 0, 0, self.missing))
-        return F.relu(self.conv2(first) + skip)
 
 
 class DSRN(SRModel):
@@ -107,40 +77,19 @@ class DSRN(SRModel):
             copies = uses if self.config.untied else min(1, uses)
             return nn.ModuleList(make() for _ in range(copies))
 
-        self.enter = _Input(width)
+        scale = self.config.scales[0]
+        sizes = width, self.config.kernel[scale - 2], scale
+        self.enter = Input(width)
         # The first step of two states has no HR state yet to pass on.
-        block = partial(_ResidualBlock, width)
+        block = partial(ResidualBlock, width)
         self.high = repeat(block, steps - 1 if dual else steps)
         self.low = repeat(block, steps if dual else 0)
-        self.up = repeat(self._make_up, steps if dual else 0)
+        self.up = repeat(partial(make_up, *sizes), steps if dual else 0)
         fed_back = steps - 1 if dual and self.config.feedback else 0
-        self.down = repeat(self._make_down, fed_back)
+        self.down = repeat(partial(make_down, *sizes), fed_back)
         self.slopes = _make_slopes(self.config)
         self.leave = nn.Conv2d(width, 1, 3, padding=1)
         self._initialise()
-
-    @property
-    def _margins(self) -> tuple[int, int]:
-        """Padding of f_up and f_down, and the row that f_up adds at the far end.
-
-        With them both grids are exact at every size. A kernel of as odd a size as its
-        stride lies in the middle; any other reaches one pixel further back.
-        """
-        scale = self.config.scales[0]
-        surplus = self.config.kernel[scale - 2] - scale
-        return -(-surplus // 2), surplus % 2
-
-    def _make_up(self) -> nn.ConvTranspose2d:
-        """f_up, from LR to HR size."""
-        scale, width = self.config.scales[0], self.config.width
-        kernel = self.config.kernel[scale - 2]
-        return nn.ConvTranspose2d(width, width, kernel, scale, *self._margins)
-
-    def _make_down(self) -> nn.Conv2d:
-        """f_down, from HR to LR size."""
-        scale, width = self.config.scales[0], self.config.width
-        kernel = self.config.kernel[scale - 2]
-        return nn.Conv2d(width, width, kernel, scale, self._margins[0])
 
     def _initialise(self) -> None:
         """Glorot's uniform weights (section 5.2) and no biases, but for three changes.
@@ -206,6 +155,42 @@ class DSRN(SRModel):
                 return slope * state + (1 - slope) * F.relu(state)
             return F.prelu(state, slope)
         return F.relu(state) if self.config.activation == "relu" else state
+
+    def limit_recursions(self, limit: int | None) -> None:
+        """Run at most the first `limit` steps.
+
+        When the limit is raised, the steps that run from now on begin with the slopes
+        of the last one that ran before, and with its layers where they are untied.
+        Slopes of the start would let their states explode (docs/models.md).
+        """
+        before = self.limited(self.config.steps)
+        super().limit_recursions(limit)
+        after = self.limited(self.config.steps)
+        if after <= before:
+            return
+        if self.slopes is not None and self.config.activation == "prelu":
+            with torch.no_grad():
+                self.slopes[:, before:after] = self.slopes[:, before - 1 : before]
+        for modules in (self.low, self.high, self.up, self.down):
+            missing = self.config.steps - len(modules)  # of the first step
+            if self.config.untied and before > missing:
+                learned = modules[before - missing - 1].state_dict()
+                for module in modules[before - missing : after - missing]:
+                    module.load_state_dict(learned)
+
+    def fitting_weights(self, source: SRModel) -> dict[str, Tensor]:
+        """As `SRModel.fitting_weights`, and slopes of another number of steps.
+
+        Steps that the source does not have begin with the slopes of its last one.
+        """
+        fitting = super().fitting_weights(source)
+        known = source.state_dict().get("slopes")
+        if self.slopes is not None and known is not None:
+            rows, columns = self.slopes.shape
+            if len(known) == rows:
+                steps = torch.arange(columns).clamp_max(known.shape[1] - 1)
+                fitting["slopes"] = known[:, steps]
+        return fitting
 
     def predictions(self, lr: Tensor, scale: int | None = None) -> tuple[Tensor, ...]:
         """The one estimate that the loss supervises, each step's prediction averaged.

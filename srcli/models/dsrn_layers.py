@@ -1,0 +1,76 @@
+"""DSRN's layers: the input, the residual block, and the ways between its two states.
+
+Source: Han et al., CVPR 2018, section 4 ("Transition functions", "Unfolding details").
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class ResidualBlock(nn.Module):
+    """Conv, ReLU, conv, plus the input; the state's PReLU follows the summation."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """A state of shape (N, width, h, w) before its summation and PReLU."""
+        return x + self.conv2(F.relu(self.conv1(x)))
+
+
+class Input(nn.Module):
+    """s_l^0 of DSRN: two 3x3 convolutions with a skip, on Y.
+
+    The skip takes the first convolution's channels past the second, with zeros for the
+    channels that it lacks: the shortcut between unequal widths that needs no weights.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.missing = width - width // 2
+        self.conv1 = nn.Conv2d(1, width // 2, 3, padding=1)
+        self.conv2 = nn.Conv2d(width // 2, width, 3, padding=1)
+
+    def forward(self, y: Tensor) -> Tensor:
+        """Y of shape (N, 1, h, w), in [0, 1], as a state (N, width, h, w)."""
+        first = F.relu(self.conv1(y))
+        skip = F.pad(first, (0, 0, 0, 0, 0, self.missing))
+        return F.relu(self.conv2(first) + skip)
+
+
+def make_up(width: int, kernel: int, scale: int) -> nn.ConvTranspose2d:
+    """f_up, a transposed convolution from (N, width, h, w) to (N, width, s*h, s*w).
+
+    Args:
+        width: Channels of both states.
+        kernel: Its size, not below the scale: a smaller one would leave pixels out.
+        scale: Its stride.
+    """
+    padding, missing = _fit(kernel, scale)
+    return nn.ConvTranspose2d(width, width, kernel, scale, padding, missing)
+
+
+def make_down(width: int, kernel: int, scale: int) -> nn.Conv2d:
+    """f_down, a convolution from (N, width, s*h, s*w) to (N, width, h, w).
+
+    Args:
+        width: Channels of both states.
+        kernel: Its size, not below the scale: a smaller one would leave pixels out.
+        scale: Its stride.
+    """
+    padding, _ = _fit(kernel, scale)
+    return nn.Conv2d(width, width, kernel, scale, padding)
+
+
+def _fit(kernel: int, scale: int) -> tuple[int, int]:
+    """The padding that keeps both grids exact, and the row that f_up then lacks.
+
+    A kernel that is larger than the scale by an even number reaches as far before an
+    LR pixel's own HR pixels as after them; by an odd one, one further before them.
+    """
+    surplus = kernel - scale
+    return -(-surplus // 2), surplus % 2
