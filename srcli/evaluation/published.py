@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
@@ -52,6 +52,14 @@ class PublishedResult:
     kind: Kind  # of the table: methods, variants of one network, or a figure or text
     source: str  # for example "MRNet Table 3"
     note: str | None = None  # misprints, and what else a reader must know
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedTable:
+    """Whose rows a table has, or whose points a figure, be they printed or not."""
+
+    labels: Mapping[str, str]  # as printed, by model, in the paper's order
+    note: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +141,21 @@ def _rows() -> tuple[_Row, ...]:
 def results() -> tuple[PublishedResult, ...]:
     """Every printed result, in the order of `published.json`."""
     return tuple(result for row in _rows() for result in row.results)
+
+
+def find_table(source: str) -> PublishedTable:
+    """A table or figure, for example "DSRN Figure 3"; one for all its degradations.
+
+    Raises:
+        UsageError: If there is none.
+    """
+    tables = _document()["tables"]
+    parts = [table for table in tables if table["source"] == source]
+    if not parts:
+        raise unknown("table", source, {table["source"] for table in tables})
+    rows = [row for part in parts for row in part["rows"]]
+    labels = {row["model"]: row["label"] for row in rows}
+    return PublishedTable(labels=labels, note=parts[0].get("note"))
 
 
 @lru_cache(maxsize=1)

@@ -5,95 +5,18 @@ Means are over the seeds that all variants have, so that gains fit the figures s
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean, stdev
 
-from srcli.evaluation.published import PublishedResult
 from srcli.models.counting import count_macs, count_parameters, outline
-from srcli.training.study_member import DIGITS, Outcome, read_outcome
+from srcli.training.study_member import Outcome, read_outcome
 from srcli.training.study_plan import Claim, Study, outline_config
+from srcli.training.study_rows import StudyRow, StudyTable, arrange_rows
 
 SHOWN = "shown"
 NOT_SHOWN = "not shown"
 OPEN = "open"  # one of the two is not trained yet
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StudyRow:
-    """One variant: what it is, what its runs came to, and what the paper prints."""
-
-    variant: str
-    components: Mapping[str, bool]
-    parameters: int
-    macs_720p: int  # for an output of 1280x720
-    outcomes: Mapping[int, Outcome]  # by seed
-    printed: PublishedResult | None
-    # Those that its mean is over, so that all rows have the same; None: all it has.
-    seeds: Collection[int] | None = None
-
-    @property
-    def steps(self) -> int:
-        """What the runs behind the figure have taken; without one, the longest run."""
-        done = [o.steps for o in self.outcomes.values() if o.psnr is not None]
-        return min(done) if done else max(o.steps for o in self.outcomes.values())
-
-    @property
-    def figures(self) -> dict[int, float]:
-        """PSNR in dB by seed, of the runs that are finished."""
-        return {
-            seed: outcome.psnr
-            for seed, outcome in self.outcomes.items()
-            if outcome.psnr is not None
-        }
-
-    @property
-    def shown(self) -> dict[int, float]:
-        """Those of the figures that count."""
-        seeds = self.figures if self.seeds is None else self.seeds
-        return {seed: psnr for seed, psnr in self.figures.items() if seed in seeds}
-
-    @property
-    def diverged(self) -> tuple[int, ...]:
-        """The seeds with which it does not train."""
-        return tuple(seed for seed, each in self.outcomes.items() if each.diverged)
-
-    @property
-    def psnr(self) -> float | None:
-        """The mean over the seeds."""
-        found = self.shown.values()
-        return round(fmean(found), DIGITS) if found else None
-
-    @property
-    def spread(self) -> float | None:
-        """The standard deviation over the seeds; None for fewer than two."""
-        found = list(self.shown.values())
-        return round(stdev(found), DIGITS) if len(found) > 1 else None
-
-    @property
-    def seconds_per_step(self) -> float | None:
-        """The mean over the seeds."""
-        found = [o.seconds_per_step for o in self.outcomes.values()]
-        known = [value for value in found if value is not None]
-        return fmean(known) if known else None
-
-    def compare(self, other: StudyRow) -> list[float]:
-        """How many dB it is above another, for each seed that both have."""
-        mine, others = self.shown, other.shown
-        return [round(mine[s] - others[s], DIGITS) for s in mine if s in others]
-
-    def compare_mean(self, other: StudyRow) -> float | None:
-        """The mean of `compare`; None where no seed is common."""
-        found = self.compare(other)
-        return round(fmean(found), DIGITS) if found else None
-
-    def compare_printed(self, other: StudyRow) -> float | None:
-        """The same of the paper's figures; None where it does not print both."""
-        mine, others = self.printed, other.printed
-        if mine is None or others is None or mine.psnr is None or others.psnr is None:
-            return None
-        return round(mine.psnr - others.psnr, DIGITS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +46,8 @@ class StudyResult:
     out: Path
     measured_on: str  # the data set's name, or its folder
     precision: str
-    rows: tuple[StudyRow, ...]
+    rows: tuple[StudyRow, ...]  # every variant once, in the order of training
+    tables: tuple[StudyTable, ...]  # where a variant may stand twice
     verdicts: tuple[Verdict, ...] = field(default=())
 
     @property
@@ -166,7 +90,13 @@ def read_result(
         name: _make_row(study, name, outcomes[name], seeds) for name in study.variants
     }
     verdicts = tuple(
-        judge(claim, rows[claim.better], rows[claim.than], study.margin)
+        judge(
+            claim,
+            rows[claim.better],
+            rows[claim.than],
+            study.margin,
+            printed=study.compare_printed(claim.better, claim.than),
+        )
         for claim in study.claims
     )
     return StudyResult(
@@ -175,11 +105,19 @@ def read_result(
         measured_on=measured_on,
         precision=precision,
         rows=tuple(rows.values()),
+        tables=arrange_rows(study, rows),
         verdicts=verdicts,
     )
 
 
-def judge(claim: Claim, better: StudyRow, than: StudyRow, margin: float) -> Verdict:
+def judge(
+    claim: Claim,
+    better: StudyRow,
+    than: StudyRow,
+    margin: float,
+    *,
+    printed: float | None = None,
+) -> Verdict:
     """Whether the runs show a claim.
 
     Args:
@@ -187,13 +125,14 @@ def judge(claim: Claim, better: StudyRow, than: StudyRow, margin: float) -> Verd
         better: The row of the one.
         than: The row of the other.
         margin: dB; a mean difference below it is none.
+        printed: dB, the difference in the paper.
     """
     found = better.compare(than)
     mean = better.compare_mean(than)
     return Verdict(
         claim=claim,
         difference=mean,
-        printed=better.compare_printed(than),
+        printed=printed,
         seeds=len(found),
         count=len(better.outcomes),
         text=OPEN if mean is None else _word(claim, mean, found, margin),
@@ -234,6 +173,5 @@ def _make_row(
         parameters=count_parameters(empty),
         macs_720p=count_macs(empty, study.scale),
         outcomes=outcomes,
-        printed=study.find_printed(name),
         seeds=seeds,
     )

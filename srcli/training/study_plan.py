@@ -1,8 +1,9 @@
 """Studies: which variants of a network are trained alike, and what its paper claims.
 
 A network has one if `recipes/<network>_ablation.toml` is there. It says which published
-tables are repeated, the recipe that all variants share, the components of each variant,
-and the claims; the tables' rows are the variants, and nothing here knows a network.
+tables are repeated and what their figures were printed on, the recipe that all variants
+share, the components of each variant, and the claims; the tables' rows are the
+variants, and nothing here knows a network.
 """
 
 from __future__ import annotations
@@ -14,14 +15,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from srcli.errors import UsageError, unknown
-from srcli.evaluation.published import PublishedResult, every, results
+from srcli.errors import UsageError
+from srcli.evaluation.published import PublishedResult, every, find_table
 from srcli.models import variant
 from srcli.models.base import ModelConfig, SRModel
 from srcli.training.recipe import STUDY, Recipe, load_recipe, read_bundled
+from srcli.training.study_choice import (
+    OWN_FIELDS,
+    check_fields,
+    choose_scale,
+    choose_seeds,
+    choose_tables,
+    choose_variants,
+)
 
-_OWN_FIELDS = ("variants", "seeds")  # of `--set`, beside those of a recipe
-_MOST_SEEDS = 99
+_DIGITS = 3  # of a difference in dB, beyond those that the papers print
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +58,8 @@ class Study:
     """Variants of one network that are trained alike."""
 
     network: str
-    tables: tuple[str, ...]  # sources of `published.json`
-    printed_on: str  # the data set of their figures
+    # Sources of `published.json`, each with the data set that its figures are of.
+    tables: Mapping[str, str]
     dataset: str  # measured on, unless the user names another
     scale: int
     margin: float  # dB; a difference below is none
@@ -64,7 +72,7 @@ class Study:
 
     @property
     def variants(self) -> tuple[str, ...]:
-        """What is trained; the first is what the others are compared with."""
+        """What is trained, in order."""
         return tuple(self.recipes)
 
     @property
@@ -75,7 +83,7 @@ class Study:
     @property
     def overrides(self) -> dict[str, Any]:
         """What replaces fields of the bundled recipe."""
-        fields = {k: v for k, v in self.asked.items() if k not in _OWN_FIELDS}
+        fields = {k: v for k, v in self.asked.items() if k not in OWN_FIELDS}
         return {**fields, "scales": [self.scale]}
 
     @property
@@ -118,18 +126,42 @@ class Study:
             for name, recipe in self.recipes.items()
         ]
 
-    def find_printed(self, name: str) -> PublishedResult | None:
-        """What the paper prints for a variant, in the study's tables before others."""
+    def find_printed(
+        self, name: str, dataset: str, source: str | None = None
+    ) -> PublishedResult | None:
+        """What the papers print for a variant as it is trained, on one data set.
+
+        Args:
+            name: The variant.
+            dataset: As `published.json` names it.
+            source: The table that counts first; then the study's others do.
+        """
         if not _is_published(self.recipes[name]):
             return None
-        found = [
-            result
-            for result in every(
-                name, self.printed_on, self.scale, self.recipe.degradation
+        found = every(name, dataset, self.scale, self.recipe.degradation)
+        return min(
+            (result for result in found if result.psnr is not None),
+            key=lambda r: (r.source != source, r.source not in self.tables),
+            default=None,
+        )
+
+    def compare_printed(self, name: str, other: str) -> float | None:
+        """How many dB one variant is above another in print; None where not both are.
+
+        Tables that have rows of both come first, and the study's own data set last.
+        """
+        places = sorted(
+            self.tables.items(),
+            key=lambda each: not {name, other} <= find_table(each[0]).labels.keys(),
+        )
+        for source, dataset in (*places, (None, self.dataset)):
+            mine, others = (
+                self.find_printed(each, dataset, source) for each in (name, other)
             )
-            if result.psnr is not None
-        ]
-        return next(iter([r for r in found if r.source in self.tables] or found), None)
+            difference = subtract_printed(mine, others)
+            if difference is not None:
+                return difference
+        return None
 
 
 def load_study(
@@ -144,14 +176,14 @@ def load_study(
     Args:
         model: The network's name.
         overrides: Fields that replace those of the shared recipe; beside them
-            `variants`, names that replace the tables' rows, and `seeds`, how often
-            each is trained.
+            `tables`, those of the study's that are repeated, `variants`, names that
+            replace the tables' rows, and `seeds`, how often each is trained.
         scales: The enlargement instead of the study's own; one at most.
         seed: Of the first training; the next ones count on from there.
 
     Raises:
-        UsageError: For an unknown network, variant, field or value, and for what makes
-            the variants unequal in more than they are.
+        UsageError: For an unknown network, table, variant, field or value, and for
+            what makes the variants unequal in more than they are.
     """
     network, _ = variant(model)
     if model.lower() != network.arch:
@@ -161,10 +193,11 @@ def load_study(
         )
     values = read_bundled(network.arch, STUDY)
     asked = dict(overrides or {})
-    scale = _choose_scale(scales, asked, values["scale"])
-    names = _read_variants(asked.get("variants"), network, values["tables"])
-    fields = {k: v for k, v in asked.items() if k not in _OWN_FIELDS}
-    _check_fields(fields)
+    check_fields(asked)
+    scale = choose_scale(scales, asked, values["scale"])
+    tables = choose_tables(asked.get("tables"), values["tables"])
+    names = choose_variants(asked.get("variants"), network, tables)
+    fields = {k: v for k, v in asked.items() if k not in OWN_FIELDS}
     fields["scales"] = [scale]
     recipes = {name: load_recipe(name, STUDY, fields) for name in names}
     _check_equal_budget(recipes)
@@ -172,17 +205,25 @@ def load_study(
     claims = [Claim(**claim) for claim in values.get("claims", ())]
     return Study(
         network=network.arch,
-        tables=tuple(values["tables"]),
-        printed_on=values.get("printed_on", values["dataset"]),
+        tables=tables,
         dataset=values["dataset"],
         scale=scale,
         margin=values["margin"],
         components=values.get("components", {}),
         claims=tuple(c for c in claims if {c.better, c.than} <= published),
-        seeds=tuple(range(seed, seed + _read_seeds(asked.get("seeds", 1)))),
+        seeds=choose_seeds(asked.get("seeds"), seed),
         recipes=recipes,
         asked=asked,
     )
+
+
+def subtract_printed(
+    mine: PublishedResult | None, others: PublishedResult | None
+) -> float | None:
+    """How many dB one printed result is above another; None without both."""
+    if mine is None or others is None or mine.psnr is None or others.psnr is None:
+        return None
+    return round(mine.psnr - others.psnr, _DIGITS)
 
 
 def outline_config(recipe: Recipe) -> tuple[type[SRModel], ModelConfig]:
@@ -206,58 +247,6 @@ def _has(config: ModelConfig, name: str, wanted: object) -> bool:
     """Whether a field is as a component needs it."""
     value = getattr(config, name)
     return value >= wanted if type(wanted) is int else value == wanted
-
-
-def _choose_scale(scales: Sequence[int], asked: Mapping[str, Any], usual: int) -> int:
-    if len(scales) > 1 or "scales" in asked:
-        raise UsageError("a study trains and measures one scale: -x names it")
-    return scales[0] if scales else usual
-
-
-def _check_fields(fields: Mapping[str, Any]) -> None:
-    """Raise for a field that neither a recipe nor a study has."""
-    known = [each.name for each in dataclasses.fields(Recipe)]
-    for name in fields:
-        if name not in known:
-            raise unknown("field of the study", name, (*known, *_OWN_FIELDS))
-
-
-def _read_variants(
-    given: object, network: type[SRModel], tables: Sequence[str]
-) -> list[str]:
-    """The names that the user gave, or the networks of the tables' rows.
-
-    Raises:
-        UsageError: If a name is unknown, of another network or there twice.
-    """
-    if given is None:
-        rows = [r.model for source in tables for r in results() if r.source == source]
-        return [name for name in dict.fromkeys(rows) if name in network.variants]
-    words = given.split(",") if isinstance(given, str) else given
-    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        raise UsageError(f"--set variants takes names such as a,b, not {given!r}")
-    names = [word.strip().lower() for word in words if word.strip()]
-    if not names:
-        raise UsageError("--set variants names none")
-    for name in names:
-        owner, _ = variant(name)
-        if owner is not network:
-            raise UsageError(
-                f"{name} is a variant of {owner.arch}: a study of {network.arch} "
-                "compares its own (`srcli models --all`)"
-            )
-    if len(set(names)) < len(names):
-        raise UsageError("--set variants names one twice")
-    return names
-
-
-def _read_seeds(given: object) -> int:
-    if type(given) is not int or not 1 <= given <= _MOST_SEEDS:
-        raise UsageError(
-            f"--set seeds says how often each variant is trained, 1 to {_MOST_SEEDS}, "
-            f"not {given!r}"
-        )
-    return given
 
 
 def _check_equal_budget(recipes: Mapping[str, Recipe]) -> None:

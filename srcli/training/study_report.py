@@ -9,14 +9,9 @@ from pathlib import Path
 
 from srcli.training.markdown import format_table, join_words, quote_code
 from srcli.training.recipe import STUDY, load_recipe
+from srcli.training.study_notes import list_notes, name_table, tell_sources
 from srcli.training.study_outcome import StudyResult
-from srcli.training.study_table import (
-    list_columns,
-    list_notes,
-    show_gain,
-    show_printed_gain,
-    tell_sources,
-)
+from srcli.training.study_table import list_columns, show_gain, show_printed_gain
 from srcli.writing import write_whole
 
 NAME = "report.md"
@@ -32,18 +27,13 @@ def write_study_report(result: StudyResult) -> Path:
         OutputError: If it cannot be written.
     """
     study = result.study
-    columns = list_columns(result)
-    rows = [[column.text(row) for column in columns] for row in result.rows]
     notes = [f"- {line}" for line in list_notes(result)]
     lines = [
         f"# Study of {study.network} at x{study.scale}: variants at equal budget",
         "",
         *_tell(result),
         "",
-        *format_table([column.head for column in columns], rows),
-        "",
-        tell_sources(result),
-        "",
+        *_tabulate_rows(result),
         *(["## Notes", "", *notes, ""] if notes else []),
         "## Claims",
         "",
@@ -70,7 +60,8 @@ def _tell(result: StudyResult) -> Iterator[str]:
         f"{result.done} of {result.count} runs are done, each of {recipe.steps:,} "
         f"steps of {recipe.batch} crops of {side}, the same for all (seed {seeds}). "
         f"PSNR in dB on {quote_code(result.measured_on)}, in {result.precision}, of "
-        "the averaged weights after the last step. A gain is over the first row."
+        "the averaged weights after the last step. A gain is over the first row of its "
+        "table."
     )
     if result.done < result.count:
         yield ""
@@ -78,6 +69,16 @@ def _tell(result: StudyResult) -> Iterator[str]:
             f"To go on: `srcli train -m {study.network} --recipe {STUDY} --resume "
             f"--out {shlex.quote(str(result.out))}`"
         )
+
+
+def _tabulate_rows(result: StudyResult) -> Iterator[str]:
+    """Every table below its name, and where the paper's figures come from."""
+    for table in result.tables:
+        columns = list_columns(result, table)
+        rows = [[column.text(row) for column in columns] for row in table.rows]
+        yield from (f"## {name_table(table)}", "")
+        yield from format_table([column.head for column in columns], rows)
+        yield from ("", tell_sources(result, table), "")
 
 
 def _tabulate_claims(result: StudyResult) -> list[str]:

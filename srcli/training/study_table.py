@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,9 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from srcli.evaluation.table import format_fixed, widen
-from srcli.training.markdown import join_words
 from srcli.training.study_member import DIGITS
-from srcli.training.study_outcome import StudyResult, StudyRow, Verdict
+from srcli.training.study_notes import list_notes, name_table, tell_sources
+from srcli.training.study_outcome import StudyResult, Verdict
+from srcli.training.study_rows import StudyRow, StudyTable
 
 _PRINTED_DIGITS = 2  # as the papers print
 _NONE = "-"  # a figure that there is not
@@ -43,25 +43,21 @@ class Column:
 
 
 def print_study(console: Console, result: StudyResult) -> None:
-    """Print the table, with as many columns as there is room for, and the claims.
+    """Print the tables, with as many columns as there is room for, and the claims.
 
     Args:
         console: Of any width; a file or pipe gets every column.
         result: What the study has come to.
     """
     study = result.study
-    columns = list_columns(result)
-    room = console.width if console.is_terminal else _WIDE
-    for dropped in _SPARED:
-        columns = [each for each in columns if not dropped or each.kind != dropped]
-        table = _build_table(result.rows, columns)
-        if widen(console, table) <= room:
-            break
     title = f"{study.network} on {result.measured_on} x{study.scale}"
     steps = f"{result.done} of {result.count} runs of {study.recipe.steps:,} steps"
     console.print(f"{title}: {steps} done", markup=False, highlight=False)
-    console.print(table, crop=False)
-    console.print(tell_sources(result), markup=False, highlight=False)
+    for table in result.tables:
+        console.print(f"\n{name_table(table)}", markup=False, highlight=False)
+        console.print(_fit_table(console, result, table), crop=False)
+        console.print(tell_sources(result, table), markup=False, highlight=False)
+    console.print()
     for line in (*list_notes(result), *map(_word, result.verdicts)):
         console.print(line, markup=False, highlight=False)
 
@@ -81,7 +77,15 @@ def build_study_document(result: StudyResult) -> dict[str, Any]:
         "psnr_seeds": result.seeds,
         "changed": list(study.changed),
         "notes": list_notes(result),
-        "rows": [_build_row(result, row) for row in result.rows],
+        "tables": [
+            {
+                "source": table.source,
+                "printed_on": table.dataset,
+                "note": table.note,
+                "rows": [_build_row(table, row) for row in table.rows],
+            }
+            for table in result.tables
+        ],
         "claims": [
             {
                 "text": verdict.claim.text,
@@ -99,15 +103,11 @@ def build_study_document(result: StudyResult) -> dict[str, Any]:
     }
 
 
-def _build_row(result: StudyResult, row: StudyRow) -> dict[str, Any]:
-    printed = row.printed and {
-        "label": row.printed.label,
-        "psnr": row.printed.psnr,
-        "difference": row.compare_printed(result.rows[0]),
-        "source": row.printed.source,
-    }
+def _build_row(table: StudyTable, row: StudyRow) -> dict[str, Any]:
+    printed = table.printed.get(row.variant)
     return {
         "variant": row.variant,
+        "label": table.labels.get(row.variant),
         "components": [name for name, there in row.components.items() if there],
         "parameters": row.parameters,
         "macs_720p": row.macs_720p,
@@ -117,8 +117,13 @@ def _build_row(result: StudyResult, row: StudyRow) -> dict[str, Any]:
         "spread": row.spread,
         "diverged": list(row.diverged),
         "psnr_by_seed": {str(seed): psnr for seed, psnr in row.figures.items()},
-        "difference": row.compare_mean(result.rows[0]),
-        "paper": printed,
+        "difference": table.gain(row),
+        "paper": printed
+        and {
+            "psnr": printed.psnr,
+            "difference": table.gain_printed(row),
+            "source": printed.source,
+        },
     }
 
 
@@ -132,66 +137,19 @@ def show_printed_gain(value: float | None) -> str:
     return format_fixed(value, _PRINTED_DIGITS, "+") or _NONE
 
 
-def tell_sources(result: StudyResult) -> str:
-    """Where the paper's figures come from."""
-    study = result.study
-    sources = dict.fromkeys(row.printed.source for row in result.rows if row.printed)
-    kind = study.recipe.degradation
-    where = f"{study.printed_on} x{study.scale}"
-    where += "" if kind == "bi" else f" with degradation {kind}"
-    if sources:
-        return f"The paper's figures: {join_words(list(sources))}, {where}."
-    return f"The papers print no figure of these networks on {where}."
-
-
-def list_notes(result: StudyResult) -> list[str]:
-    """What a reader of the figures must know, a sentence each."""
-    study = result.study
-    lines = []
-    if study.changed:
-        config = json.dumps(study.recipe.config)
-        every = len(study.changed) == len(study.variants)
-        names = "The networks" if every else join_words(study.changed)
-        lines.append(
-            f"{names} are not as published ({config}): what the paper prints and "
-            "claims of them is left out."
-        )
-    if result.done and result.seeds != list(study.seeds):
-        seeds = join_words([str(seed) for seed in result.seeds])
-        lines.append(f"Figures are of seed {seeds}, which every variant shown has.")
-    for row in result.rows:
-        if row.diverged:
-            seeds = join_words([str(seed) for seed in row.diverged])
-            lines.append(
-                f"{row.variant} does not train with seed {seeds}: its loss is no "
-                "number, whatever the learning rate."
-            )
-        back = sum(each.setbacks for each in row.outcomes.values())
-        if back and not row.diverged:
-            times = "once" if back == 1 else f"{back} times"
-            lines.append(
-                f"{row.variant} went back {times} with half the learning rate, its "
-                "loss being no number: its rate is not the others'."
-            )
-    every_run = [each.pictures for row in result.rows for each in row.outcomes.values()]
-    seen = list(dict.fromkeys(each for each in every_run if each))
-    if len(seen) > 1:
-        lines.append(f"The pictures were not the same for all: {join_words(seen)}.")
-    return lines
-
-
-def list_columns(result: StudyResult) -> list[Column]:
-    """Every column that has something to show for one of the rows."""
-    first = result.rows[0]
+def list_columns(result: StudyResult, table: StudyTable) -> list[Column]:
+    """Every column of a table that has something to show for one of its rows."""
     components = [
         Column(name, partial(_mark, name), "component")
         for name in result.study.components
+        # One that all have, or none, tells them not apart.
+        if len({row.components[name] for row in table.rows}) > 1
     ]
     columns = [
         Column("variant", lambda row: row.variant, left=True),
         Column(
             "in the paper",
-            lambda row: row.printed.label if row.printed else "",
+            lambda row: table.labels.get(row.variant, ""),
             "label",
             left=True,
         ),
@@ -202,21 +160,30 @@ def list_columns(result: StudyResult) -> list[Column]:
         Column("steps", lambda row: f"{row.steps:,}", "steps"),
         Column("PSNR", _show_psnr),
         Column("±", lambda row: format_fixed(row.spread, DIGITS)),
-        Column("gain", lambda row: show_gain(row.compare_mean(first))),
-        Column(
-            "paper",
-            lambda row: (
-                format_fixed(row.printed.psnr, _PRINTED_DIGITS)
-                if row.printed
-                else _NONE
-            ),
-        ),
-        Column(
-            "paper's gain",
-            lambda row: show_printed_gain(row.compare_printed(first)),
-        ),
+        Column("gain", lambda row: show_gain(table.gain(row))),
+        *_list_printed(table),
     ]
-    return [each for each in columns if any(each.text(row) for row in result.rows)]
+    return [each for each in columns if any(each.text(row) for row in table.rows)]
+
+
+def _list_printed(table: StudyTable) -> list[Column]:
+    """The paper's figures and gains, each if there is any."""
+    columns = []
+    if table.printed:
+        columns.append(Column("paper", partial(_show_printed, table)))
+    if any(table.gain_printed(row) is not None for row in table.rows):
+        columns.append(
+            Column(
+                "paper's gain",
+                lambda row: show_printed_gain(table.gain_printed(row)),
+            )
+        )
+    return columns
+
+
+def _show_printed(table: StudyTable, row: StudyRow) -> str:
+    printed = table.printed.get(row.variant)
+    return format_fixed(printed.psnr, _PRINTED_DIGITS) if printed else _NONE
 
 
 def _mark(component: str, row: StudyRow) -> str:
@@ -230,6 +197,18 @@ def _show_psnr(row: StudyRow) -> str:
 
 def _show_seconds(value: float | None) -> str:
     return "" if value is None else f"{value:.3g}"
+
+
+def _fit_table(console: Console, result: StudyResult, table: StudyTable) -> Table:
+    """A table with the columns that there is room for."""
+    columns = list_columns(result, table)
+    room = console.width if console.is_terminal else _WIDE
+    for dropped in _SPARED:
+        columns = [each for each in columns if not dropped or each.kind != dropped]
+        drawn = _build_table(table.rows, columns)
+        if widen(console, drawn) <= room:
+            break
+    return drawn
 
 
 def _build_table(rows: Sequence[StudyRow], columns: Sequence[Column]) -> Table:

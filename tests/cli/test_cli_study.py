@@ -25,7 +25,8 @@ def test_a_study_in_parts(run, pictures, tmp_path, monkeypatch):
     assert done.exit_code == 0, done.stderr
     document = json.loads(done.stdout)
     assert document["finished"] is True
-    assert [row["steps"] for row in document["rows"]] == [2, 2]
+    (table,) = document["tables"]
+    assert [row["steps"] for row in table["rows"]] == [2, 2]
     # A figure of the table is what a benchmark of that variant's weights gives.
     measured = run(
         "benchmark", "-d", pictures, "-x", "3", "-m", "drrn-b1u3", "--json",
@@ -35,17 +36,48 @@ def test_a_study_in_parts(run, pictures, tmp_path, monkeypatch):
     assert measured.exit_code == 0, measured.stderr
     rows = json.loads(measured.stdout)["rows"]
     (psnr,) = (row["psnr"] for row in rows if row["model"] == "drrn-b1u3")
-    assert document["rows"][1]["psnr"] == pytest.approx(psnr, abs=0.001)
+    assert table["rows"][1]["psnr"] == pytest.approx(psnr, abs=0.001)
     again = run(*study, "--resume", "--json")
     assert json.loads(again.stdout) == document | {"out": "runs/drrn-ablation"}
+
+
+def test_a_study_of_two_tables(run, pictures, tmp_path):
+    out = tmp_path / "study"
+    done = run(
+        "train", "-m", "dsrn", "--recipe", "ablation", "-o", out, "--steps", "1",
+        "--data", pictures, "--val", pictures, *TINY, "--set",
+        "variants=dsrn-t8,dsrn-single-state,dsrn-t6,dsrn",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    assert "4 of 4 runs of 1 steps done" in done.stdout
+    assert done.stdout.index("DSRN Table 2") < done.stdout.index("DSRN Figure 3")
+    names = [line.split()[0] for line in done.stdout.splitlines() if line.strip()]
+    rows = [name for name in names if name.startswith("dsrn-") or name == "dsrn"]
+    # Below the title, both tables in the paper's order; T = 7 stands in each.
+    assert rows[1:] == ["dsrn-single-state", "dsrn", "dsrn-t6", "dsrn", "dsrn-t8"]
+    again = run("train", "-m", "dsrn", "--resume", "-o", out, "--json")
+    assert again.exit_code == 0, again.stderr
+    first, second = json.loads(again.stdout)["tables"]
+    assert first["rows"][1] == second["rows"][1] | {
+        "difference": first["rows"][1]["difference"]
+    }
+    assert first["rows"][1]["psnr"] is not None
+    assert sorted(path.name for path in out.iterdir() if path.is_dir()) == [
+        "dsrn", "dsrn-single-state", "dsrn-t6", "dsrn-t8",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        (["-m", "rrrn"], 2, "rrrn has no recipe ablation; what has one: drrn"),
+        (["-m", "rrrn"], 2, "rrrn has no recipe ablation; what has one: drrn, dsrn"),
         (["-m", "drrn-b3u4"], 2, "-m drrn --set variants=drrn-b3u4"),
         (["-m", "drrn", "--set", "variants=mrnet"], 2, "is a variant of mrnet"),
+        (
+            ["-m", "dsrn", "--set", "tables=DSRN Table 3"],
+            2,
+            "did you mean DSRN Table 2",
+        ),
         (["-m", "drrn", "--val", "none"], 2, "cannot be none"),
         (["-m", "drrn", "--init", "bundled"], 2, "leave --init out"),
         (["-m", "drrn", "--devices", "2"], 2, "leave --devices out"),

@@ -12,6 +12,7 @@ from srcli.errors import UsageError
 from srcli.evaluation.published import (
     PREFERENCE,
     every,
+    find_table,
     lookup,
     papers,
     published_size,
@@ -100,6 +101,32 @@ def test_names_are_lower_case_and_known():
         assert r.source.startswith(papers()[r.paper].name + " ")
         assert r.kind in ("comparison", "ablation", "figure")
     assert set(PREFERENCE) == set(papers())
+
+
+def test_a_curve_has_its_points_and_no_values():
+    """DSRN Figure 3 is drawn over T; only Table 1 prints that of T = 7."""
+    from srcli.models import variant
+
+    table = find_table("DSRN Figure 3")
+    assert table.note
+    assert list(table.labels.values()) == [f"T = {t}" for t in range(1, 10)]
+    steps = [variant(name)[1].steps for name in table.labels]
+    assert steps == list(range(1, 10))
+    assert [r for r in results() if r.source == "DSRN Figure 3"] == []
+    assert lookup("dsrn-t3", "set5", 2) is None
+    assert lookup("dsrn", "set5", 2).source == "DSRN Table 1"
+
+
+def test_a_table_is_found_by_its_name():
+    labels = find_table("DSRN Table 2").labels
+    assert list(labels)[:4] == [
+        "dsrn-single-state", "dsrn-untied", "dsrn-no-feedback", "dsrn",
+    ]  # fmt: skip
+    assert labels["dsrn-untied"] == "DSRN w/o parameter sharing"
+    # One of two degradations, with the rows of both.
+    assert {"bicubic", "rrrn"} <= set(find_table("RRRN Table 2").labels)
+    with pytest.raises(UsageError, match="unknown table 'DSRN Table 3'"):
+        find_table("DSRN Table 3")
 
 
 def test_own_variants_have_the_names_that_the_program_knows():

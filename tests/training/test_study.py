@@ -175,6 +175,21 @@ def test_a_study_is_not_gone_on_with_as_another(request_of):
     assert run_study(same).done == 2
 
 
+def test_a_study_of_one_table_stays_one(request_of):
+    overrides = {"tables": "DSRN Figure 3", "steps": 1}
+    request = request_of(model="dsrn", overrides=overrides)
+    del request.overrides["variants"]
+    first = run_study(dataclasses.replace(request, max_minutes=0.0))
+    assert first.count == 9
+    again = dataclasses.replace(go_on(request), model="dsrn", max_minutes=0.0)
+    result = run_study(again)
+    assert result.done == 2
+    assert [table.source for table in result.tables] == ["DSRN Figure 3"]
+    for tables in ("DSRN Table 2", "DSRN Table 2,DSRN Figure 3"):
+        with pytest.raises(UsageError, match="has variants"):
+            run_study(dataclasses.replace(again, overrides={"tables": tables}))
+
+
 def test_a_folder_of_something_else_is_not_written_to(request_of):
     request = request_of()
     with pytest.raises(InputError, match="no study in"):

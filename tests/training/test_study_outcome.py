@@ -9,13 +9,14 @@ from rich.console import Console
 
 from srcli.training import study_outcome
 from srcli.training.study_member import Outcome
-from srcli.training.study_outcome import StudyResult, StudyRow, judge, read_result
+from srcli.training.study_outcome import StudyResult, judge, read_result
 from srcli.training.study_plan import Claim, load_study
 from srcli.training.study_report import write_study_report
+from srcli.training.study_rows import StudyRow, arrange_rows
 from srcli.training.study_table import build_study_document, print_study
 
 
-def make_row(name, *figures, study=None):
+def make_row(name, *figures):
     outcomes = {
         seed: Outcome(steps=9 if psnr else 4, finished=psnr is not None, psnr=psnr)
         for seed, psnr in enumerate(figures)
@@ -30,7 +31,6 @@ def make_row(name, *figures, study=None):
         parameters=1234,
         macs_720p=5_600_000_000,
         outcomes=outcomes,
-        printed=study and study.find_printed(name),
     )
 
 
@@ -59,9 +59,9 @@ def make_claim(at_least=False):
 )
 def test_verdicts(better, than, at_least, difference, text):
     rows = make_row("a", *better), make_row("b", *than)
-    verdict = judge(make_claim(at_least), *rows, 0.02)
+    verdict = judge(make_claim(at_least), *rows, 0.02, printed=0.5)
     assert (verdict.difference, verdict.text) == (difference, text)
-    assert verdict.printed is None
+    assert verdict.printed == 0.5
 
 
 @pytest.mark.parametrize(
@@ -120,24 +120,32 @@ def test_mean_and_spread_over_seeds():
 def result():
     study = load_study("drrn", {"variants": "vdsr-d28,drrn-ns-b3u4,drrn-b3u4"})
     rows = {
-        "vdsr-d28": make_row("vdsr-d28", 30.0, study=study),
-        "drrn-ns-b3u4": make_row("drrn-ns-b3u4", 30.25, study=study),
-        "drrn-b3u4": make_row("drrn-b3u4", None, study=study),
+        "vdsr-d28": make_row("vdsr-d28", 30.0),
+        "drrn-ns-b3u4": make_row("drrn-ns-b3u4", 30.25),
+        "drrn-b3u4": make_row("drrn-b3u4", None),
     }
     verdicts = [
-        judge(claim, rows[claim.better], rows[claim.than], study.margin)
+        judge(
+            claim,
+            rows[claim.better],
+            rows[claim.than],
+            study.margin,
+            printed=study.compare_printed(claim.better, claim.than),
+        )
         for claim in study.claims
     ]
     return make_result(study, rows.values(), verdicts)
 
 
 def make_result(study, rows, verdicts=()):
+    rows = tuple(rows)
     return StudyResult(
         study=study,
         out=Path("study"),
         measured_on="set5",
         precision="fp32",
-        rows=tuple(rows),
+        rows=rows,
+        tables=arrange_rows(study, {row.variant: row for row in rows}),
         verdicts=tuple(verdicts),
     )
 
@@ -179,11 +187,12 @@ def test_a_narrow_terminal_keeps_the_figures(result):
 def test_the_document_has_null_for_what_is_missing(result):
     document = build_study_document(result)
     assert document["finished"] is False
-    first, second, third = document["rows"]
+    (table,) = document["tables"]
+    assert (table["source"], table["printed_on"]) == ("DRRN Table 4", "set5")
+    first, second, third = table["rows"]
     assert first["difference"] == 0.0
-    assert second["difference"] == 0.25
+    assert (second["difference"], second["label"]) == (0.25, "DRRN_NS")
     assert second["paper"] == {
-        "label": "DRRN_NS",
         "psnr": 33.97,
         "difference": 0.11,
         "source": "DRRN Table 4",
@@ -208,7 +217,7 @@ def test_an_open_claim_without_printed_figures_names_none():
 
 def test_sixty_columns_have_room_for_two_seeds():
     study = load_study("drrn", {"seeds": 2})
-    rows = [make_row(n, 30.0, 30.5, study=study) for n in study.variants]
+    rows = [make_row(n, 30.0, 30.5) for n in study.variants]
     result = make_result(study, rows)
     text = draw(result, width=60, force_terminal=True)
     table = text[: text.index("The paper's figures")]
@@ -229,7 +238,7 @@ def test_sixty_columns_have_room_for_two_seeds():
 )  # fmt: skip
 def test_why_no_printed_figure_is_there(overrides, options, text):
     study = load_study("drrn", overrides, **options)
-    rows = [make_row(name, 30.0, study=study) for name in study.variants]
+    rows = [make_row(name, 30.0) for name in study.variants]
     found = draw(make_result(study, rows), width=200)
     assert text in found
     assert "33." not in found
@@ -245,7 +254,8 @@ def test_a_variant_that_does_not_train_is_named(tmp_path):
     (line,) = (each for each in text.splitlines() if each.startswith("drrn-b2u3  "))
     assert "diverged" in line
     document = build_study_document(result)
-    assert [each["diverged"] for each in document["rows"]] == [[], [0]]
+    (table,) = document["tables"]
+    assert [each["diverged"] for each in table["rows"]] == [[], [0]]
     result = dataclasses.replace(result, out=tmp_path)
     report = write_study_report(result).read_text()
     assert "- drrn-b2u3 does not train with seed 0" in report

@@ -5,11 +5,11 @@ import dataclasses
 import pytest
 
 from srcli.errors import UsageError
-from srcli.evaluation.published import results
+from srcli.evaluation.published import find_table, results
 from srcli.models import MODELS
 from srcli.training import recipe as recipe_module
 from srcli.training import study_plan
-from srcli.training.recipe import STUDY, load_recipe, read_bundled
+from srcli.training.recipe import NAMES, STUDY, load_recipe, read_bundled
 from srcli.training.study_plan import Claim, load_study, outline_config
 
 
@@ -25,8 +25,12 @@ def _networks_with_a_study():
 @pytest.mark.parametrize("name", list(_networks_with_a_study()))
 def test_every_bundled_study_is_sound(name):
     values, study = read_bundled(name, STUDY), load_study(name)
-    sources = {result.source for result in results()}
-    assert set(values["tables"]) <= sources
+    datasets = {result.dataset for result in results()}
+    for source, dataset in values["tables"].items():
+        assert set(find_table(source).labels) & set(study.variants)
+        assert dataset in datasets
+    # What `srcli train --export` says of the pictures knows those two alone.
+    assert study.recipe.data in {load_recipe(name, each).data for each in NAMES}
     assert len(study.variants) > 1
     assert study.recipe.recursions == ()
     known = MODELS[name].variants
@@ -43,7 +47,7 @@ def test_drrns_study_is_its_table_4():
     assert study.variants == (
         "vdsr-d28", "drrn-ns-c-b3u4", "drrn-ns-b3u4", "drrn-c-b3u4", "drrn-b3u4",
     )  # fmt: skip
-    printed = [study.find_printed(name).psnr for name in study.variants]
+    printed = [study.find_printed(name, "set5").psnr for name in study.variants]
     assert printed == [33.86, 33.92, 33.97, 33.95, 33.99]
     assert (study.dataset, study.scale, study.margin) == ("set5", 3, 0.02)
     marks = [list(study.list_components(name).values()) for name in study.variants]
@@ -77,9 +81,9 @@ def test_other_variants_bring_their_own_claims_and_figures():
     assert study.variants == ("drrn-b2u3", "drrn-b1u3", "drrn")
     pairs = [(claim.better, claim.than) for claim in study.claims]
     assert pairs == [("drrn-b2u3", "drrn-b1u3")]
-    assert study.find_printed("drrn-b2u3").psnr == 33.76  # section 4.3
-    assert study.find_printed("drrn-b1u3") is None
-    assert study.find_printed("drrn").source == "DRRN Table 2"
+    assert study.find_printed("drrn-b2u3", "set5").psnr == 33.76  # section 4.3
+    assert study.find_printed("drrn-b1u3", "set5") is None
+    assert study.find_printed("drrn", "set5").source == "DRRN Table 2"
     listed = load_study("drrn", {"variants": ["drrn-b2u3", "drrn-b1u3", "drrn"]})
     assert listed.variants == study.variants
 
@@ -87,36 +91,110 @@ def test_other_variants_bring_their_own_claims_and_figures():
 def test_another_scale_has_no_printed_figures():
     study = load_study("drrn", scales=(2,))
     assert study.recipe.scales == (2,)
-    assert study.find_printed("drrn-b3u4") is None
+    assert study.find_printed("drrn-b3u4", "set5") is None
+
+
+def test_dsrns_study_is_its_table_2_and_its_figure_3():
+    study = load_study("dsrn")
+    assert study.variants == (
+        "dsrn-single-state", "dsrn-untied", "dsrn-no-feedback", "dsrn",
+        "dsrn-t1", "dsrn-t2", "dsrn-t3", "dsrn-t4", "dsrn-t5", "dsrn-t6",
+        "dsrn-t8", "dsrn-t9",
+    )  # fmt: skip
+    assert (study.dataset, study.scale) == ("set5", 2)
+    in_table = study.variants[:4]
+    printed = [study.find_printed(n, "ntire2017-track1").psnr for n in in_table]
+    assert printed == [34.66, 34.71, 34.89, 34.96]
+    on_set5 = {name: study.find_printed(name, "set5") for name in study.variants}
+    found = {name: result.psnr for name, result in on_set5.items() if result}
+    assert found == {"dsrn": 37.66}  # the curve has no figures, Table 1 has T = 7's
+    marks = [list(study.list_components(name).values()) for name in in_table]
+    # Two states, feedback, shared weights.
+    assert marks == [
+        [False, False, True],
+        [True, True, False],
+        [True, False, True],
+        [True, True, True],
+    ]
+    steps = [
+        outline_config(study.recipes[n])[1].steps
+        for n in ("dsrn", "dsrn-t1", "dsrn-t9")
+    ]
+    assert steps == [7, 1, 9]
+
+
+def test_dsrns_claims_are_those_of_section_5_3():
+    study = load_study("dsrn")
+    claims = {(c.better, c.than): c.at_least for c in study.claims}
+    curve = [f"dsrn-t{t}" for t in range(1, 7)] + ["dsrn"]
+    assert claims == {
+        ("dsrn", "dsrn-untied"): False,
+        ("dsrn-no-feedback", "dsrn-single-state"): False,
+        ("dsrn", "dsrn-no-feedback"): False,
+        **{(curve[t], curve[t - 1]): False for t in range(1, 7)},
+        ("dsrn", "dsrn-t8"): True,
+        ("dsrn", "dsrn-t9"): True,
+    }
+    assert {claim.section for claim in study.claims} == {"5.3"}
+    # As printed at every scale, where anything is.
+    for scale, gains in ((2, (0.25, 0.23, 0.07)), (4, (0.22, 0.19, 0.04))):
+        study = load_study("dsrn", scales=(scale,))
+        found = [study.compare_printed(c.better, c.than) for c in study.claims]
+        assert found[:3] == list(gains)
+        assert set(found[3:]) == {None}
+
+
+def test_one_table_alone():
+    study = load_study("dsrn", {"tables": "dsrn figure 3", "steps": 5})
+    assert study.variants == tuple(
+        "dsrn" if t == 7 else f"dsrn-t{t}" for t in range(1, 10)
+    )
+    assert study.recipe.steps == 5
+    assert {claim.text for claim in study.claims} >= {"a second step helps"}
+    assert all("untied" not in claim.text for claim in study.claims)
+    both = load_study("dsrn", {"tables": "DSRN Figure 3, DSRN Table 2"})
+    assert both.variants == load_study("dsrn").variants
+    listed = load_study("dsrn", {"tables": ["DSRN Table 2"]})
+    assert listed.variants == both.variants[:4]
+    # Other variants than its rows can be trained beside any.
+    named = load_study("dsrn", {"tables": "DSRN Table 2", "variants": "dsrn,dsrn-t2"})
+    assert named.variants == ("dsrn", "dsrn-t2")
 
 
 def test_another_networks_study_needs_no_more_than_a_file(monkeypatch):
-    """DSRN's Table 2, measured on another set than the paper's, at three scales."""
+    """Of MRNet, one of whose networks two tables print, after less or more training."""
     values = {
-        "tables": ["DSRN Table 2"],
-        "printed_on": "ntire2017-track1",
+        "tables": {"MRNet Table 2": "set5", "MRNet Table 1": "set14"},
         "dataset": "set5",
         "scale": 2,
         "margin": 0.02,
         "recipe": {"steps": 9},
         "claims": [
             {
-                "text": "feedback helps",
-                "section": "4.3",
-                "better": "dsrn",
-                "than": "dsrn-no-feedback",
+                "text": "the input encoder helps",
+                "section": "4.2",
+                "better": "mrnet-input-encoder",
+                "than": "mrnet-baseline",
             }
         ],
     }
     for module in (recipe_module, study_plan):
         monkeypatch.setattr(module, "read_bundled", lambda *_: values)
-    study = load_study("dsrn")
+    study = load_study("mrnet")
+    # Table 2's other rows are no variants, but the same with other steps.
     assert study.variants == (
-        "dsrn-single-state", "dsrn-untied", "dsrn-no-feedback", "dsrn",
+        "mrnet-conv-fusion", "mrnet-shuffle3x3", "mrnet-baseline", "mrnet-residual",
+        "mrnet-input-encoder", "mrnet-memory-updater", "mrnet-s",
     )  # fmt: skip
-    assert study.find_printed("dsrn").psnr == 34.96
-    assert [claim.better for claim in study.claims] == ["dsrn"]
-    assert load_study("dsrn", scales=(4,)).find_printed("dsrn").psnr == 29.03
+    assert study.find_printed("mrnet-s", "set14").psnr == 33.63
+    assert study.find_printed("mrnet-s", "b100").source == "MRNet Table 3"
+    # What the table at hand prints counts before what another of the study's does.
+    more = dataclasses.replace(study, tables={**study.tables, "MRNet Table 3": "set5"})
+    for source, psnr in (("MRNet Table 1", 37.94), ("MRNet Table 3", 38.06)):
+        assert more.find_printed("mrnet-s", "set5", source).psnr == psnr
+    (claim,) = study.claims
+    # 33.51 - 33.46 on Table 1's set, not 37.92 - 37.84 on Table 2's.
+    assert study.compare_printed(claim.better, claim.than) == 0.05
 
 
 def test_seeds_count_on_from_the_first(tmp_path):
@@ -135,13 +213,18 @@ def test_seeds_count_on_from_the_first(tmp_path):
     ("model", "overrides", "message"),
     [
         ("drrnn", {}, "did you mean drrn"),
-        ("rrrn", {}, "rrrn has no recipe ablation; what has one: drrn"),
+        ("rrrn", {}, "rrrn has no recipe ablation; what has one: drrn, dsrn"),
         ("drrn-b3u4", {}, "-m drrn --set variants=drrn-b3u4"),
         ("drrn", {"variants": "drrn-b1u3,mrnet-s"}, "mrnet-s is a variant of mrnet"),
         ("drrn", {"variants": "drrn-b1u33"}, "did you mean drrn-b1u3"),
         ("drrn", {"variants": "drrn,drrn"}, "one twice"),
         ("drrn", {"variants": ","}, "names none"),
         ("drrn", {"variants": 3}, "takes names"),
+        ("dsrn", {"tables": "DSRN Figure 4"}, "did you mean DSRN Figure 3"),
+        ("dsrn", {"tables": "DRRN Table 4"}, "known: DSRN Figure 3, DSRN Table 2"),
+        ("dsrn", {"tables": "dsrn table 2,DSRN Table 2"}, "names one twice"),
+        ("dsrn", {"tables": []}, "names none"),
+        ("dsrn", {"tables": 2}, "--set tables takes names"),
         ("drrn", {"seeds": 0}, "1 to 99"),
         ("drrn", {"seeds": "two"}, "1 to 99"),
         ("drrn", {"stepps": 3}, "did you mean steps"),
@@ -211,7 +294,7 @@ def test_changed_networks_have_nothing_of_the_papers():
     for config in ({"width": 4}, {"norm": "batch"}, {"units": 1}, {"shared": False}):
         study = load_study("drrn", {"variants": names, "config": config})
         assert study.changed == ("drrn-b2u3", "drrn-b3u3")
-        assert study.find_printed("drrn-b2u3") is None
+        assert study.find_printed("drrn-b2u3", "set5") is None
         assert study.claims == ()
     # What leaves a network as it is changes nothing, and one alone is one alone.
     study = load_study("drrn", {"variants": names, "config": {"width": 128}})
@@ -219,7 +302,7 @@ def test_changed_networks_have_nothing_of_the_papers():
     names = "drrn-b2u3,drrn-b3u2,drrn-b3u1"
     study = load_study("drrn", {"variants": names, "config": {"blocks": 3}})
     assert study.changed == ("drrn-b2u3",)
-    assert study.find_printed("drrn-b3u2").psnr == 33.77
+    assert study.find_printed("drrn-b3u2", "set5").psnr == 33.77
     assert [claim.better for claim in study.claims] == ["drrn-b3u2"]
 
 
@@ -242,7 +325,6 @@ def test_drrns_claims_are_the_papers():
         "drrn", {"variants": sorted({n for pair in pairs for n in pair})}
     )
     for claim in claims:
-        better, than = map(every.find_printed, (claim.better, claim.than))
-        if better and than:
-            least = -every.margin if claim.at_least else 0
-            assert better.psnr - than.psnr > least
+        difference = every.compare_printed(claim.better, claim.than)
+        if difference is not None:
+            assert difference > (-every.margin if claim.at_least else 0)
