@@ -7,6 +7,7 @@ variants. What the paper leaves open is decided in docs/models.md.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +20,13 @@ from torch.nn import functional as F
 from srcli.errors import UsageError
 from srcli.imaging.resize import imresize_torch
 from srcli.models.base import ModelConfig, SRModel
-from srcli.models.dsrn_layers import Input, ResidualBlock, make_down, make_up
+from srcli.models.dsrn_layers import (
+    Input,
+    ResidualBlock,
+    check_kernel,
+    make_down,
+    make_up,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +44,24 @@ class DSRNConfig(ModelConfig):
     untied: bool = False  # every step its own transitions; Table 2
     feedback: bool = True  # f_down, from the HR state to the LR state; Table 2
     dual: bool = True  # False: one HR state on bicubic input; Table 2's baseline
+
+    def __post_init__(self) -> None:
+        ModelConfig.__post_init__(self)
+        if len(self.scales) > 1:
+            raise UsageError("a dsrn network serves one scale; build one for each")
+        if self.steps < 1 or self.width < 2:
+            raise UsageError("dsrn needs at least one step and two channels")
+        if len(self.kernel) != 3:
+            raise UsageError("kernel takes three sizes, for x2, x3 and x4")
+        for scale, kernel in zip((2, 3, 4), self.kernel, strict=True):
+            check_kernel(kernel, scale)
+
+    def find_first(self, layers: str) -> int:
+        """The first step, counted from 0, that runs `low`, `high`, `up` or `down`.
+
+        The first step of two states has no HR state yet that it could pass on.
+        """
+        return int(self.dual and layers in ("high", "down"))
 
 
 class DSRN(SRModel):
@@ -70,7 +95,6 @@ class DSRN(SRModel):
     def __init__(self, config: DSRNConfig | None = None) -> None:
         super().__init__()
         self.config = config or DSRNConfig()
-        _check(self.config)
         width, steps, dual = self.config.width, self.config.steps, self.config.dual
 
         def repeat(make: Callable[[], nn.Module], uses: int) -> nn.ModuleList:
@@ -123,22 +147,22 @@ class DSRN(SRModel):
             return
         low, high = self.enter(lr), None  # s_l^0, and no s_h^0
         for step in range(steps):
-            low = self.run_recursion(self._lower, low, high, step)
-            high = self.run_recursion(self._raise, low, high, step)
+            low = self.run_recursion(self._update_low, low, high, step)
+            high = self.run_recursion(self._update_high, low, high, step)
             yield high
 
     def _advance_alone(self, high: Tensor, step: int) -> Tensor:
         """The single state, s_h^t from s_h^{t-1}; `step` is t - 1."""
         return self._activate(_pick(self.high, step)(high), -1, step)
 
-    def _lower(self, low: Tensor, high: Tensor | None, step: int) -> Tensor:
+    def _update_low(self, low: Tensor, high: Tensor | None, step: int) -> Tensor:
         """Equation 2: s_l^t from both states of before; `step` is t - 1."""
         low = _pick(self.low, step)(low)
         if high is not None and self.config.feedback:
             low = low + _pick(self.down, step - 1)(high)
         return self._activate(low, 0, step)
 
-    def _raise(self, low: Tensor, high: Tensor | None, step: int) -> Tensor:
+    def _update_high(self, low: Tensor, high: Tensor | None, step: int) -> Tensor:
         """Equation 2: s_h^t from s_l^t and s_h^{t-1}; `step` is t - 1."""
         raised = _pick(self.up, step)(low)
         if high is not None:
@@ -159,38 +183,42 @@ class DSRN(SRModel):
     def limit_recursions(self, limit: int | None) -> None:
         """Run at most the first `limit` steps.
 
-        When the limit is raised, the steps that run from now on begin with the slopes
-        of the last one that ran before, and with its layers where they are untied.
-        Slopes of the start would let their states explode (docs/models.md).
+        When the limit is raised, all steps after the last one that ran before begin
+        with its slopes, and with its layers where they are untied; what they learned
+        before a limit was lowered is lost. Slopes of the start would let their states
+        explode (docs/models.md).
         """
         before = self.limited(self.config.steps)
+        start = self._match_steps(self).state_dict()
         super().limit_recursions(limit)
-        after = self.limited(self.config.steps)
-        if after <= before:
-            return
-        if self.slopes is not None and self.config.activation == "prelu":
-            with torch.no_grad():
-                self.slopes[:, before:after] = self.slopes[:, before - 1 : before]
-        for modules in (self.low, self.high, self.up, self.down):
-            missing = self.config.steps - len(modules)  # of the first step
-            if self.config.untied and before > missing:
-                learned = modules[before - missing - 1].state_dict()
-                for module in modules[before - missing : after - missing]:
-                    module.load_state_dict(learned)
+        if self.limited(self.config.steps) > before:
+            self.load_state_dict(start)
 
     def fitting_weights(self, source: SRModel) -> dict[str, Tensor]:
-        """As `SRModel.fitting_weights`, and slopes of another number of steps.
+        """As `SRModel.fitting_weights`, step by step.
 
-        Steps that the source does not have begin with the slopes of its last one.
+        Every step begins with the slopes and layers of the source's step of the same
+        number, or of its last one that ran; shared layers, with those of the first.
         """
-        fitting = super().fitting_weights(source)
-        known = source.state_dict().get("slopes")
-        if self.slopes is not None and known is not None:
-            rows, columns = self.slopes.shape
-            if len(known) == rows:
-                steps = torch.arange(columns).clamp_max(known.shape[1] - 1)
-                fitting["slopes"] = known[:, steps]
-        return fitting
+        if isinstance(source, DSRN):
+            source = self._match_steps(source)
+        return super().fitting_weights(source)
+
+    def _match_steps(self, source: DSRN) -> DSRN:
+        """A copy of another network, with weights for the steps that this one has."""
+        matched = copy.deepcopy(source)
+        last = source.limited(source.config.steps) - 1
+        for name in ("low", "high", "up", "down"):
+            own, known = getattr(self, name), getattr(source, name)
+            mine, others = (each.config.find_first(name) for each in (self, source))
+            uses = [max(min(mine + i, last) - others, 0) for i in range(len(own))]
+            picked = [copy.deepcopy(_pick(known, use)) for use in uses if len(known)]
+            setattr(matched, name, nn.ModuleList(picked))
+        if self.slopes is not None and source.slopes is not None:
+            last = min(last, source.slopes.shape[1] - 1)
+            columns = torch.arange(self.slopes.shape[1]).clamp_max(last)
+            matched.slopes = nn.Parameter(source.slopes.detach()[:, columns])
+        return matched
 
     def predictions(self, lr: Tensor, scale: int | None = None) -> tuple[Tensor, ...]:
         """The one estimate that the loss supervises, each step's prediction averaged.
@@ -225,14 +253,16 @@ class DSRN(SRModel):
         return 1 - (1 - 2 * high - scale) // (2 * scale)
 
     def tile_overlap(self, scale: int | None = None) -> int:
-        """2 T, so 14 LR pixels at T = 7, where the exact radius is 17.
+        """14 LR pixels up to T = 7, then 2 T; the exact radius where that is less.
 
-        Measured on a briefly trained x2 network of 32 channels, photographs in tiles of
-        32 LR pixels: an overlap of 8 leaves 0.007 grey levels, 10 leaves 0.0002 and
-        changes none of 390,000 rounded values. The rest is margin for longer training.
+        Measured on a briefly trained x2 network of 32 channels and T = 7, photographs
+        in tiles of 32 LR pixels: an overlap of 8 leaves 0.007 grey levels, 10 leaves
+        0.0002 and changes none of 390,000 rounded values. The rest is margin for longer
+        training.
         """
         radius = self.receptive_radius(scale)
-        return min(2 * self.config.steps, radius) if self.config.dual else radius
+        measured = max(14, 2 * self.config.steps)
+        return min(measured, radius) if self.config.dual else radius
 
 
 def _make_slopes(config: DSRNConfig) -> nn.Parameter | None:
@@ -245,27 +275,6 @@ def _make_slopes(config: DSRNConfig) -> nn.Parameter | None:
         return None
     columns = config.steps if config.activation == "prelu" else 1
     return nn.Parameter(torch.full((2 if config.dual else 1, columns), 0.25))
-
-
-def _check(config: DSRNConfig) -> None:
-    """Refuse sizes that make no network.
-
-    Raises:
-        UsageError: If there are several scales, no step, or a kernel that leaves pixels
-            out or reaches further than a residual block does.
-    """
-    if len(config.scales) > 1:
-        raise UsageError("a dsrn network serves one scale; build one for each")
-    if config.steps < 1 or config.width < 2:
-        raise UsageError("dsrn needs at least one step and two channels")
-    if len(config.kernel) != 3 or any(
-        not scale <= kernel <= 3 * scale - 2
-        for scale, kernel in zip((2, 3, 4), config.kernel, strict=True)
-    ):
-        raise UsageError(
-            "kernel takes three sizes, from 2 to 4 for x2, from 3 to 7 for x3 and from "
-            "4 to 10 for x4: a smaller one would leave pixels out"
-        )
 
 
 def _pick(modules: nn.ModuleList, use: int) -> nn.Module:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from srcli.errors import UsageError
+
 
 class ResidualBlock(nn.Module):
     """Conv, ReLU, conv, plus the input; the state's PReLU follows the summation."""
@@ -31,15 +33,34 @@ class Input(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.missing = width - width // 2
+        self.empty = width - width // 2
         self.conv1 = nn.Conv2d(1, width // 2, 3, padding=1)
         self.conv2 = nn.Conv2d(width // 2, width, 3, padding=1)
 
     def forward(self, y: Tensor) -> Tensor:
         """Y of shape (N, 1, h, w), in [0, 1], as a state (N, width, h, w)."""
         first = F.relu(self.conv1(y))
-        skip = F.pad(first, (0, 0, 0, 0, 0, self.missing))
+        skip = F.pad(first, (0, 0, 0, 0, 0, self.empty))
         return F.relu(self.conv2(first) + skip)
+
+
+def check_kernel(kernel: int, scale: int) -> None:
+    """See to it that f_up and f_down can have a kernel of this size.
+
+    Raises:
+        UsageError: If it leaves pixels out, or reaches further than a residual block
+            does, on which the network's receptive radius rests.
+    """
+    least, most = scale, 3 * scale - 2
+    if kernel < least:
+        fault = "it leaves pixels out"
+    elif kernel > most:
+        fault = "it reaches beyond the ring of pixels that tiles count on"
+    else:
+        return
+    raise UsageError(
+        f"kernel takes sizes from {least} to {most} for x{scale}, not {kernel}: {fault}"
+    )
 
 
 def make_up(width: int, kernel: int, scale: int) -> nn.ConvTranspose2d:
@@ -47,11 +68,11 @@ def make_up(width: int, kernel: int, scale: int) -> nn.ConvTranspose2d:
 
     Args:
         width: Channels of both states.
-        kernel: Its size, not below the scale: a smaller one would leave pixels out.
+        kernel: Its size; see `check_kernel`.
         scale: Its stride.
     """
-    padding, missing = _fit(kernel, scale)
-    return nn.ConvTranspose2d(width, width, kernel, scale, padding, missing)
+    padding, output_padding = _fit(kernel, scale)
+    return nn.ConvTranspose2d(width, width, kernel, scale, padding, output_padding)
 
 
 def make_down(width: int, kernel: int, scale: int) -> nn.Conv2d:
@@ -59,7 +80,7 @@ def make_down(width: int, kernel: int, scale: int) -> nn.Conv2d:
 
     Args:
         width: Channels of both states.
-        kernel: Its size, not below the scale: a smaller one would leave pixels out.
+        kernel: Its size; see `check_kernel`.
         scale: Its stride.
     """
     padding, _ = _fit(kernel, scale)

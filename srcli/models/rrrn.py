@@ -40,6 +40,18 @@ class RRRNConfig(ModelConfig):
     reconstruct_kernel: int = 3  # of the last convolution, to the picture
     color: Color = "rgb"  # of the pictures that it works on
 
+    def __post_init__(self) -> None:
+        ModelConfig.__post_init__(self)
+        if len(self.scales) > 1:
+            raise UsageError("an rrrn network serves one scale; build one for each")
+        counts = (self.sub_networks, self.iterations, self.extract_layers)
+        if min(*counts, self.width, self.extract_ratio) < 1:
+            raise UsageError(
+                "rrrn needs at least one sub-network, iteration, layer and channel"
+            )
+        if self.reconstruct_kernel % 2 == 0:
+            raise UsageError("reconstruct_kernel must be odd")
+
 
 class _Projection(nn.Module):
     """RP, equations 3 and 4: X to Y^0 and delta^0, PReLU after every layer."""
@@ -164,7 +176,6 @@ class RRRN(SRModel):
     def __init__(self, config: RRRNConfig | None = None) -> None:
         super().__init__()
         self.config = config or RRRNConfig()
-        _check(self.config)
         self.color = self.config.color
         width, scale = self.config.width, self.config.scales[0]
         self.extract = _extraction(self.config, self.channels)
@@ -223,23 +234,6 @@ class RRRN(SRModel):
         alone, 8 leaves 0.03 grey levels.
         """
         return min(16, self.receptive_radius(scale))
-
-
-def _check(config: RRRNConfig) -> None:
-    """Refuse sizes that make no network.
-
-    Raises:
-        UsageError: If there are several scales, a count below one, or an even kernel.
-    """
-    if len(config.scales) > 1:
-        raise UsageError("an rrrn network serves one scale; build one for each")
-    counts = (config.sub_networks, config.iterations, config.extract_layers)
-    if min(*counts, config.width, config.extract_ratio) < 1:
-        raise UsageError(
-            "rrrn needs at least one sub-network, iteration, layer and channel"
-        )
-    if config.reconstruct_kernel % 2 == 0:
-        raise UsageError("reconstruct_kernel must be odd")
 
 
 def _bilinear(lr: Tensor, scale: int) -> Tensor:

@@ -78,14 +78,14 @@ class StopSignals:
 def work_and_report(
     work: Callable[[], object],
     report: Callable[[bool], _Report],
-    ends: tuple[type[SrcliError], ...],
+    reported: tuple[type[SrcliError], ...],
 ) -> _Report:
     """Do some work, and report on it however it ended.
 
     Args:
         work: What may be stopped.
         report: Told whether it was.
-        ends: The errors of `work` after which there is something to report.
+        reported: The errors of `work` after which there is something to report.
 
     Returns:
         What `report` returned.
@@ -97,7 +97,7 @@ def work_and_report(
     stopped: SrcliError | None = None
     try:
         work()
-    except ends as error:
+    except reported as error:
         stopped = error
     try:
         result = report(stopped is not None)

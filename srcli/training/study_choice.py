@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from srcli.errors import UsageError, unknown
 from srcli.evaluation.published import find_table
@@ -15,16 +15,21 @@ OWN_FIELDS = ("tables", "variants", "seeds")  # of `--set`, beside those of a re
 _MOST_SEEDS = 99
 
 
-def check_fields(fields: Iterable[str]) -> None:
+def check_fields(fields: Collection[str]) -> None:
     """See to it that a recipe or a study has these fields.
 
     Raises:
-        UsageError: If one is unknown.
+        UsageError: If one is unknown, or two contradict each other.
     """
     known = [each.name for each in dataclasses.fields(Recipe)]
     for name in fields:
         if name not in (*known, *OWN_FIELDS):
             raise unknown("field of the study", name, (*known, *OWN_FIELDS))
+    if "tables" in fields and "variants" in fields:
+        raise UsageError(
+            "a study is of tables or of named variants, not of both: leave --set "
+            "tables or --set variants out"
+        )
 
 
 def choose_scale(

@@ -15,12 +15,13 @@ from srcli.writing import write_whole
 
 NAME = "study.json"
 _KINDS = {
-    "model": str, "asked": dict, "scale": int, "variants": list, "seeds": list,
-    "recipe": dict, "data": list, "val": str, "precision": str,
+    "model": str, "asked": dict, "scale": int, "tables": list, "variants": list,
+    "seeds": list, "recipe": dict, "data": list, "val": str, "precision": str,
 }  # fmt: skip
-_ENTRIES = {"variants": str, "seeds": int, "data": str}  # of the lists
-# Without which studies were described at first: `run.json` has them.
-_SETTINGS: dict[str, Any] = {"data": [], "val": "", "precision": ""}
+_ENTRIES = {"tables": str, "variants": str, "seeds": int, "data": str}  # of the lists
+# Without which studies were described at first: `asked` has the tables that were named,
+# `run.json` the others.
+_LATER: dict[str, Any] = {"tables": [], "data": [], "val": "", "precision": ""}
 
 
 def is_study(folder: Path) -> bool:
@@ -72,7 +73,7 @@ def _check_kept(kept: object) -> None:
     """
     if not isinstance(kept, dict):
         raise TypeError
-    values = {**_SETTINGS, **kept}
+    values = {**_LATER, **kept}
     if any(type(values.get(name)) is not kind for name, kind in _KINDS.items()):
         raise TypeError
     for name, kind in _ENTRIES.items():
@@ -84,7 +85,8 @@ def _check_kept(kept: object) -> None:
 
 def list_fixed(identity: Mapping[str, Any]) -> dict[str, Any]:
     """What must stay, each by the name that a user knows it by."""
-    named = {key: identity[key] for key in ("scale", "variants", "seeds")}
+    names = ("scale", "tables", "variants", "seeds")
+    named = {name: identity[name] for name in names if name in identity}
     return {**named, **identity["recipe"]}
 
 

@@ -104,8 +104,14 @@ class Study:
         """What must not change while a study is under way, as JSON values."""
         recipe = self.recipe.as_dict()
         del recipe["model"]
-        values = {"scale": self.scale, "variants": self.variants, "seeds": self.seeds}
-        found: dict[str, Any] = json.loads(json.dumps({**values, "recipe": recipe}))
+        values = {
+            "scale": self.scale,
+            "tables": list(self.tables),
+            "variants": self.variants,
+            "seeds": self.seeds,
+            "recipe": recipe,
+        }
+        found: dict[str, Any] = json.loads(json.dumps(values))
         return found
 
     def list_members(self, out: Path) -> list[Member]:
@@ -148,13 +154,13 @@ class Study:
     def compare_printed(self, name: str, other: str) -> float | None:
         """How many dB one variant is above another in print; None where not both are.
 
-        Tables that have rows of both come first, and the study's own data set last.
+        Tables that have rows of both come first.
         """
         places = sorted(
             self.tables.items(),
             key=lambda each: not {name, other} <= find_table(each[0]).labels.keys(),
         )
-        for source, dataset in (*places, (None, self.dataset)):
+        for source, dataset in places:
             mine, others = (
                 self.find_printed(each, dataset, source) for each in (name, other)
             )
@@ -176,7 +182,7 @@ def load_study(
     Args:
         model: The network's name.
         overrides: Fields that replace those of the shared recipe; beside them
-            `tables`, those of the study's that are repeated, `variants`, names that
+            `tables`, those of the study's that are repeated, or `variants`, names that
             replace the tables' rows, and `seeds`, how often each is trained.
         scales: The enlargement instead of the study's own; one at most.
         seed: Of the first training; the next ones count on from there.

@@ -83,7 +83,7 @@ class StudyRow:
 class StudyTable:
     """Rows that are compared with the first of them, as in a table of the paper."""
 
-    source: str | None  # of `published.json`; None: the variants that no table has
+    source: str | None  # of `published.json`; None: variants that the user named
     dataset: str  # that the paper's figures are of
     rows: tuple[StudyRow, ...]
     labels: Mapping[str, str]  # what the paper calls them, by variant
@@ -105,7 +105,8 @@ def arrange_rows(study: Study, rows: Mapping[str, StudyRow]) -> tuple[StudyTable
 
     A variant of several tables stands in each. A table of which only one row is trained
     compares nothing and is left out. The last one begins with the study's first
-    variant, wherever that stands.
+    variant, wherever that stands; if it is the only one, the others follow it all the
+    same.
 
     Args:
         study: The study.
@@ -120,6 +121,7 @@ def arrange_rows(study: Study, rows: Mapping[str, StudyRow]) -> tuple[StudyTable
     others = [name for name in study.variants if name not in there]
     if others:
         names = list(dict.fromkeys((study.variants[0], *others)))
+        names = names if len(names) > 1 else list(study.variants)
         tables.append(_make_table(study, [rows[n] for n in names], study.dataset))
     return tuple(tables)
 

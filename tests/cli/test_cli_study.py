@@ -96,3 +96,27 @@ def test_refusals_of_a_study(run, tmp_path, monkeypatch, arguments, code, text):
     assert text in result.stderr
     assert "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [
+        (
+            "config.kernel=[4,8,8]",
+            "error: kernel takes sizes from 3 to 7 for x3, not 8: it reaches beyond",
+        ),
+        ("config.steps=0", "at least one step"),
+    ],
+)
+def test_a_config_that_makes_no_network_begins_nothing(
+    run, pictures, tmp_path, setting, text
+):
+    out = tmp_path / "study"
+    result = run(
+        "train", "-m", "dsrn", "--recipe", "ablation", "-o", out, "--data", pictures,
+        "--val", pictures, "--device", "cpu", "--set", setting,
+    )  # fmt: skip
+    assert result.exit_code == 2, result.stderr
+    (line,) = result.stderr.splitlines()
+    assert text in line
+    assert not out.exists()

@@ -15,6 +15,7 @@ from srcli.errors import UsageError
 from srcli.imaging.resize import imresize, imresize_torch
 from srcli.models.counting import count_macs, count_parameters
 from srcli.models.dsrn import DSRN, DSRNConfig
+from srcli.models.transitions import resample_transitions
 
 # Kernel of f_up and f_down at each scale, whose stride is the scale.
 KERNELS = {2: 4, 3: 5, 4: 6}
@@ -218,7 +219,7 @@ def test_a_recursion_limit_is_the_shorter_network(limit):
 
 @pytest.mark.parametrize(
     ("before", "after", "columns"),
-    [(2, 4, [0, 1, 1, 1, 4]), (3, None, [0, 1, 2, 2, 2]), (4, 2, [0, 1, 2, 3, 4])],
+    [(2, 4, [0, 1, 1, 1, 1]), (3, None, [0, 1, 2, 2, 2]), (4, 2, [0, 1, 2, 3, 4])],
 )
 @pytest.mark.parametrize("untied", [False, True])
 def test_a_raised_limit_goes_on_with_what_the_last_step_learned(
@@ -240,6 +241,78 @@ def test_a_raised_limit_goes_on_with_what_the_last_step_learned(
         elif untied and room in ("high", "down"):  # the first step has none
             name = f"{room}.{columns[int(step) + 1] - 1}.{part}"
         torch.testing.assert_close(value, known[name])
+
+
+def test_what_a_lowered_limit_left_out_begins_anew_when_it_is_raised():
+    model = build(steps=4)
+    slopes = model.slopes.detach().clone()
+    model.limit_recursions(2)
+    torch.testing.assert_close(model.slopes.detach(), slopes)
+    model.limit_recursions(None)
+    torch.testing.assert_close(model.slopes.detach(), slopes[:, [0, 1, 1, 1]])
+
+
+# Of two states, `high` and `down` begin with the second step.
+@pytest.mark.parametrize(
+    ("known", "wanted", "limit", "low", "high"),
+    [
+        ((3, True), (5, True), None, [0, 1, 2, 2, 2], [0, 1, 1, 1]),
+        ((5, True), (3, True), None, [0, 1, 2], [0, 1]),
+        ((5, True), (5, True), 2, [0, 1, 1, 1, 1], [0, 0, 0, 0]),
+        ((5, True), (3, True), 1, [0, 0, 0], [0, 0]),
+        ((4, False), (3, True), None, [0, 0, 0], [0, 0]),
+        ((4, True), (3, False), None, [0], [0]),
+        ((4, False), (6, False), 3, [0], [0]),
+    ],
+)
+@pytest.mark.parametrize("scale", [2, 3])
+def test_every_step_starts_from_the_same_one_or_the_last_that_ran(
+    known, wanted, limit, low, high, scale
+):
+    source, target = (
+        build(scales=(each,), steps=steps, untied=untied)
+        for each, (steps, untied) in ((2, known), (scale, wanted))
+    )
+    source.limit_recursions(limit)
+    before = {name: value.clone() for name, value in source.state_dict().items()}
+    started = target.fitting_weights(source)
+    for name, steps in (("up", low), ("down", high)):
+        for use, step in enumerate(steps):
+            mine, others = getattr(target, name)[use], getattr(source, name)[step]
+            found = {key: started[f"{name}.{use}.{key}"] for key in ("weight", "bias")}
+            # As it is where the scale is the same.
+            expected = resample_transitions(
+                nn.ModuleList([mine]), nn.ModuleList([others])
+            )
+            assert torch.equal(found["weight"], expected["0.weight"])
+            assert torch.equal(found["bias"], others.bias)
+    for name, steps in (("low", low), ("high", high)):
+        for use, step in enumerate(steps):
+            for part in ("conv1.weight", "conv1.bias", "conv2.weight", "conv2.bias"):
+                expected = before[f"{name}.{step}.{part}"]
+                assert torch.equal(started[f"{name}.{use}.{part}"], expected)
+    assert started.keys() == target.state_dict().keys()
+    last = (limit or known[0]) - 1
+    columns = [min(step, last) for step in range(wanted[0])]
+    assert torch.equal(started["slopes"], before["slopes"][:, columns])
+    # The source is as it was.
+    after = source.state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_a_single_state_starts_from_the_hr_states_steps():
+    source = build(steps=4, untied=True)
+    target = build(steps=3, untied=True, dual=False)
+    started, known = target.fitting_weights(source), source.state_dict()
+    # Step 1 of two states has no f_hr: the second's comes nearest.
+    for use, step in enumerate((0, 0, 1)):
+        expected = known[f"high.{step}.conv1.weight"]
+        assert torch.equal(started[f"high.{use}.conv1.weight"], expected)
+    assert not any(name.startswith(("low", "up", "down", "slopes")) for name in started)
+    back = source.fitting_weights(target)
+    for use, step in enumerate((1, 2, 2)):
+        expected = target.state_dict()[f"high.{step}.conv1.weight"]
+        assert torch.equal(back[f"high.{use}.conv1.weight"], expected)
 
 
 def test_slopes_of_another_number_of_steps_are_taken_over():
@@ -305,6 +378,44 @@ def test_an_untrained_network_starts_near_bicubic_however_deep(scale, picture):
     assert 0 < residual.std() < 0.1
 
 
+def test_tiles_overlap_by_what_was_measured_or_the_radius():
+    found = {
+        steps: DSRN(DSRNConfig(steps=steps, width=2)).tile_overlap()
+        for steps in (1, 5, 6, 7, 9)
+    }
+    # The radius is 2 T + 3; 2 T was measured at T = 7 alone.
+    assert found == {1: 5, 5: 13, 6: 14, 7: 14, 9: 18}
+    single = DSRN(DSRNConfig(dual=False, width=2))
+    assert single.tile_overlap() == single.receptive_radius() == 10
+
+
+def deviate(inputs: int, outputs: int) -> float:
+    """The standard deviation of Glorot's uniform weights of a 3x3 convolution."""
+    return math.sqrt(2 / (9 * inputs + 9 * outputs))
+
+
+def test_where_training_starts():
+    model = DSRN()
+    first = model.enter.conv1.weight.detach()
+    sums = first.sum(dim=(1, 2, 3))
+    torch.testing.assert_close(sums, torch.zeros(64), atol=1e-5, rtol=0)
+    # Four times Glorot's, and the mean of nine taken away.
+    expected = 4 * deviate(1, 64) * math.sqrt(8 / 9)
+    assert first.std().item() == pytest.approx(expected, rel=0.08)
+    for layer, expected in (
+        (model.enter.conv2, deviate(64, 128)),
+        (model.low[0].conv1, deviate(128, 128)),
+        (model.high[0].conv1, deviate(128, 128)),
+        (model.low[0].conv2, 0.1 * deviate(128, 128)),
+        (model.high[0].conv2, 0.1 * deviate(128, 128)),
+        (model.leave, 0.1 * deviate(128, 1)),
+    ):
+        assert layer.weight.std().item() == pytest.approx(expected, rel=0.08)
+    assert torch.equal(model.slopes.detach(), torch.full((2, 7), 0.25))
+    biases = [value for name, value in model.named_parameters() if "bias" in name]
+    assert all(bias.count_nonzero() == 0 for bias in biases)
+
+
 def test_a_kernel_of_another_size_starts_where_the_smaller_one_lay():
     # At x3 a kernel of 4 begins one pixel before the scale's own three, and so does one
     # of 5, which ends one after them.
@@ -334,11 +445,14 @@ def test_autocast_runs_the_states_in_half_precision():
     [
         ({"scales": (2, 3)}, "serves one scale"),
         ({"steps": 0}, "at least one step"),
-        ({"kernel": (1, 5, 6)}, "leave pixels out"),
-        ({"kernel": (4, 8, 8)}, "from 3 to 7"),
+        ({"width": 1}, "two channels"),
+        ({"kernel": (1, 5, 6)}, "from 2 to 4 for x2, not 1: it leaves pixels out"),
+        ({"kernel": (4, 8, 8)}, "from 3 to 7 for x3, not 8: it reaches beyond"),
+        ({"kernel": (4, 5, 3)}, "from 4 to 10 for x4, not 3: it leaves"),
+        ({"scales": ()}, "scales must be among"),
         ({"kernel": (4, 5)}, "three sizes"),
     ],
 )
 def test_sizes_that_make_no_network_are_refused(options, message):
     with pytest.raises(UsageError, match=message):
-        DSRN(DSRNConfig(**options))
+        DSRNConfig(**options)

@@ -339,8 +339,9 @@ def test_autocast_keeps_the_image_in_single_precision():
         ({"iterations": 0}, "at least one"),
         ({"extract_layers": 0}, "at least one"),
         ({"reconstruct_kernel": 2}, "must be odd"),
+        ({"scales": ()}, "scales must be among"),
     ],
 )
 def test_sizes_that_make_no_network_are_refused(options, message):
     with pytest.raises(UsageError, match=message):
-        RRRN(RRRNConfig(**options))
+        RRRNConfig(**options)

@@ -186,8 +186,18 @@ def test_a_study_of_one_table_stays_one(request_of):
     assert result.done == 2
     assert [table.source for table in result.tables] == ["DSRN Figure 3"]
     for tables in ("DSRN Table 2", "DSRN Table 2,DSRN Figure 3"):
-        with pytest.raises(UsageError, match="has variants"):
+        with pytest.raises(UsageError, match=r'has tables \["DSRN Figure 3"\], not'):
             run_study(dataclasses.replace(again, overrides={"tables": tables}))
+    with pytest.raises(UsageError, match="not of both"):
+        run_study(dataclasses.replace(again, overrides={"variants": "dsrn"}))
+    # Studies that were begun before their tables were kept go on all the same.
+    path = request.out / "study.json"
+    kept = json.loads(path.read_text())
+    assert kept.pop("tables") == ["DSRN Figure 3"]
+    path.write_text(json.dumps(kept))
+    with pytest.raises(UsageError, match="has variants"):
+        run_study(dataclasses.replace(again, overrides={"tables": "DSRN Table 2"}))
+    assert [each.source for each in run_study(again).tables] == ["DSRN Figure 3"]
 
 
 def test_a_folder_of_something_else_is_not_written_to(request_of):
@@ -389,6 +399,7 @@ def test_the_data_set_has_one_name_in_all_calls(request_of, monkeypatch):
     [
         [], None, 3, {"model": 3}, {"asked": []}, {"scale": "3"}, {"seeds": []},
         {"seeds": ["0"]}, {"seeds": 0}, {"variants": [3]}, {"recipe": []},
+        {"tables": "DRRN Table 4"}, {"tables": [4]},
         {"data": [3]}, {"val": None}, {"precision": 32},
     ],
 )  # fmt: skip

@@ -59,9 +59,34 @@ def make_claim(at_least=False):
 )
 def test_verdicts(better, than, at_least, difference, text):
     rows = make_row("a", *better), make_row("b", *than)
-    verdict = judge(make_claim(at_least), *rows, 0.02, printed=0.5)
-    assert (verdict.difference, verdict.text) == (difference, text)
-    assert verdict.printed == 0.5
+    # What the paper prints has no part in it.
+    for printed in (None, -0.5, 0.5):
+        verdict = judge(make_claim(at_least), *rows, 0.02, printed=printed)
+        assert (verdict.difference, verdict.text) == (difference, text)
+        assert verdict.printed == printed
+
+
+def test_verdicts_stand_beside_what_the_paper_prints(tmp_path, monkeypatch):
+    # Table 4, and figures of ours that are the other way round.
+    paper = {
+        "vdsr-d28": 33.86, "drrn-ns-c-b3u4": 33.92, "drrn-ns-b3u4": 33.97,
+        "drrn-c-b3u4": 33.95, "drrn-b3u4": 33.99,
+    }  # fmt: skip
+
+    def read(member):
+        return Outcome(finished=True, psnr=60 - paper[member.variant])
+
+    monkeypatch.setattr(study_outcome, "read_outcome", read)
+    study = load_study("drrn")
+    result = read_result(study, tmp_path, measured_on="set5", precision="fp32")
+    assert len(result.verdicts) == 6
+    for verdict in result.verdicts:
+        better, than = verdict.claim.better, verdict.claim.than
+        expected = paper[better] - paper[than]
+        assert verdict.printed == pytest.approx(expected, abs=1e-9)
+        assert verdict.difference == pytest.approx(-expected, abs=1e-9)
+        # By 0.02 dB or more, each.
+        assert verdict.text == "not shown: it is worse"
 
 
 @pytest.mark.parametrize(

@@ -156,9 +156,6 @@ def test_one_table_alone():
     assert both.variants == load_study("dsrn").variants
     listed = load_study("dsrn", {"tables": ["DSRN Table 2"]})
     assert listed.variants == both.variants[:4]
-    # Other variants than its rows can be trained beside any.
-    named = load_study("dsrn", {"tables": "DSRN Table 2", "variants": "dsrn,dsrn-t2"})
-    assert named.variants == ("dsrn", "dsrn-t2")
 
 
 def test_another_networks_study_needs_no_more_than_a_file(monkeypatch):
@@ -225,6 +222,13 @@ def test_seeds_count_on_from_the_first(tmp_path):
         ("dsrn", {"tables": "dsrn table 2,DSRN Table 2"}, "names one twice"),
         ("dsrn", {"tables": []}, "names none"),
         ("dsrn", {"tables": 2}, "--set tables takes names"),
+        (
+            "dsrn",
+            {"tables": "DSRN Table 2", "variants": "dsrn"},
+            "of tables or of named variants, not of both",
+        ),
+        ("dsrn", {"config": {"kernel": [4, 8, 8]}}, "from 3 to 7 for x3, not 8"),
+        ("dsrn", {"config": {"steps": 0}}, "at least one step"),
         ("drrn", {"seeds": 0}, "1 to 99"),
         ("drrn", {"seeds": "two"}, "1 to 99"),
         ("drrn", {"stepps": 3}, "did you mean steps"),

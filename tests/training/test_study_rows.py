@@ -125,6 +125,11 @@ def test_what_no_table_has_comes_last_beside_the_first_variant(result_of):
     [
         # One row of a table compares nothing.
         ("drrn", "drrn-b3u2,drrn-b3u3,drrn-b3u4", [None]),
+        # Nor does the only one that no table has, if it comes first.
+        ("drrn", "drrn-b3u1,drrn-b3u4,drrn-c-b3u4", ["DRRN Table 4", None]),
+        ("drrn", "drrn-b3u4,drrn-c-b3u4,drrn-b3u1", ["DRRN Table 4", None]),
+        ("dsrn", "dsrn-untied,dsrn-t1,dsrn-t2", ["DSRN Figure 3", None]),
+        ("dsrn", "dsrn-t1,dsrn-t2,dsrn-untied", ["DSRN Figure 3", None]),
         ("dsrn", "dsrn-untied,dsrn-t2", [None]),
         ("dsrn", "dsrn", [None]),
         ("dsrn", "dsrn-t8,dsrn", ["DSRN Figure 3"]),
@@ -137,8 +142,25 @@ def test_tables_of_named_variants(result_of, model, names, places):
     assert list(list_names(result)) == places
     if places == [None]:
         assert list_names(result)[None] == names.split(",")
+    if len(names.split(",")) > 1:
+        assert all(len(table.rows) > 1 for table in result.tables)
     standing = {name for table in list_names(result).values() for name in table}
     assert standing == set(names.split(","))
+
+
+@pytest.mark.parametrize(
+    ("names", "last"),
+    [
+        ("dsrn-untied,dsrn-t1,dsrn-t2", "dsrn-untied,dsrn-t1,dsrn-t2"),
+        ("dsrn-t1,dsrn-t2,dsrn-untied", "dsrn-t1,dsrn-untied"),
+    ],
+)
+def test_the_only_variant_without_a_table_is_compared(result_of, names, last):
+    result = result_of("dsrn", {"variants": names})
+    table = result.tables[-1]
+    assert [row.variant for row in table.rows] == last.split(",")
+    assert table.gain(table.rows[0]) == 0.0
+    assert table.gain(table.rows[1]) == (0.1 if "t2" in last else 0.2)
 
 
 def test_changed_networks_have_no_figures_labels_or_notes(result_of):
@@ -161,9 +183,12 @@ def test_changed_networks_have_no_figures_labels_or_notes(result_of):
 
 
 def test_another_scale_has_that_scales_figures(result_of):
-    table, curve = result_of("dsrn", scales=(4,)).tables
+    result = result_of("dsrn", scales=(4,))
+    table, curve = result.tables
     assert table.printed["dsrn"].psnr == 29.03
     assert curve.printed["dsrn"].psnr == 31.40
+    # Nobody takes the curve to be drawn at this scale.
+    assert "drawn for x2 on Set5 alone" in draw(result)
 
 
 def test_the_rows_of_one_table_alone(result_of):
