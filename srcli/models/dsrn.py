@@ -255,10 +255,8 @@ class DSRN(SRModel):
     def tile_overlap(self, scale: int | None = None) -> int:
         """14 LR pixels up to T = 7, then 2 T; the exact radius where that is less.
 
-        Measured on a briefly trained x2 network of 32 channels and T = 7, photographs
-        in tiles of 32 LR pixels: an overlap of 8 leaves 0.007 grey levels, 10 leaves
-        0.0002 and changes none of 390,000 rounded values. The rest is margin for longer
-        training.
+        Measured on trained x2 weights of T = 7, photographs in tiles of 32 LR pixels: an
+        overlap of 10 changes 4.7 of 100,000 rounded values, 12 changes 0.7.
         """
         radius = self.receptive_radius(scale)
         measured = max(14, 2 * self.config.steps)
