@@ -20,13 +20,8 @@ from torch.nn import functional as F
 from srcli.errors import UsageError
 from srcli.imaging.resize import imresize_torch
 from srcli.models.base import ModelConfig, SRModel
-from srcli.models.dsrn_layers import (
-    Input,
-    ResidualBlock,
-    check_kernel,
-    make_down,
-    make_up,
-)
+from srcli.models.dsrn_layers import Input, check_kernel, make_down, make_up
+from srcli.models.residual import ResidualBlock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

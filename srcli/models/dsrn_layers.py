@@ -1,4 +1,4 @@
-"""DSRN's layers: the input, the residual block, and the ways between its two states.
+"""DSRN's layers: the input, and the ways between its two states.
 
 Source: Han et al., CVPR 2018, section 4 ("Transition functions", "Unfolding details").
 """
@@ -9,19 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from srcli.errors import UsageError
-
-
-class ResidualBlock(nn.Module):
-    """Conv, ReLU, conv, plus the input; the state's PReLU follows the summation."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """A state of shape (N, width, h, w) before its summation and PReLU."""
-        return x + self.conv2(F.relu(self.conv1(x)))
 
 
 class Input(nn.Module):

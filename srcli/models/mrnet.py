@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from srcli.errors import UsageError
 from srcli.models.base import ModelConfig, SRModel
+from srcli.models.residual import ResidualBlock
 
 # Table 1 and Figure 5: how one recursion's input is made from what came before.
 Recursion = Literal["mrm", "input-encoder", "memory-updater", "residual", "baseline"]
@@ -45,18 +46,6 @@ class MRNetConfig(ModelConfig):
         return self.recursions[scale - 2]
 
 
-class _ResidualBlock(nn.Module):
-    """EDSR's block: conv, ReLU, conv, plus the input; no normalisation."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv2(F.relu(self.conv1(x)))
-
-
 class _MemoryRecursiveModule(nn.Module):
     """Equations 8 to 11 and the ablations of Table 1; run T times with its weights."""
 
@@ -66,7 +55,7 @@ class _MemoryRecursiveModule(nn.Module):
         kind = config.recursion
         self.kind = kind
         self.body = nn.Sequential(
-            *(_ResidualBlock(width) for _ in range(config.blocks)),
+            *(ResidualBlock(width) for _ in range(config.blocks)),
             nn.Conv2d(width, width, 3, padding=1),
         )
         self.encode = (
