@@ -89,7 +89,25 @@ def read_result(
     rows = {
         name: _make_row(study, name, outcomes[name], seeds) for name in study.variants
     }
-    verdicts = tuple(
+    return StudyResult(
+        study=study,
+        out=out,
+        measured_on=measured_on,
+        precision=precision,
+        rows=tuple(rows.values()),
+        tables=arrange_rows(study, rows),
+        verdicts=judge_claims(study, rows),
+    )
+
+
+def judge_claims(study: Study, rows: Mapping[str, StudyRow]) -> tuple[Verdict, ...]:
+    """What the rows say of each of the study's claims.
+
+    Args:
+        study: The study.
+        rows: Of all its variants, by variant.
+    """
+    return tuple(
         judge(
             claim,
             rows[claim.better],
@@ -98,15 +116,6 @@ def read_result(
             printed=study.compare_printed(claim.better, claim.than),
         )
         for claim in study.claims
-    )
-    return StudyResult(
-        study=study,
-        out=out,
-        measured_on=measured_on,
-        precision=precision,
-        rows=tuple(rows.values()),
-        tables=arrange_rows(study, rows),
-        verdicts=verdicts,
     )
 
 

@@ -9,7 +9,12 @@ from rich.console import Console
 
 from srcli.training import study_outcome
 from srcli.training.study_member import Outcome
-from srcli.training.study_outcome import StudyResult, judge, read_result
+from srcli.training.study_outcome import (
+    StudyResult,
+    judge,
+    judge_claims,
+    read_result,
+)
 from srcli.training.study_plan import Claim, load_study
 from srcli.training.study_report import write_study_report
 from srcli.training.study_rows import StudyRow, arrange_rows
@@ -149,17 +154,7 @@ def result():
         "drrn-ns-b3u4": make_row("drrn-ns-b3u4", 30.25),
         "drrn-b3u4": make_row("drrn-b3u4", None),
     }
-    verdicts = [
-        judge(
-            claim,
-            rows[claim.better],
-            rows[claim.than],
-            study.margin,
-            printed=study.compare_printed(claim.better, claim.than),
-        )
-        for claim in study.claims
-    ]
-    return make_result(study, rows.values(), verdicts)
+    return make_result(study, rows.values(), judge_claims(study, rows))
 
 
 def make_result(study, rows, verdicts=()):
