@@ -65,6 +65,7 @@ class Row:
     macs_720p: int | None = None  # multiply-accumulates for an output of 1280x720
     paper: PublishedResult | None = None
     stage_names: tuple[str, ...] = ()  # of `stages`
+    stage_weights: tuple[float, ...] = ()  # of `stages`, their sum last; may be none
     pictures: tuple[PictureResult, ...]
 
     @property
@@ -245,6 +246,7 @@ def _measure(
         macs_720p=contender.macs,
         paper=_find_published(contender, group, degradation),
         stage_names=contender.stages,
+        stage_weights=contender.stage_weights,
         pictures=tuple(results),
     )
 

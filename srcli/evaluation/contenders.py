@@ -10,7 +10,7 @@ import torch
 
 from srcli.errors import UsageError, WeightsError, unknown
 from srcli.evaluation.protocol import PROTOCOLS, Enlarger, Protocol, choose_protocol
-from srcli.evaluation.stages import Staged, list_staged, name_stages
+from srcli.evaluation.stages import Staged, list_staged, name_stages, weigh_stages
 from srcli.imaging.degrade import BD_SCALE, check_degradation
 from srcli.inference.device import choose_device, choose_precision
 from srcli.inference.runner import Runner
@@ -54,6 +54,7 @@ class Contender:
     parameters: int | None = None  # None for bicubic
     macs: int | None = None  # for an output of 1280x720
     stages: tuple[str, ...] = ()  # what its runner returns, one after the other
+    stage_weights: tuple[float, ...] = ()  # see `weigh_stages`
 
     @property
     def enlarger(self) -> Enlarger:
@@ -291,4 +292,5 @@ def _make_ready(
         parameters=count_parameters(network),
         macs=count_macs(network, scale),
         stages=stages,
+        stage_weights=weigh_stages(network) if stages else (),
     )

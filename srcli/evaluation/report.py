@@ -17,7 +17,7 @@ from srcli.evaluation.benchmark import BenchmarkRequest, Metric, Row
 from srcli.evaluation.contenders import DEFAULT_MODEL, Engine
 from srcli.evaluation.picture import PictureResult, StageResult
 from srcli.evaluation.sheets import list_sheets
-from srcli.evaluation.stage_table import have_stages
+from srcli.evaluation.stage_table import have_stages, have_weights
 from srcli.writing import write_whole
 
 METRICS: tuple[Metric, ...] = get_args(Metric)
@@ -32,6 +32,7 @@ _CSV_FIELDS = (
     *("parameters", "macs_720p"),
 )
 _STAGE_FIELDS = ("stage", "stage_name")  # where stages were asked for
+_WEIGHT_FIELDS = ("weight",)  # where one of them has a weight
 _LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     "~": r"\textasciitilde{}",
@@ -101,11 +102,13 @@ def format_csv(rows: Sequence[Row], *, per_image: bool = False) -> str:
 
     Lines of pictures have a name in the column `image`; those of rows have none. Where
     a row has stages, the line of each follows that of its row or picture, with its
-    number in the column `stage` and its name in `stage_name`.
+    number in the column `stage` and its name in `stage_name`; where a network weighs
+    its stages there is a column `weight`.
     """
     text = io.StringIO()
     staged = have_stages(rows)
     fields = (*_CSV_FIELDS, *(_STAGE_FIELDS if staged else ()))
+    fields += _WEIGHT_FIELDS if have_weights(rows) else ()
     writer = csv.DictWriter(text, fields, lineterminator="\n")
     writer.writeheader()
     for row in rows:
@@ -192,18 +195,21 @@ def _describe_figures(measured: Row | PictureResult) -> dict[str, float | None]:
     return {name: _round_finite(getattr(measured, name)) for name in names}
 
 
-def _describe_stages(
-    names: Sequence[str], stages: Sequence[StageResult]
-) -> list[dict[str, Any]]:
-    """The stages of a row or of one picture, as JSON has them."""
+def _describe_stages(row: Row, stages: Sequence[StageResult]) -> list[dict[str, Any]]:
+    """The stages of a row or of one of its pictures, as JSON has them."""
+    weights = [{"weight": _round_finite(weight)} for weight in row.stage_weights]
     return [
         {
             "stage": number,
             "name": name,
             "psnr": _round_finite(stage.psnr),
             "ssim": _round_finite(stage.ssim),
+            **weight,
         }
-        for number, (name, stage) in enumerate(zip(names, stages, strict=True), start=1)
+        for number, (name, stage, weight) in enumerate(
+            zip(row.stage_names, stages, weights or [{}] * len(stages), strict=True),
+            start=1,
+        )
     ]
 
 
@@ -211,7 +217,7 @@ def _describe_row(row: Row, per_image: bool, staged: bool) -> dict[str, Any]:
     """A row of the JSON document."""
 
     def describe(measured: Row | PictureResult) -> dict[str, Any]:
-        stages = _describe_stages(row.stage_names, measured.stages)
+        stages = _describe_stages(row, measured.stages)
         return _describe_figures(measured) | ({"stages": stages} if staged else {})
 
     paper = difference = None

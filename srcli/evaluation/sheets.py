@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from srcli.evaluation.benchmark import Row
-from srcli.evaluation.stage_table import TITLES, have_stages, list_stages
+from srcli.evaluation.stage_table import have_stages, list_heads, list_stages
 from srcli.evaluation.table import LABELS, list_columns, name_group
 
 Cells = tuple[str, ...]
@@ -52,9 +52,10 @@ def _list_rows(rows: Sequence[Row]) -> Sheet:
 def _list_stages(rows: Sequence[Row]) -> Sheet:
     """The table of stages, in groups of one row."""
     labels = (*(label.title for label in LABELS), "Stage")
+    titles = list_heads(rows).values()
     return Sheet(
-        (*labels, *TITLES),
-        (*(True for _ in labels), *(False for _ in TITLES)),
+        (*labels, *titles),
+        (*(True for _ in labels), *(False for _ in titles)),
         tuple(
             tuple(
                 (*(label.text(row) for label in LABELS), line.name, *line.figures)

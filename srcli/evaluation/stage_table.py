@@ -18,10 +18,15 @@ from srcli.evaluation.picture import PictureResult
 from srcli.evaluation.table import format_fixed, name_group, name_model, widen
 
 # What stands above the figures, and where there is room, as in a file.
-_HEADS = ("PSNR", "gain", "SSIM")
-TITLES = ("PSNR", "Gain over the line above", "SSIM")
+_HEADS = {
+    "PSNR": "PSNR",
+    "gain": "Gain over the line above",
+    "SSIM": "SSIM",
+    "weight": "Weight",
+}
 _PSNR_DIGITS = 3  # one more than the papers print: late stages add little
 _SSIM_DIGITS = 4
+_WEIGHT_DIGITS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +35,33 @@ class StageLine:
 
     Attributes:
         name: Of the stage, or bicubic's.
-        figures: Under `TITLES`: PSNR in dB, its gain over the line before (of the same
-            picture), SSIM. Bicubic, the first line, has no gain.
+        figures: Under `list_heads`: PSNR in dB, its gain over the line before (of the
+            same picture), SSIM, weight. Bicubic, the first line, has no gain. Weights
+            are the network's: bicubic and pictures have none.
         image: The picture; none for the means.
     """
 
     name: str
-    figures: tuple[str, str, str]
+    figures: tuple[str, ...]
     image: str = ""
 
 
 def have_stages(rows: Sequence[Row]) -> bool:
     """Whether there is something to show: where it was asked for, there always is."""
     return any(row.stage_names for row in rows)
+
+
+def have_weights(rows: Sequence[Row]) -> bool:
+    """Whether a network sums its stages up by weights."""
+    return any(row.stage_weights for row in rows)
+
+
+def list_heads(rows: Sequence[Row]) -> dict[str, str]:
+    """What stands above the figures on screen, and what above the same in a file."""
+    weighted = have_weights(rows)
+    return {
+        head: title for head, title in _HEADS.items() if weighted or head != "weight"
+    }
 
 
 def list_stages(
@@ -54,12 +73,13 @@ def list_stages(
         rows: What was measured.
         per_image: Have a line for each picture too, below that of the means.
     """
+    columns = len(list_heads(rows))
     for _, group in groupby(rows, name_group):
         together = list(group)
         bicubic = next((row for row in together if row.model == BICUBIC), None)
         for row in together:
             if row.stage_names:
-                yield row, _list_lines(row, bicubic, per_image)
+                yield row, _list_lines(row, bicubic, per_image, columns)
 
 
 def print_stages(
@@ -76,7 +96,7 @@ def print_stages(
         box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0)
     )
     table.add_column("stage", no_wrap=True)
-    for head in _HEADS:
+    for head in list_heads(rows):
         table.add_column(head, justify="right", no_wrap=True)
     for row, lines in list_stages(rows, per_image=per_image):
         table.add_row(Text(f"{name_group(row)} {name_model(row)}", "bold"))
@@ -89,7 +109,9 @@ def print_stages(
     console.print(table, crop=False)
 
 
-def _list_lines(row: Row, bicubic: Row | None, per_image: bool) -> list[StageLine]:
+def _list_lines(
+    row: Row, bicubic: Row | None, per_image: bool, columns: int
+) -> list[StageLine]:
     """Bicubic's line and those of the stages, each with those of the pictures."""
     figures = {"": _list_figures(row, bicubic)}
     if per_image:
@@ -100,7 +122,7 @@ def _list_lines(row: Row, bicubic: Row | None, per_image: bool) -> list[StageLin
         }
     names = (*([name_model(bicubic)] if bicubic else []), *row.stage_names)
     return [
-        StageLine(name, known[index], image)
+        StageLine(name, known[index][:columns], image)
         for index, name in enumerate(names)
         for image, known in figures.items()
     ]
@@ -108,14 +130,17 @@ def _list_lines(row: Row, bicubic: Row | None, per_image: bool) -> list[StageLin
 
 def _list_figures(
     measured: Row | PictureResult, bicubic: Row | PictureResult | None
-) -> list[tuple[str, str, str]]:
-    """PSNR, gain and SSIM of bicubic, if it is there, and of every stage."""
+) -> list[tuple[str, ...]]:
+    """PSNR, gain, SSIM and weight of bicubic, if it is there, and of every stage."""
     known = (*([bicubic] if bicubic else []), *measured.stages)
     psnrs = [format_fixed(each.psnr, _PSNR_DIGITS) for each in known]
     # Of the figures as shown, so that the table agrees with itself.
     gains = ["", *(_subtract(after, before) for before, after in pairwise(psnrs))]
     ssims = [format_fixed(each.ssim, _SSIM_DIGITS) for each in known]
-    return list(zip(psnrs, gains, ssims, strict=True))
+    known_weights = measured.stage_weights if isinstance(measured, Row) else ()
+    weights = [""] * (len(known) - len(known_weights))
+    weights += [format_fixed(weight, _WEIGHT_DIGITS, "+") for weight in known_weights]
+    return list(zip(psnrs, gains, ssims, weights, strict=True))
 
 
 def _subtract(after: str, before: str) -> str:

@@ -30,6 +30,11 @@ class Staged(SRModel):
         self.color = network.color
         self.arch = network.arch  # type: ignore[misc] # fixed for any other network
 
+    @property
+    def stage_weights(self) -> Tensor | None:
+        """The network's own."""
+        return self.network.stage_weights
+
     def predictions(self, lr: Tensor, scale: int | None = None) -> tuple[Tensor, ...]:
         """The network's own."""
         return self.network.predictions(lr, scale)
@@ -67,6 +72,20 @@ def name_stages(network: SRModel, scale: int) -> tuple[str, ...]:
         return ()
     names = [f"{network.stage} {number}" for number in range(1, count + 1)]
     return (*names[:-1], network.combination or names[-1])
+
+
+def weigh_stages(network: SRModel) -> tuple[float, ...]:
+    """The weight of each of the network's stages; the last one's is their sum.
+
+    A sum of one tells that the last one is a weighted mean. Nothing if there are none.
+
+    Args:
+        network: Any network, with the weights that are measured.
+    """
+    if network.stage_weights is None:
+        return ()
+    weights = network.stage_weights.tolist()
+    return (*weights, sum(weights))
 
 
 def list_staged() -> list[str]:

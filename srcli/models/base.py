@@ -124,6 +124,14 @@ class SRModel(nn.Module):
         """Channels of input and output pictures."""
         return 1 if self.color == "y" else 3
 
+    @property
+    def stage_weights(self) -> Tensor | None:
+        """A copy of the weights by which the last prediction sums up the others.
+
+        (n - 1,) for n predictions, of any sign; None if it is no such sum.
+        """
+        return None
+
     def resolve_scale(self, scale: int | None) -> int:
         """The factor a call works at; None is the network's only one.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, cast
+from typing import ClassVar, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,30 +18,34 @@ from torch.nn import functional as F
 from srcli.errors import UsageError, unknown
 from srcli.imaging.resize import imresize_torch
 from srcli.models.base import ModelConfig, SRModel
+from srcli.models.drcn_folded import FoldedDRCN
 
 # Figure 3: (a) everything, (b) all but the reconstruction, (c) nothing is shared.
 Sharing = Literal["all", "recursion", "none"]
+# How the weights begin: as in section 4.2; the same with an ordinary convolution for
+# recursion; section 4.2 changed so that the network sees details first.
+Start = Literal["details", "identity", "he"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DRCNConfig(ModelConfig):
     """DRCN's sizes and its two extensions; the defaults are the network of Table 1."""
 
-    scales: tuple[int, ...] = (2,)  # one network per scale
+    scales: tuple[int, ...] = (2,)  # one each in Table 1; several share all weights
     recursions: int = 16  # D
     width: int = 256  # F, channels of every feature map
     skip: bool = True  # add the bicubic picture to every prediction (section 3.2)
     supervision: bool = True  # predict from all recursions, not from the last alone
     sharing: Sharing = "all"  # what the recursions share (Figure 3)
+    start: Start = "details"  # of training; a trained network is the same for all
 
     def __post_init__(self) -> None:
         ModelConfig.__post_init__(self)
-        if len(self.scales) > 1:
-            raise UsageError("a drcn network serves one scale; build one for each")
         if min(self.recursions, self.width) < 1:
             raise UsageError("recursions and width must be at least 1")
-        if self.sharing not in (known := ("all", "recursion", "none")):
-            raise unknown("sharing", self.sharing, known)
+        for name, values in (("sharing", Sharing), ("start", Start)):
+            if (value := getattr(self, name)) not in (known := get_args(values)):
+                raise unknown(name, value, known)
         if self.sharing != "all" and not self.supervision:
             raise UsageError(f"sharing {self.sharing!r} needs supervision")
 
@@ -51,13 +55,6 @@ def _convolution(inputs: int, outputs: int) -> nn.Conv2d:
     layer = nn.Conv2d(inputs, outputs, 3, padding=1)
     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-    return layer
-
-
-def _recursion(width: int) -> nn.Conv2d:
-    """The recursive convolution, which starts as the identity (section 4.2)."""
-    layer = _convolution(width, width)
-    nn.init.dirac_(layer.weight)
     return layer
 
 
@@ -98,7 +95,7 @@ class _Chain(nn.Module):
     def __init__(self, width: int, depth: int) -> None:
         super().__init__()
         self.embed = _embedding(width)
-        self.layers = nn.ModuleList(_recursion(width) for _ in range(depth))
+        self.layers = nn.ModuleList(_convolution(width, width) for _ in range(depth))
         self.reconstruct = _Reconstruction(width)
 
     def forward(self, picture: Tensor) -> Tensor:
@@ -109,7 +106,7 @@ class _Chain(nn.Module):
 
 
 class DRCN(SRModel):
-    """Deeply-recursive network on the bicubic-upsampled Y, one per scale.
+    """Deeply-recursive network on the bicubic-upsampled Y.
 
     Source: CVPR 2016, sections 3.1 and 3.2. Deviation: the last layer is linear, where
     equation 7 prints a ReLU; with the skip-connection it yields a residual, which has
@@ -136,6 +133,8 @@ class DRCN(SRModel):
         # Figure 3(b) and 3(c).
         "drcn-deep-supervision": DRCNConfig(sharing="recursion"),
         "drcn-unshared": DRCNConfig(sharing="none"),
+        # Not the paper's: one network for all scales, as VDSR and DRRN are.
+        "drcn-joint": DRCNConfig(scales=(2, 3, 4)),
     }
 
     config: DRCNConfig
@@ -148,7 +147,7 @@ class DRCN(SRModel):
             self.chains = nn.ModuleList(_Chain(width, d + 1) for d in range(depth))
         else:
             self.embed = _embedding(width)
-            self.recurse = _recursion(width)
+            self.recurse = _convolution(width, width)
             networks = depth if config.sharing == "recursion" else 1
             self.reconstruct = nn.ModuleList(
                 _Reconstruction(width) for _ in range(networks)
@@ -156,16 +155,40 @@ class DRCN(SRModel):
         # w_d of equation 10; the paper does not say how they start: as the mean.
         weights = torch.full((depth,), 1 / depth) if config.supervision else None
         self.weights = None if weights is None else nn.Parameter(weights)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Change He's weights as `start` says (section 4.2).
+
+        The recursive convolutions become the identity. For "details", kernels of the
+        first one also sum to zero, four times as large, and the last one is a
+        twentieth: the network begins near the bicubic picture, with states that hold
+        details, not the brightness that bicubic has right (docs/models.md). Without the
+        skip-connection the brightness is needed, and "details" is the identity.
+        """
+        if self.config.start == "he":
+            return
+        for name, layer in self.named_modules():
+            if name.endswith("recurse") or "layers." in name:
+                nn.init.dirac_(cast(nn.Conv2d, layer).weight)
+        if self.config.start == "identity" or not self.config.skip:
+            return
+        with torch.no_grad():
+            for name, weight in self.named_parameters():
+                if name.endswith("embed.0.weight"):
+                    weight.sub_(weight.mean(dim=(1, 2, 3), keepdim=True)).mul_(4.0)
+                elif name.endswith("output.weight"):
+                    weight.mul_(0.05)
 
     @property
-    def ensemble_weights(self) -> Tensor:
+    def stage_weights(self) -> Tensor | None:
         """A copy of the learned w_d of equation 10, of the recursions that run.
 
-        They show what each further recursion adds (section 3.2). Without supervision
-        the last recursion is the only prediction, with weight one.
+        They show what each further recursion adds (section 3.2). None without
+        supervision, where the last recursion is the only prediction.
         """
         if self.weights is None:
-            return torch.ones(1)
+            return None
         return self.weights.detach()[: self.limited(self.config.recursions)].clone()
 
     def _groups(self, steps: int) -> list[range]:
@@ -261,6 +284,10 @@ class DRCN(SRModel):
         with torch.no_grad():
             self.weights[:limit] += self.weights[limit:].sum() / limit
             self.weights[limit:] = 0.0
+
+    def folded(self) -> SRModel:
+        """Two feature maps instead of four, where one reconstruction serves all."""
+        return FoldedDRCN(self) if self.config.sharing == "all" else self
 
     def receptive_radius(self, scale: int | None = None) -> int:
         """D + 4 layers on the HR grid (20: 41x41, section 4.2), then the bicubic's."""

@@ -20,23 +20,28 @@ _PLACE = ([1, 1], [1, 1], [1, 1], 1)  # padding, stride, dilation, groups
 _CUDNN_PLACE = ([1, 1], [1, 1], [1, 1], 1)  # stride, padding, dilation, groups
 
 
-def convolve(x: Tensor, weight: Tensor, bias: Tensor, *, relu: bool = False) -> Tensor:
-    """The convolution of `x`, as large as `x`, and its ReLU if wanted.
+def convolve(
+    x: Tensor, weight: Tensor, bias: Tensor, *, relu: bool = False, rows: bool = True
+) -> Tensor:
+    """The convolution of `x`, and its ReLU if wanted.
 
     Args:
         x: (N, inputs, h, w).
         weight: (outputs, inputs, 3, 3) of the same dtype.
         bias: (outputs,) of the same dtype.
         relu: Set what is negative to zero.
+        rows: Pad with a row of zeros above and below, so that the result is as large as
+            `x`. False: it has two rows less.
     """
+    padding = [int(rows), 1]
     if _onednn_fuses(x):
         attribute = "relu" if relu else "none"
         return _ONEDNN._convolution_pointwise(
-            x, weight, bias, *_PLACE, attribute, [], ""
+            x, weight, bias, padding, [1, 1], [1, 1], 1, attribute, [], ""
         )
     if relu and _cudnn_fuses(x, weight):
-        return torch.cudnn_convolution_relu(x, weight, bias, *_CUDNN_PLACE)
-    out = F.conv2d(x, weight, bias, padding=1)
+        return torch.cudnn_convolution_relu(x, weight, bias, [1, 1], padding, [1, 1], 1)
+    out = F.conv2d(x, weight, bias, padding=padding)
     return out.relu_() if relu else out
 
 

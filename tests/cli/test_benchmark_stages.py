@@ -56,6 +56,21 @@ def test_second_table_shows_what_each_stage_gains(stages):
     assert float(row[2]) == pytest.approx(float(figures[-1][0]), abs=0.0051)
 
 
+def test_weights_of_the_measured_file_stand_beside_the_recursions(run, folder, weights):
+    from safetensors.torch import load_file
+
+    file = weights("drcn", width=4, recursions=3)
+    options = ("benchmark", "-d", folder, "--weights", file, "--stages")
+    lines = [line.split() for line in run(*options).stdout.splitlines() if line.strip()]
+    table = lines[next(n for n, line in enumerate(lines) if line[0] == "stage") :]
+    assert table[0][-1] == "weight"
+    assert [line[-1] for line in table[4:]] == ["+0.333"] * 3 + ["+1.000"]
+    _, row = json.loads(run(*options, "--json").stdout)["rows"]
+    expected = load_file(file)["weights"].tolist()
+    found = [stage["weight"] for stage in row["stages"]]
+    assert found == pytest.approx([*expected, sum(expected)], abs=1e-6)
+
+
 def test_json_has_the_stages_and_the_command_repeats_them(run, stages):
     document = json.loads(stages("--json", "--per-image").stdout)
     bicubic, row = document["rows"]

@@ -70,7 +70,7 @@ def test_a_study_of_two_tables(run, pictures, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        (["-m", "rrrn"], 2, "rrrn has no recipe ablation; what has one: drrn, dsrn"),
+        (["-m", "rrrn"], 2, "has no recipe ablation; what has one: drcn, drrn, dsrn"),
         (["-m", "drrn-b3u4"], 2, "-m drrn --set variants=drrn-b3u4"),
         (["-m", "drrn", "--set", "variants=mrnet"], 2, "is a variant of mrnet"),
         (

@@ -103,18 +103,26 @@ def test_names_are_lower_case_and_known():
     assert set(PREFERENCE) == set(papers())
 
 
-def test_a_curve_has_its_points_and_no_values():
-    """DSRN Figure 3 is drawn over T; only Table 1 prints that of T = 7."""
+@pytest.mark.parametrize(
+    ("source", "letter", "field", "points", "scale"),
+    [
+        ("DRCN Figure 8", "D", "recursions", [1, 6, 11, 16], 3),
+        ("DSRN Figure 3", "T", "steps", list(range(1, 10)), 2),
+    ],
+)
+def test_a_curve_has_its_points_and_no_values(source, letter, field, points, scale):
+    """Of the network itself, which is one of them, Table 1 prints a value."""
     from srcli.models import variant
 
-    table = find_table("DSRN Figure 3")
-    assert table.note
-    assert list(table.labels.values()) == [f"T = {t}" for t in range(1, 10)]
-    steps = [variant(name)[1].steps for name in table.labels]
-    assert steps == list(range(1, 10))
-    assert [r for r in results() if r.source == "DSRN Figure 3"] == []
-    assert lookup("dsrn-t3", "set5", 2) is None
-    assert lookup("dsrn", "set5", 2).source == "DSRN Table 1"
+    table = find_table(source)
+    assert f"drawn for x{scale} on Set5" in table.note
+    assert list(table.labels.values()) == [f"{letter} = {n}" for n in points]
+    assert [getattr(variant(name)[1], field) for name in table.labels] == points
+    assert [r for r in results() if r.source == source] == []
+    printed = {name: lookup(name, "set5", scale) for name in table.labels}
+    network = source.split()[0].lower()
+    assert [name for name, result in printed.items() if result] == [network]
+    assert printed[network].source == f"{network.upper()} Table 1"
 
 
 def test_a_table_is_found_by_its_name():

@@ -51,6 +51,15 @@ NETWORK = replace(
 )
 OTHER = replace(BICUBIC, model="mrnet", protocol="rgb")
 ROWS = [BICUBIC, NETWORK, OTHER]
+WEIGHED = replace(
+    NETWORK,
+    model="drcn",
+    protocol="y",
+    stage_names=("recursion 1", "recursion 2", "ensemble"),
+    stage_weights=(-0.0625, 1.0417, 0.9792),
+    pictures=(result("baby", (36.0, 0.95), (36.5, 0.9504), (36.4, 0.9502)),),
+)
+WEIGHED_ROWS = [replace(BICUBIC, pictures=BICUBIC.pictures[:1]), WEIGHED]
 
 
 def shown(rows, width=80, **options):
@@ -98,6 +107,22 @@ def test_pictures_are_shown_below_each_stage():
         MEANS[1], "baby 36.000 +3.000 0.9500", "bird 37.004 +3.004 0.9600",
         MEANS[2], "baby 36.500 +0.500 0.9504", "bird 37.012 +0.008 0.9608",
     ]  # fmt: skip
+
+
+def test_weights_stand_beside_their_stages_and_nowhere_else():
+    lines = shown(WEIGHED_ROWS)
+    assert lines[0] == "stage PSNR gain SSIM weight"
+    assert lines[2:] == [
+        "set5 x2 drcn (y)",
+        "bicubic (y) 33.000 0.9200",
+        "recursion 1 36.000 +3.000 0.9500 -0.062",
+        "recursion 2 36.500 +0.500 0.9504 +1.042",
+        "ensemble 36.400 -0.100 0.9502 +0.979",
+    ]
+    # Pictures have none, nor has a network that does not sum its stages up.
+    assert "baby 36.500 +0.500 0.9504" in shown(WEIGHED_ROWS, per_image=True)
+    others = [replace(row, dataset="set14") for row in ROWS]
+    assert shown([*WEIGHED_ROWS, *others])[-len(MEANS) :] == MEANS
 
 
 def test_equal_pictures_gain_nothing_and_break_nothing():
@@ -155,6 +180,29 @@ def test_csv_has_a_line_for_each_stage():
     ]
     assert float(staged[5]["ssim"]) == 0.9504
     assert "stage" not in lines([BICUBIC, OTHER])[0]
+
+
+def test_files_have_the_weights():
+    rows = [*WEIGHED_ROWS, NETWORK]
+    weights = [-0.0625, 1.0417, 0.9792]
+    described = report.build_document(rows, "x", per_image=True)["rows"]
+    for measured in (described[1], described[1]["per_image"][0]):
+        assert [stage["weight"] for stage in measured["stages"]] == weights
+    assert "weight" not in described[2]["stages"][0]
+
+    text = report.format_csv(rows)
+    lines = list(csv.DictReader(io.StringIO(text, newline="")))
+    assert [line["weight"] for line in lines if line["stage"]] == [
+        *map(str, weights), "", "",
+    ]  # fmt: skip
+    assert "weight" not in report.format_csv(ROWS)
+
+    table = report.format_markdown(rows, "x").split("\n\n")[-1].splitlines()
+    assert table[0].endswith("| SSIM | Weight |")
+    assert table[2].endswith("| bicubic (y) | 33.000 |  | 0.9200 |  |")
+    assert table[3].endswith("| 0.9500 | -0.062 |")
+    assert r"0.9504 & $+1.042$ \\" in report.format_latex(rows, "x")
+    assert "Weight" not in report.format_markdown(ROWS, "x")
 
 
 def test_documents_have_a_second_table():

@@ -131,6 +131,7 @@ def test_every_image_of_an_rgb_network(measure, folder, rrrn):
     row = measure(rrrn)
     check(row, expected)
     assert row.stage_names == ("sub-network 1", "sub-network 2", "sub-network 3")
+    assert row.stage_weights == ()  # the last one is no sum of the others
 
 
 def test_every_recursion_of_a_y_network_and_the_ensemble(measure, folder, drcn):
@@ -252,6 +253,17 @@ def test_weights_trained_with_few_recursions_have_few_stages(measure, rrrn):
     assert len(row.stages) == 2
 
 
+def test_weights_are_those_of_the_recursions_that_run_and_their_sum(measure, drcn):
+    with torch.no_grad():
+        drcn.weights.copy_(torch.tensor([-0.25, 0.5, 0.625]))
+    assert measure(drcn).stage_weights == (-0.25, 0.5, 0.625, 0.875)
+    drcn.limit_recursions(2)  # either takes over half of the third's
+    row = measure(drcn)
+    assert row.stage_names == ("recursion 1", "recursion 2", "ensemble")
+    assert row.stage_weights == (0.0625, 0.8125, 0.875)
+    assert measure(drcn, stages=False).stage_weights == ()
+
+
 @pytest.mark.parametrize(
     "network",
     [
@@ -309,3 +321,12 @@ def test_joined_predictions_keep_the_network_s_promises(rrrn):
     assert joined.receptive_radius() == rrrn.receptive_radius()
     assert joined.tile_overlap(2) == rrrn.tile_overlap(2)
     assert (joined.color, joined.arch) == ("rgb", "rrrn")
+
+
+def test_weights_make_the_last_prediction_of_the_others(drcn):
+    lr = torch.rand(1, 1, 6, 6)
+    for network in (drcn, Staged(drcn)):
+        with torch.no_grad():
+            *others, last = network.predictions(lr)
+        weights = network.stage_weights.view(-1, 1, 1, 1, 1)
+        torch.testing.assert_close((weights * torch.stack(others)).sum(dim=0), last)

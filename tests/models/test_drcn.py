@@ -139,17 +139,73 @@ def test_forward_keeps_few_maps_alive():
     assert 1 <= maps.most <= 4
 
 
-def test_the_recursion_starts_as_the_identity():
-    model = DRCN(DRCNConfig(width=8))
+@pytest.mark.parametrize("start", ["identity", "details"])
+def test_the_recursion_starts_as_the_identity(start):
+    model = DRCN(DRCNConfig(width=8, start=start))
     first, *_, last, _ = model.predictions(torch.rand(1, 1, 4, 4))
     torch.testing.assert_close(first, last, atol=0, rtol=0)
     assert not model.recurse.bias.any()
-    torch.testing.assert_close(model.ensemble_weights, torch.full((16,), 1 / 16))
+    torch.testing.assert_close(model.stage_weights, torch.full((16,), 1 / 16))
 
 
-def test_he_initialisation_elsewhere():
-    weight = DRCN(DRCNConfig(width=64)).embed[2].weight
-    assert weight.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.03)
+@pytest.mark.parametrize("start", ["details", "identity", "he"])
+def test_he_initialisation_elsewhere(start):
+    model = DRCN(DRCNConfig(width=64, start=start))
+    layers = [model.embed[2], model.reconstruct[0].hidden]
+    layers += [model.recurse] if start == "he" else []
+    for layer in layers:
+        spread = layer.weight.std().item()
+        assert spread == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.03)
+
+
+def test_a_new_network_is_near_bicubic_and_blind_to_brightness(picture):
+    luma = torch.from_numpy(picture(channels=1)[:, :, 0] / 255).float()[None, None]
+    inner = (slice(None), slice(None), slice(20, -20), slice(20, -20))
+
+    def add(start, lr):
+        model = DRCN(DRCNConfig(width=32, start=start))
+        with torch.no_grad():
+            bicubic = torch.from_numpy(imresize(lr[0, 0].double().numpy(), 2)).float()
+            return (model(lr) - bicubic)[inner]
+
+    torch.manual_seed(0)
+    assert add("details", luma).std() < 0.5 * add("identity", luma).std()
+    torch.manual_seed(0)
+    first = add("details", 0.5 * luma)
+    torch.manual_seed(0)
+    # The same details under another brightness; borders see the zeros around.
+    torch.testing.assert_close(
+        add("details", 0.5 * luma + 0.4), first, atol=1e-5, rtol=0
+    )
+
+
+@pytest.mark.parametrize("sharing", ["recursion", "none"])
+def test_every_network_of_figure_3_begins_with_details(sharing):
+    model = DRCN(DRCNConfig(width=8, recursions=3, sharing=sharing))
+    kernels = [w for n, w in model.named_parameters() if n.endswith("embed.0.weight")]
+    assert len(kernels) == (3 if sharing == "none" else 1)
+    for kernel in kernels:
+        assert kernel.sum(dim=(1, 2, 3)).abs().max() < 1e-5
+
+
+def test_without_the_skip_connection_brightness_comes_through():
+    model = DRCN(DRCNConfig(width=32, skip=False))
+    dark, bright = (torch.full((1, 1, 24, 24), value) for value in (0.2, 0.8))
+    with torch.no_grad():
+        difference = (model(bright) - model(dark))[..., 22:26, 22:26]
+    assert difference.abs().min() > 1e-3
+
+
+def test_one_network_for_all_scales_is_that_of_each_scale():
+    model = build(scales=(2, 3, 4), recursions=3)
+    lr = draw()
+    with pytest.raises(UsageError, match="name a scale"):
+        model(lr)
+    for scale in (2, 3, 4):
+        twin = build(scales=(scale,), recursions=3)
+        twin.load_state_dict(model.state_dict())
+        with torch.no_grad():
+            assert torch.equal(model(lr, scale), twin(lr))
 
 
 def test_a_network_that_adds_nothing_is_bicubic(picture):
@@ -181,26 +237,26 @@ def test_autocast_keeps_the_picture_in_full_precision():
 
 def test_limiting_hands_the_weights_to_the_recursions_that_remain():
     model = build(recursions=6)
-    total = model.ensemble_weights.sum()
+    total = model.stage_weights.sum()
     model.limit_recursions(2)
-    assert model.ensemble_weights.shape == (2,)
-    torch.testing.assert_close(model.ensemble_weights.sum(), total)
+    assert model.stage_weights.shape == (2,)
+    torch.testing.assert_close(model.stage_weights.sum(), total)
     model.limit_recursions(None)
-    assert model.ensemble_weights.shape == (6,)
-    assert not model.ensemble_weights[2:].any()
-    torch.testing.assert_close(model.ensemble_weights.sum(), total)
+    assert model.stage_weights.shape == (6,)
+    assert not model.stage_weights[2:].any()
+    torch.testing.assert_close(model.stage_weights.sum(), total)
 
 
 def test_a_new_network_with_a_limit_averages_what_runs():
     model = DRCN(DRCNConfig(width=8))
     model.limit_recursions(4)
-    torch.testing.assert_close(model.ensemble_weights, torch.full((4,), 1 / 4))
+    torch.testing.assert_close(model.stage_weights, torch.full((4,), 1 / 4))
 
 
-def test_reading_the_ensemble_weights_cannot_change_them():
+def test_reading_the_stage_weights_cannot_change_them():
     model = build(recursions=3)
-    model.ensemble_weights.zero_()
-    assert model.ensemble_weights.all()
+    model.stage_weights.zero_()
+    assert model.stage_weights.all()
 
 
 def test_without_supervision_only_the_last_recursion_predicts():
@@ -213,7 +269,7 @@ def test_without_supervision_only_the_last_recursion_predicts():
         twin = build(recursions=4)
         twin.load_state_dict({**model.state_dict(), "weights": torch.zeros(4)})
         torch.testing.assert_close(twin.predictions(lr)[3], only)
-    assert model.ensemble_weights.tolist() == [1.0]
+    assert model.stage_weights is None
 
 
 @pytest.mark.parametrize(
@@ -222,6 +278,7 @@ def test_without_supervision_only_the_last_recursion_predicts():
         {"recursions": 0},
         {"width": 0},
         {"sharing": "some"},
+        {"start": "noise"},
         {"sharing": "none", "supervision": False},
     ],
 )

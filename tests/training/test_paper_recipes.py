@@ -92,7 +92,8 @@ def loss_of(run, crops):
 PAPERS = {
     # 3.3, 4.1 and 4.2; Eq. 13.
     "drcn": {
-        "datasets": ("t91",), "batch": 64, "crop": 41, "crop_of": "hr",
+        "datasets": ("t91",), "config": {"start": "identity"}, "batch": 64,
+        "crop": 41, "crop_of": "hr",
         "optimizer": "sgd", "learning_rate": 0.01, "momentum": 0.9,
         "weight_decay": 0.0001, "schedule": "plateau", "decay_factor": 0.1,
         "min_rate": 1e-6, "loss": "l2", "supervision": "recursive",
@@ -341,8 +342,16 @@ def test_drcn_starts_with_the_identity_in_its_recursion():
         if name.endswith("bias"):
             assert not parameter.any(), name
     # He et al. elsewhere: a variance of 2 over the inputs of a filter.
-    hidden = network.embed[2].weight
-    assert hidden.std().item() == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.02)
+    others = {
+        9 * 64: (network.embed[2], network.reconstruct[0].hidden),
+        9: (network.embed[0],),
+    }
+    for inputs, layers in others.items():
+        for layer in layers:
+            spread = layer.weight.std().item()
+            assert spread == pytest.approx((2 / inputs) ** 0.5, rel=0.1)
+    last = network.reconstruct[0].output.weight
+    assert last.std().item() == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.15)
     # So all recursions agree at first, and so does their weighted sum.
     *estimates, final = network.predictions(torch.rand(2, 1, 8, 8))
     assert len(estimates) == 16

@@ -232,6 +232,18 @@ def test_what_fails_early_leaves_nothing(request_of, values, error, message):
     assert not request.out.exists()
 
 
+def test_drcns_extensions_are_trained_by_one_recipe(request_of):
+    """Recursive supervision, of networks with one prediction and with several."""
+    names = ["drcn-basic", "drcn-no-skip", "drcn-no-supervision", "drcn"]
+    request = request_of(model="drcn", overrides={"variants": names, "steps": 2})
+    result = run_study(request)
+    assert (result.done, result.count) == (4, 4)
+    assert None not in [row.psnr for row in result.rows]
+    # Learned weights of the predictions, where there are several.
+    states = [load_checkpoint(request.out / name)["model"] for name in names]
+    assert ["weights" in state for state in states] == [False, True, False, True]
+
+
 def test_several_seeds_give_mean_and_spread(request_of):
     request = request_of(overrides={"seeds": 2, "steps": 1}, seed=3)
     result = run_study(request)

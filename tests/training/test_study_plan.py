@@ -144,6 +144,52 @@ def test_dsrns_claims_are_those_of_section_5_3():
         assert set(found[3:]) == {None}
 
 
+def test_drcns_study_is_its_figure_8():
+    study = load_study("drcn")
+    assert study.variants == ("drcn-d1", "drcn-d6", "drcn-d11", "drcn")
+    assert list(study.tables) == ["DRCN Figure 8"]
+    assert (study.dataset, study.scale) == ("set5", 3)
+    configs = [outline_config(recipe)[1] for recipe in study.recipes.values()]
+    assert [config.recursions for config in configs] == [1, 6, 11, 16]
+    # Table 1 has the value of D = 16, and nothing that of the others.
+    found = {name: study.find_printed(name, "set5") for name in study.variants}
+    assert {n: r.psnr for n, r in found.items() if r} == {"drcn": 33.82}
+    pairs = [(claim.better, claim.than) for claim in study.claims]
+    assert pairs == [
+        ("drcn-d6", "drcn-d1"), ("drcn-d11", "drcn-d6"), ("drcn", "drcn-d11"),
+    ]  # fmt: skip
+    assert {(claim.section, claim.at_least) for claim in study.claims} == {
+        ("4.3", False)
+    }
+
+
+def test_drcns_extensions_are_looked_into_where_their_variants_are_named():
+    names = [
+        "drcn-basic", "drcn-no-skip", "drcn-no-supervision", "drcn-deep-supervision",
+        "drcn",
+    ]  # fmt: skip
+    study = load_study("drcn", {"variants": names})
+    claims = {claim.than: claim.at_least for claim in study.claims}
+    assert claims == {
+        "drcn-no-supervision": False,
+        "drcn-no-skip": False,
+        "drcn-basic": False,
+        "drcn-deep-supervision": True,
+    }
+    assert {(claim.section, claim.better) for claim in study.claims} == {
+        ("3.2", "drcn")
+    }
+    marks = {name: list(study.list_components(name).values()) for name in names}
+    # Recursive supervision, which "deep supervision" is not, and the skip-connection.
+    assert marks == {
+        "drcn-basic": [False, False],
+        "drcn-no-skip": [True, False],
+        "drcn-no-supervision": [False, True],
+        "drcn-deep-supervision": [False, True],
+        "drcn": [True, True],
+    }
+
+
 def test_one_table_alone():
     study = load_study("dsrn", {"tables": "dsrn figure 3", "steps": 5})
     assert study.variants == tuple(
@@ -210,7 +256,7 @@ def test_seeds_count_on_from_the_first(tmp_path):
     ("model", "overrides", "message"),
     [
         ("drrnn", {}, "did you mean drrn"),
-        ("rrrn", {}, "rrrn has no recipe ablation; what has one: drrn, dsrn"),
+        ("rrrn", {}, "rrrn has no recipe ablation; what has one: drcn, drrn, dsrn"),
         ("drrn-b3u4", {}, "-m drrn --set variants=drrn-b3u4"),
         ("drrn", {"variants": "drrn-b1u3,mrnet-s"}, "mrnet-s is a variant of mrnet"),
         ("drrn", {"variants": "drrn-b1u33"}, "did you mean drrn-b1u3"),

@@ -182,6 +182,42 @@ def test_changed_networks_have_no_figures_labels_or_notes(result_of):
     assert table.note.startswith("DIV2K")
 
 
+def test_drcns_curve_has_no_component_that_all_its_points_have(result_of):
+    result = result_of("drcn")
+    assert list_names(result) == {
+        "DRCN Figure 8": ["drcn-d1", "drcn-d6", "drcn-d11", "drcn"]
+    }
+    (table,) = result.tables
+    assert list(table.labels.values()) == ["D = 1", "D = 6", "D = 11", "D = 16"]
+    text = draw(result)
+    assert text.startswith("drcn on set5 x3: 4 of 4 runs of 300 steps done")
+    assert "The paper's figures: DRCN Table 1, set5 x3. Note: a curve over D" in text
+    rows = {line.split()[0]: line.split() for line in text.splitlines() if line}
+    assert rows["drcn"][-2:] == ["+0.300", "33.82"]
+    assert rows["drcn-d1"][-2:] == ["+0.000", "-"]
+    assert text.count("recursions are better") == 3
+    report = write_study_report(result).read_text()
+    assert "## DRCN Figure 8" in report
+    assert report.count("are better than") == report.count("(4.3)") == 3
+    for name in result.study.components:
+        assert name not in report
+        assert name.split()[-1] not in text  # where a head may be on two lines
+
+
+def test_drcns_extensions_stand_in_a_table_of_their_own(result_of):
+    names = "drcn-basic,drcn-no-skip,drcn-no-supervision,drcn"
+    result = result_of("drcn", {"variants": names})
+    assert list_names(result) == {None: names.split(",")}
+    text = draw(result)
+    assert "\nNamed variants\n" in text
+    rows = [line.split() for line in text.splitlines() if line.startswith("drcn-")]
+    # Before the parameters: neither extension, one each.
+    assert [row.count("x") for row in rows] == [0, 1, 1]
+    report = write_study_report(result).read_text()
+    assert all(name in report for name in result.study.components)
+    assert report.count("(3.2)") == 3
+
+
 def test_another_scale_has_that_scales_figures(result_of):
     result = result_of("dsrn", scales=(4,))
     table, curve = result.tables
