@@ -126,7 +126,7 @@ class SRModel(nn.Module):
 
     @property
     def stage_weights(self) -> Tensor | None:
-        """A copy of the weights by which the last prediction sums up the others.
+        """The weights by which the last prediction sums up the others.
 
         (n - 1,) for n predictions, of any sign; None if it is no such sum.
         """

@@ -80,11 +80,6 @@ class _Reconstruction(nn.Module):
         """Equation 6: what the last convolution reads."""
         return F.relu(self.hidden(state), inplace=True)
 
-    def combine(self, features: Tensor, total: Tensor) -> Tensor:
-        """Equation 7 of a weighted sum of features, whose weights add up to `total`."""
-        bias = self.output.bias * total  # type: ignore[operator]
-        return F.conv2d(features, self.output.weight, bias, padding=1)
-
     def forward(self, state: Tensor) -> Tensor:
         return self.output(self.features(state))
 
@@ -182,14 +177,12 @@ class DRCN(SRModel):
 
     @property
     def stage_weights(self) -> Tensor | None:
-        """A copy of the learned w_d of equation 10, of the recursions that run.
+        """The learned w_d of equation 10, of the recursions that run; their sum is one.
 
         They show what each further recursion adds (section 3.2). None without
         supervision, where the last recursion is the only prediction.
         """
-        if self.weights is None:
-            return None
-        return self.weights.detach()[: self.limited(self.config.recursions)].clone()
+        return None if self.weights is None else self._shares(self.weights.detach())
 
     def _groups(self, steps: int) -> list[range]:
         """The recursions as they are run: one by one, or four where they run again.
@@ -236,40 +229,49 @@ class DRCN(SRModel):
             estimates = [picture + residual for residual in estimates]
         if self.weights is None:
             return tuple(estimates)
-        weights = self.weights[:steps].to(picture.dtype).view(-1, 1, 1, 1, 1)
-        return (*estimates, (weights * torch.stack(estimates)).sum(dim=0))
+        shares = self._shares(self.weights).to(picture.dtype).view(-1, 1, 1, 1, 1)
+        return (*estimates, (shares * torch.stack(estimates)).sum(dim=0))
 
     def forward(self, lr: Tensor, scale: int | None = None) -> Tensor:
         """Equation 10 with one last convolution for all recursions.
 
-        The layer is linear and shared, so that its sum over recursions is its value at
-        the sum of its inputs, the bias counted once per weight. Only that sum is kept.
+        The layer is linear and shared, so that its average over recursions is its value
+        at the average of its inputs. Only that is kept.
         """
         if self.weights is None or self.config.sharing != "all":
             return self.predictions(lr, scale)[-1]
         picture = imresize_torch(lr, self.resolve_scale(scale))
-        weights = self.weights[: self.limited(self.config.recursions)]
+        shares = self._shares(self.weights)
         network = cast(_Reconstruction, self.reconstruct[0])
         state = self.embed(picture)
         features = torch.zeros_like(state)
-        for some in self._groups(len(weights)):
+        for some in self._groups(len(shares)):
             state, features = self.run_recursion(
-                self._gather, state, features, weights[some.start : some.stop]
+                self._gather, state, features, shares[some.start : some.stop]
             )
-        total = weights.sum()
-        sr = network.combine(features, total).to(picture.dtype)
-        return sr + picture * total.to(picture.dtype) if self.config.skip else sr
+        sr = network.output(features).to(picture.dtype)
+        return sr + picture if self.config.skip else sr
+
+    def _shares(self, weights: Tensor) -> Tensor:
+        """The w_d of equation 10, of the recursions that run: they add up to one.
+
+        A "weighted average" is one whatever the learned weights add up to. Otherwise
+        their gradients would hold little but the noise of the picture's brightness,
+        which is in every prediction (docs/models.md).
+        """
+        weights = weights[: self.limited(self.config.recursions)]
+        return weights / weights.sum()
 
     def _gather(
-        self, state: Tensor, features: Tensor, weights: Tensor
+        self, state: Tensor, features: Tensor, shares: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The state after a recursion for each weight, and their features added up."""
+        """The state after a recursion for each share, and their features added up."""
         add = Tensor.addcmul if self.recomputes else Tensor.addcmul_
         network = cast(_Reconstruction, self.reconstruct[0])
-        for weight in weights:
+        for share in shares:
             state = F.relu(self.recurse(state), inplace=True)
             fresh = network.features(state)
-            features = add(features, fresh, weight.to(fresh.dtype))
+            features = add(features, fresh, share.to(fresh.dtype))
         return state, features
 
     def limit_recursions(self, limit: int | None) -> None:

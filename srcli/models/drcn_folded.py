@@ -70,11 +70,8 @@ class FoldedDRCN(FoldedModel):
         """The final estimate, equation 10; those of single recursions are not made."""
         picture = imresize_torch(lr, self.resolve_scale(scale))
         features = self._add_features(picture.to(choose_dtype(picture)))
-        total = sum(self.weights)
-        weight = self.output.weight.to(features.dtype)
-        bias = (self.output.bias * total).to(features.dtype)
-        sr = convolve(features, weight, bias).to(picture.dtype)
-        return (sr + picture * total if self.skip else sr,)
+        sr = self.output(features, relu=False).to(picture.dtype)
+        return (sr + picture if self.skip else sr,)
 
     def _add_features(self, picture: Tensor) -> Tensor:
         """What the last convolution reads: f3's features of all recursions, weighted.

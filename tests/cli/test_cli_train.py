@@ -81,7 +81,7 @@ def test_init_takes_over_what_fits(run, pictures, tmp_path):
         (["-m", "mrnet", "--recipe", "papr"], 2, "did you mean paper"),
         (["-m", "mrnet", "--set", "stepps=3"], 2, "did you mean steps"),
         (["-m", "mrnet", "-x", "5"], 2, "2, 3 and 4"),
-        (["-m", "drcn", "-x", "2", "-x", "3"], 2, "serves one scale"),
+        (["-m", "dsrn", "-x", "2", "-x", "3"], 2, "serves one scale"),
         (["-m", "drcn", "-x", "2.5"], 2, "--scale takes"),
         (["-m", "mrnet", "--set", "config.width=wide"], 2, "takes int"),
         (["-m", "mrnet", "--set", "model=drrn"], 2, "--model names it"),

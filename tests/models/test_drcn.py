@@ -82,7 +82,8 @@ def test_the_network_follows_the_equations(skip):
             F.relu(convolve(h, "reconstruct.0.hidden")), "reconstruct.0.output"
         )
         estimates.append(x + residual if skip else residual)
-    expected = sum(w * y for w, y in zip(state["weights"], estimates, strict=True))
+    weights = state["weights"] / state["weights"].sum()
+    expected = sum(w * y for w, y in zip(weights, estimates, strict=True))
     with torch.no_grad():
         *intermediate, final = model.predictions(lr)
     for estimate, reference in zip(intermediate, estimates, strict=True):
@@ -235,9 +236,29 @@ def test_autocast_keeps_the_picture_in_full_precision():
     torch.testing.assert_close(skip[0, 0], bicubic, atol=1e-6, rtol=0)
 
 
+def test_the_ensemble_is_an_average_whatever_the_weights_add_up_to():
+    model = build(recursions=4)
+    lr = draw()
+    with torch.no_grad():
+        before = model(lr)
+        model.weights.mul_(3.0)
+        torch.testing.assert_close(model(lr), before, atol=1e-12, rtol=0)
+        torch.testing.assert_close(model.predictions(lr)[-1], before)
+
+
+def test_weights_of_equal_predictions_have_nothing_to_learn():
+    model = DRCN(DRCNConfig(width=8, recursions=4)).double()
+    *estimates, final = model.predictions(draw())  # the recursion is the identity
+    assert torch.equal(estimates[0], estimates[-1])
+    final.sum().backward()
+    # Each holds the picture's brightness: a sum's weights would follow that.
+    assert model.weights.grad.abs().max() < 1e-9 * final.sum().detach()
+
+
 def test_limiting_hands_the_weights_to_the_recursions_that_remain():
     model = build(recursions=6)
     total = model.stage_weights.sum()
+    assert float(total) == pytest.approx(1)
     model.limit_recursions(2)
     assert model.stage_weights.shape == (2,)
     torch.testing.assert_close(model.stage_weights.sum(), total)

@@ -113,7 +113,7 @@ def test_a_run_is_not_overwritten_even_where_only_the_older_checkpoint_is_left(
     ("values", "message"),
     [
         ({"overrides": {"schedule": "plateau", "decay_every": 5}}, "--val"),
-        ({"model": "drcn", "scales": (2, 3), "overrides": {}}, "serves one scale"),
+        ({"model": "dsrn", "scales": (2, 3), "overrides": {}}, "serves one scale"),
         ({"overrides": {"config": {"width": "wide"}}}, "width takes int"),
         ({"overrides": {"config": {"recursions": [4, 6]}}}, "takes 3 values"),
         ({"overrides": {"config": {"recursion": "mmr"}}}, "did you mean mrm"),
