@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -233,10 +233,10 @@ def _name_network(network: SRModel, selection: Selection) -> str:
                 f" use -m {network.arch} or leave it out"
             )
         return name
-    for name, config in type(network).variants.items():
-        if config == network.config:
-            return name
-    return network.arch
+    own, variants = network.config, type(network).variants.items()
+    exact = [name for name, config in variants if config == own]
+    elsewhere = [n for n, each in variants if replace(each, scales=own.scales) == own]
+    return next(iter((*exact, *elsewhere, network.arch)))
 
 
 def _name_all_stages(

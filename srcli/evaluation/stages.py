@@ -77,7 +77,7 @@ def name_stages(network: SRModel, scale: int) -> tuple[str, ...]:
 def weigh_stages(network: SRModel) -> tuple[float, ...]:
     """The weight of each of the network's stages; the last one's is their sum.
 
-    A sum of one tells that the last one is a weighted mean. Nothing if there are none.
+    Nothing if there are none.
 
     Args:
         network: Any network, with the weights that are measured.

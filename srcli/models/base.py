@@ -106,7 +106,7 @@ class SRModel(nn.Module):
     # Every configuration that the paper's tables and figures study, by name; the first
     # is the paper's final network.
     variants: ClassVar[Mapping[str, ModelConfig]]
-    # One network for all scales (True), or one weight file per scale (False).
+    # Whether the paper's network serves all scales, or is trained for each.
     multi_scale: ClassVar[bool]
     # What the paper calls that which each of several predictions comes from (None:
     # there is only one), and the last one if it combines the others.

@@ -8,7 +8,7 @@ that later papers print for it (tests/models/test_drcn.py).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, cast, get_args
 
 import torch
@@ -29,7 +29,10 @@ Start = Literal["details", "identity", "he"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DRCNConfig(ModelConfig):
-    """DRCN's sizes and its two extensions; the defaults are the network of Table 1."""
+    """DRCN's sizes and its two extensions; the defaults are the network of Table 1.
+
+    Only `start` is not the paper's, whose own is "identity".
+    """
 
     scales: tuple[int, ...] = (2,)  # one each in Table 1; several share all weights
     recursions: int = 16  # D
@@ -37,7 +40,8 @@ class DRCNConfig(ModelConfig):
     skip: bool = True  # add the bicubic picture to every prediction (section 3.2)
     supervision: bool = True  # predict from all recursions, not from the last alone
     sharing: Sharing = "all"  # what the recursions share (Figure 3)
-    start: Start = "details"  # of training; a trained network is the same for all
+    # Of training; networks are the same whatever they started from.
+    start: Start = field(default="details", compare=False)
 
     def __post_init__(self) -> None:
         ModelConfig.__post_init__(self)
@@ -103,10 +107,12 @@ class _Chain(nn.Module):
 class DRCN(SRModel):
     """Deeply-recursive network on the bicubic-upsampled Y.
 
-    Source: CVPR 2016, sections 3.1 and 3.2. Deviation: the last layer is linear, where
+    Source: CVPR 2016, sections 3.1 and 3.2. Deviations: the last layer is linear, where
     equation 7 prints a ReLU; with the skip-connection it yields a residual, which has
-    both signs. `forward` moves the weighted sum of equation 10 before that layer, so
-    that one convolution replaces D of them.
+    both signs. The weights of equation 10 are divided by their sum, since the result is
+    to be their average. Training starts from other weights than section 4.2's unless
+    `start` says so. `forward` moves the average of equation 10 before the last layer,
+    so that one convolution replaces D of them.
     """
 
     arch = "drcn"

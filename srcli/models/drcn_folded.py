@@ -22,7 +22,10 @@ from srcli.models.fused import align_channels, convolve
 if TYPE_CHECKING:
     from srcli.models.drcn import DRCN, _Reconstruction
 
-_STRIP = 1 << 21  # values of a feature map that are computed at once
+# Values of a feature map that are computed at once: what stays in a CPU's cache, and
+# what keeps a GPU busy.
+_STRIP = 1 << 21
+_GPU_STRIP = 1 << 26
 
 
 class _Layer(nn.Module):
@@ -131,6 +134,7 @@ class FoldedDRCN(FoldedModel):
 def _cut(features: Tensor) -> Iterator[tuple[int, int]]:
     """Strips of rows, from top to bottom: where they begin and end."""
     height = features.shape[2]
-    rows = max(1, _STRIP // (features.numel() // height))
+    most = _GPU_STRIP if features.device.type in ("cuda", "mps") else _STRIP
+    rows = max(1, most // (features.numel() // height))
     for top in range(0, height, rows):
         yield top, min(top + rows, height)

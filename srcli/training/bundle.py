@@ -158,6 +158,22 @@ def _check_complete(entry: WeightEntry, listing: Path) -> None:
         )
 
 
+def _check_alone(entry: WeightEntry) -> None:
+    """Refuse a second file for what another one serves: only one would be found.
+
+    Raises:
+        UsageError: If there is another, for one scale or for several.
+    """
+    for old in manifest():
+        same = (old.model, old.degradation) == (entry.model, entry.degradation)
+        common = [f"x{scale}" for scale in old.scales if scale in entry.scales]
+        if same and common:
+            raise UsageError(
+                f"{old.file} serves {entry.model} {', '.join(common)}: take it out of "
+                f"the manifest before {entry.file} comes in"
+            )
+
+
 def _check_better(entry: WeightEntry) -> None:
     """Refuse to replace a file that measures better or serves other scales too.
 
@@ -166,6 +182,7 @@ def _check_better(entry: WeightEntry) -> None:
     """
     old = next((old for old in manifest() if old.file == entry.file), None)
     if old is None:
+        _check_alone(entry)
         return
     lost = [f"x{scale}" for scale in old.scales if scale not in entry.scales]
     if lost:

@@ -22,7 +22,7 @@ from srcli.training.overrides import replace_fields
 NAMES = ("paper", "fast")
 STUDY = "ablation"  # what a study's variants share, see `srcli.training.study_plan`
 
-Optimizer = Literal["adam", "sgd"]
+Optimizer = Literal["adam", "muon", "sgd"]
 Schedule = Literal["constant", "cosine", "step", "plateau"]
 Clip = Literal["none", "norm", "value", "adjustable"]
 Loss = Literal["l1", "l2"]
@@ -63,12 +63,13 @@ class Recipe:
     augment: bool = True  # flips and quarter turns
     rescale: tuple[float, ...] = (1.0,)  # copies of each picture, reduced by bicubic
 
+    # "muon": Muon for the kernels between feature maps, Adam for all else.
     optimizer: Optimizer = "adam"
     learning_rate: float = 1e-4
     # The batch that the rate was chosen for; with another one the rate grows with the
     # batch for SGD, with its root for Adam. 0: any batch, the rate stays.
     rate_batch: int = 0
-    momentum: float = 0.9  # SGD's, or Adam's beta 1
+    momentum: float = 0.9  # SGD's, or Adam's beta 1; Muon's own is 0.95
     beta2: float = 0.999  # Adam
     weight_decay: float = 0.0
     schedule: Schedule = "cosine"
@@ -164,7 +165,7 @@ class Recipe:
         """What another batch than `rate_batch` does to the learning rate.
 
         Linear for SGD (Goyal et al., arXiv 1706.02677, section 2.1), the square root
-        for Adam (Malladi et al., arXiv 2205.10287).
+        for Adam (Malladi et al., arXiv 2205.10287) and for Muon, which takes its rate.
         """
         if self.rate_batch == 0:
             return 1.0

@@ -270,6 +270,7 @@ def _check_equal_budget(recipes: Mapping[str, Recipe]) -> None:
         _, config = outline_config(recipe)
         if config in seen:
             raise UsageError(
-                f"--set config makes {seen[config]} and {name} the same network"
+                f"{seen[config]} and {name} are the same network here "
+                f"(x{config.scales[0]}, as --set config says)"
             )
         seen[config] = name

@@ -57,18 +57,22 @@ def test_second_table_shows_what_each_stage_gains(stages):
 
 
 def test_weights_of_the_measured_file_stand_beside_the_recursions(run, folder, weights):
-    from safetensors.torch import load_file
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from srcli.pretrained.metadata import read_metadata
 
     file = weights("drcn", width=4, recursions=3)
+    learned = torch.tensor([0.1, 0.2, 0.5])
+    save_file({**load_file(file), "weights": learned}, file, read_metadata(file))
     options = ("benchmark", "-d", folder, "--weights", file, "--stages")
     lines = [line.split() for line in run(*options).stdout.splitlines() if line.strip()]
     table = lines[next(n for n, line in enumerate(lines) if line[0] == "stage") :]
     assert table[0][-1] == "weight"
-    assert [line[-1] for line in table[4:]] == ["+0.333"] * 3 + ["+1.000"]
+    assert [line[-1] for line in table[4:]] == ["+0.125", "+0.250", "+0.625", "+1.000"]
     _, row = json.loads(run(*options, "--json").stdout)["rows"]
-    expected = load_file(file)["weights"].tolist()
     found = [stage["weight"] for stage in row["stages"]]
-    assert found == pytest.approx([*expected, sum(expected)], abs=1e-6)
+    assert found == pytest.approx([0.125, 0.25, 0.625, 1.0], abs=1e-6)
 
 
 def test_json_has_the_stages_and_the_command_repeats_them(run, stages):

@@ -56,7 +56,7 @@ WEIGHED = replace(
     model="drcn",
     protocol="y",
     stage_names=("recursion 1", "recursion 2", "ensemble"),
-    stage_weights=(-0.0625, 1.0417, 0.9792),
+    stage_weights=(-0.0625, 1.0625, 1.0),
     pictures=(result("baby", (36.0, 0.95), (36.5, 0.9504), (36.4, 0.9502)),),
 )
 WEIGHED_ROWS = [replace(BICUBIC, pictures=BICUBIC.pictures[:1]), WEIGHED]
@@ -116,8 +116,8 @@ def test_weights_stand_beside_their_stages_and_nowhere_else():
         "set5 x2 drcn (y)",
         "bicubic (y) 33.000 0.9200",
         "recursion 1 36.000 +3.000 0.9500 -0.062",
-        "recursion 2 36.500 +0.500 0.9504 +1.042",
-        "ensemble 36.400 -0.100 0.9502 +0.979",
+        "recursion 2 36.500 +0.500 0.9504 +1.062",
+        "ensemble 36.400 -0.100 0.9502 +1.000",
     ]
     # Pictures have none, nor has a network that does not sum its stages up.
     assert "baby 36.500 +0.500 0.9504" in shown(WEIGHED_ROWS, per_image=True)
@@ -184,7 +184,7 @@ def test_csv_has_a_line_for_each_stage():
 
 def test_files_have_the_weights():
     rows = [*WEIGHED_ROWS, NETWORK]
-    weights = [-0.0625, 1.0417, 0.9792]
+    weights = [-0.0625, 1.0625, 1.0]
     described = report.build_document(rows, "x", per_image=True)["rows"]
     for measured in (described[1], described[1]["per_image"][0]):
         assert [stage["weight"] for stage in measured["stages"]] == weights
@@ -201,7 +201,7 @@ def test_files_have_the_weights():
     assert table[0].endswith("| SSIM | Weight |")
     assert table[2].endswith("| bicubic (y) | 33.000 |  | 0.9200 |  |")
     assert table[3].endswith("| 0.9500 | -0.062 |")
-    assert r"0.9504 & $+1.042$ \\" in report.format_latex(rows, "x")
+    assert r"0.9504 & $+1.062$ \\" in report.format_latex(rows, "x")
     assert "Weight" not in report.format_markdown(ROWS, "x")
 
 

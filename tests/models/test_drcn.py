@@ -257,15 +257,22 @@ def test_weights_of_equal_predictions_have_nothing_to_learn():
 
 def test_limiting_hands_the_weights_to_the_recursions_that_remain():
     model = build(recursions=6)
+    with torch.no_grad():
+        model.weights.mul_(1.3)
     total = model.stage_weights.sum()
     assert float(total) == pytest.approx(1)
     model.limit_recursions(2)
+    with torch.no_grad():
+        lr = draw()
+        shallow = model(lr)
     assert model.stage_weights.shape == (2,)
     torch.testing.assert_close(model.stage_weights.sum(), total)
     model.limit_recursions(None)
     assert model.stage_weights.shape == (6,)
     assert not model.stage_weights[2:].any()
     torch.testing.assert_close(model.stage_weights.sum(), total)
+    with torch.no_grad():
+        torch.testing.assert_close(model(lr), shallow, atol=1e-12, rtol=0)
 
 
 def test_a_new_network_with_a_limit_averages_what_runs():

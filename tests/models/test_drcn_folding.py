@@ -64,16 +64,26 @@ def test_folded_is_unfolded_in_every_variant(name):
 @pytest.mark.parametrize("supervision", [True, False])
 def test_folded_is_unfolded_below_the_limit(supervision, limit, shape):
     config = DRCNConfig(scales=(3,), recursions=6, supervision=supervision)
-    model = build(config)
-    model.recursion_limit = limit
-    with torch.no_grad():
+    double = build(config)
+    double.recursion_limit = limit
+    for dtype, allowed in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
+        model, lr = double.to(dtype), draw(*shape, dtype=dtype)
+        with torch.no_grad():
+            expected, result = model(lr), model.folded()(lr)
+        size = max(1.0, float(expected.abs().max()))
         torch.testing.assert_close(
-            model.folded()(draw(*shape)).shape, model(draw(*shape)).shape
+            result, expected, atol=allowed * size, rtol=0, check_stride=False
         )
-        lr = draw(*shape)
-        torch.testing.assert_close(
-            model.folded()(lr), model(lr), atol=1e-12, rtol=0, check_stride=False
-        )
+
+
+@pytest.mark.usefixtures("strip")
+def test_strips_change_nothing_in_half_precision(monkeypatch):
+    model, lr = build(DRCNConfig(recursions=4)).float(), draw(1, 9, 7).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        strips = model.folded()(lr)
+        monkeypatch.setattr(drcn_folded, "_STRIP", 1 << 21)
+        whole = model.folded()(lr)
+    torch.testing.assert_close(strips, whole, atol=0.01, rtol=0)
 
 
 @pytest.mark.parametrize("sharing", ["recursion", "none"])

@@ -155,6 +155,15 @@ def test_figures_that_go_away_are_named(package, make_export, caplog):
     assert "figures on b100 go away" in caplog.text
 
 
+def test_a_second_file_for_the_same_scale_is_refused(package, make_export):
+    bundle_export(make_export().listing)
+    old = content_of(package)
+    both = make_export(scales=(2, 3))
+    with pytest.raises(UsageError, match=r"mrnet-s_x2\.safetensors serves mrnet-s x2"):
+        bundle_export(both.listing)
+    assert content_of(package) == old
+
+
 def test_the_recursion_limit_travels_along(package, make_export):
     entry = bundle_export(make_export(recursions=2).listing)
     assert load_model(entry.model, 2).recursion_limit == 2

@@ -65,17 +65,18 @@ def weights_of(trainer):
     }
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
 @pytest.mark.parametrize("model", TINY)
-def test_ten_and_ten_steps_are_twenty_bit_for_bit(trainer, model):
-    whole = trainer(model, "whole")
+def test_ten_and_ten_steps_are_twenty_bit_for_bit(trainer, model, optimizer):
+    whole = trainer(model, "whole", optimizer=optimizer)
     whole.run()
-    first = trainer(model, "parts")
+    first = trainer(model, "parts", optimizer=optimizer)
     while first.step < 10:
         first.train_step()
     first.folder.mkdir()
     save_checkpoint(first.folder, first.state())
     torch.rand(3)  # whatever happened in between
-    second = trainer(model, "parts")
+    second = trainer(model, "parts", optimizer=optimizer)
     second.restore(load_checkpoint(second.folder))
     second.run()
     expected, found = weights_of(whole), weights_of(second)

@@ -114,7 +114,7 @@ def test_recipes_name_pictures_that_can_be_downloaded(model, name):
 
 @pytest.mark.parametrize(
     ("optimizer", "batch", "growth"),
-    [("sgd", 32, 2.0), ("sgd", 4, 0.25), ("adam", 64, 2.0), ("adam", 4, 0.5)],
+    [("sgd", 32, 2.0), ("sgd", 4, 0.25), ("adam", 64, 2.0), ("muon", 4, 0.5)],
 )
 def test_the_rate_grows_with_the_batch(optimizer, batch, growth):
     recipe = Recipe(

@@ -190,7 +190,7 @@ def test_drcns_curve_has_no_component_that_all_its_points_have(result_of):
     (table,) = result.tables
     assert list(table.labels.values()) == ["D = 1", "D = 6", "D = 11", "D = 16"]
     text = draw(result)
-    assert text.startswith("drcn on set5 x3: 4 of 4 runs of 300 steps done")
+    assert text.startswith("drcn on set5 x3: 4 of 4 runs of 200 steps done")
     assert "The paper's figures: DRCN Table 1, set5 x3. Note: a curve over D" in text
     rows = {line.split()[0]: line.split() for line in text.splitlines() if line}
     assert rows["drcn"][-2:] == ["+0.300", "33.82"]

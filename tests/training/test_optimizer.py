@@ -1,0 +1,127 @@
+"""Muon: which weights it moves, by how much, and that it resumes."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from srcli.models import MODELS, variant
+from srcli.training.optimizer import Muon, load_state, make_optimizer
+from srcli.training.recipe import make_recipe
+
+RATE = 0.01
+
+
+def make(network, **fields):
+    values = {"model": "drcn", "optimizer": "muon", "learning_rate": RATE, **fields}
+    return make_optimizer(network, make_recipe(values))
+
+
+@pytest.fixture
+def network():
+    """Convolutions from a picture to 16 features, to 24, and to a picture."""
+    torch.manual_seed(0)
+    layers = nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 24, 3), nn.Conv2d(24, 1, 3)
+    )
+    return layers.to(memory_format=torch.channels_last)
+
+
+def learn(network, optimizer, seed=0):
+    """One step on noise."""
+    network.zero_grad(set_to_none=True)
+    x = torch.rand(2, 3, 9, 9, generator=torch.Generator().manual_seed(seed))
+    network(x).square().mean().backward()
+    optimizer.step()
+
+
+def changes(network, act):
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    act()
+    return {k: v - before[k] for k, v in network.state_dict().items()}
+
+
+def test_the_singular_values_of_a_step_are_alike(network):
+    optimizer = make(network)
+    for seed in range(3):
+        moved = changes(network, lambda seed=seed: learn(network, optimizer, seed))
+    step, gradient = (
+        torch.linalg.svdvals(kernel.flatten(1))
+        for kernel in (moved["2.weight"], network[2].weight.grad)
+    )
+    assert gradient.max() > 10 * gradient.median()
+    assert step.max() < 2 * step.median()
+
+
+def test_a_step_is_as_large_as_adams(network):
+    optimizer = make(network)
+    for seed in range(30):
+        moved = changes(network, lambda seed=seed: learn(network, optimizer, seed))
+    # Liu et al., section 2.2: 0.2 of the rate, as Adam's typically are.
+    size = moved["2.weight"].square().mean().sqrt() / RATE
+    assert 0.12 < size < 0.3
+
+
+def test_weights_at_the_picture_and_biases_go_by_adam(network):
+    optimizer = make(network)
+    moved = changes(network, lambda: learn(network, optimizer))
+    for name, change in moved.items():
+        # Adam's first step is the rate, where the gradient is not next to nothing.
+        adam = float(change.abs().median()) == pytest.approx(RATE, rel=1e-3)
+        assert adam == (name != "2.weight"), name
+
+
+def test_the_step_goes_down_the_gradient(network):
+    optimizer = make(network, momentum=0.9)
+    x = torch.rand(2, 3, 9, 9)
+    losses = []
+    for _ in range(60):
+        network.zero_grad(set_to_none=True)
+        loss = network(x).square().mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.1 * losses[0]
+
+
+def test_weights_without_a_gradient_stay(network):
+    optimizer = make(network)
+    learn(network, optimizer)
+    network.zero_grad(set_to_none=True)
+    moved = changes(network, optimizer.step)
+    assert not any(change.any() for change in moved.values())
+
+
+def test_it_resumes_with_the_settings_of_the_new_call(network):
+    first = make(network)
+    learn(network, first)
+    begun, state = copy.deepcopy((network.state_dict(), first.state_dict()))
+    learn(network, first, seed=1)
+    expected = copy.deepcopy(network.state_dict())
+    for rate in (RATE, 2 * RATE):
+        network.load_state_dict(begun)
+        again = make(network, learning_rate=rate)
+        load_state(again, copy.deepcopy(state))
+        assert [group["lr"] for group in again.param_groups] == [rate, rate]
+        learn(network, again, seed=1)
+        same = [
+            torch.equal(value, expected[name])
+            for name, value in network.state_dict().items()
+        ]
+        assert all(same) if rate == RATE else not any(same)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_network_has_kernels_for_it(name):
+    network_class, config = variant(name)
+    network = network_class(config).to(memory_format=torch.channels_last)
+    optimizer = make(network)
+    assert isinstance(optimizer, Muon)
+    kernels, others = optimizer.param_groups
+    total = sum(p.numel() for group in (kernels, others) for p in group["params"])
+    assert total == sum(p.numel() for p in network.parameters())
+    # They share the network's memory: a step that moved copies would teach nothing.
+    places = {p.data_ptr() for p in network.parameters()}
+    assert all(matrix.data_ptr() in places for matrix in kernels["params"])
+    assert sum(p.numel() for p in kernels["params"]) > 0.9 * total
