@@ -90,11 +90,10 @@ def test_models_lists_what_is_bundled_and_what_is_not(run):
     result = run("models", "--json")
     assert result.exit_code == 0
     listed = {each["name"]: each for each in json.loads(result.stdout)["models"]}
-    for name in ("mrnet", "drrn", "drrn-b1u9"):
+    for name in ("drcn", "drrn", "drrn-b1u9", "dsrn", "mrnet", "rrrn"):
         assert listed[name]["bundled"] == [2, 3, 4]
-    assert listed["drcn"]["bundled"] == []
     assert "bundled: x2" in run("models").stdout
-    untrained = run("upscale", SAMPLE, "-m", "drcn", "-o", "never.png")
+    untrained = run("upscale", SAMPLE, "-m", "drcn-d6", "-o", "never.png")
     assert untrained.exit_code == 5
     assert "no weights are bundled yet" in untrained.stderr
     assert not Path("never.png").exists()
