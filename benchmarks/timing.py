@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 from torch.backends import cudnn
@@ -31,7 +32,8 @@ from srcli.training.recipe import Recipe, load_recipe
 
 PICTURES, PICTURE_SIDE = 4, 1024  # 4 megapixels
 MATRIX_SIDE = {"cpu": 2048, "cuda": 8192, "mps": 4096}
-CONVOLUTIONS = (64, 128, 256)  # channels; on 8 crops of 48x48
+CONVOLUTIONS = (64, 128, 256)  # channels; on crops of 48x48
+CROPS = {"cpu": 8, "cuda": 256, "mps": 64}
 REPEATS = 10  # of which the best counts, for the peaks
 WARM_UP = 4  # steps before any is timed: libraries choose, graphs are recorded
 
@@ -97,11 +99,16 @@ def make_pictures(folder: Path) -> None:
     """Write pictures of coarse noise under fine noise."""
     draw = np.random.default_rng(0)
     for number in range(PICTURES):
-        coarse = draw.uniform(0, 255, (PICTURE_SIDE // 16, PICTURE_SIDE // 16, 3))
-        smooth = imresize(coarse, 16)
-        noisy = smooth + draw.normal(0, 8, smooth.shape)
-        pixels = noisy.clip(0, 255).astype(np.uint8)
-        Image.fromarray(pixels).save(folder / f"{number}.png", compress_level=1)
+        picture = Image.fromarray(draw_picture(draw, PICTURE_SIDE))
+        picture.save(folder / f"{number}.png", compress_level=1)
+
+
+def draw_picture(draw: np.random.Generator, side: int) -> NDArray[np.uint8]:
+    """Coarse noise under fine noise, (side, side, 3); the side is a multiple of 16."""
+    coarse = draw.uniform(0, 255, (side // 16, side // 16, 3))
+    smooth = imresize(coarse, 16)
+    noisy = smooth + draw.normal(0, 8, smooth.shape)
+    return noisy.clip(0, 255).astype(np.uint8)
 
 
 def measure_network(job: Job, pictures: Path) -> Row:
@@ -155,7 +162,7 @@ def measure_network(job: Job, pictures: Path) -> Row:
         memory=memory,
         peak_precision=peak_precision,
         matrix_peak=max(matrix_peak, measure_matrix_peak(device, dtype)),
-        convolution_peak=measure_convolution_peak(dtype) if on_cpu else None,
+        convolution_peak=measure_convolution_peak(device, dtype) if on_cpu else None,
     )
 
 
@@ -237,16 +244,18 @@ def measure_matrix_peak(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * side**3 / time_best(device, partial(torch.mm, matrix, matrix))
 
 
-def measure_convolution_peak(dtype: torch.dtype) -> float:
-    """FLOP/s of the fastest bare 3x3 convolution on the CPU, channels last."""
+def measure_convolution_peak(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s of the fastest bare 3x3 convolution, channels last."""
     rates = []
     for width in CONVOLUTIONS:
-        layer = nn.Conv2d(width, width, 3, padding=1, dtype=dtype)
+        layer = nn.Conv2d(width, width, 3, padding=1, device=device, dtype=dtype)
         layer = layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        crops = torch.randn(8, width, 48, 48, dtype=dtype)
+        crops = torch.randn(
+            CROPS[device.type], width, 48, 48, device=device, dtype=dtype
+        )
         crops = crops.to(memory_format=torch.channels_last)
         flop = 2 * crops.numel() * width * 9
-        rates.append(flop / time_best(torch.device("cpu"), partial(layer, crops)))
+        rates.append(flop / time_best(device, partial(layer, crops)))
     return max(rates)
 
 

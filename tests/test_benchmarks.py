@@ -120,3 +120,32 @@ def test_what_is_unknown_is_one_line(benchmark, arguments, message):
     assert (code, out) == (2, "")
     assert message in err
     assert err.count("\n") == 1
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """benchmarks/command.py as a module."""
+    monkeypatch.syspath_prepend(FOLDER)
+    return importlib.import_module("command")
+
+
+def test_whole_commands_are_measured(command, tmp_path, capsys):
+    path = tmp_path / "table.md"
+    arguments = ["--parts", "thumbnails", "sizes", "--model", "bicubic"]
+    arguments += ["--thumbnails", "3", "--alone", "1", "--sizes", "0.01"]
+    assert command.main([*arguments, "--markdown", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert out == path.read_text("utf-8")
+    rows = [line.split(" | ") for line in out.splitlines() if line[:1] == "|"]
+    assert [row[0] for row in rows[2::3]] == ["| 3 of 64x64", "| 0.01 MP"]
+    assert float(rows[2][4]) > 0
+    assert rows[5][3] == "1.000"
+    assert float(rows[5][4].removesuffix(" GB")) > 0.05  # PyTorch alone takes more
+
+
+def test_a_command_that_fails_is_an_error(command, capfd):
+    arguments = ("--parts", "command", "--megapixels", "0.01", "--model", "mrnt")
+    assert command.main(arguments) != 0
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "did you mean mrnet" in err

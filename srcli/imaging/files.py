@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 import numpy as np
@@ -26,6 +29,7 @@ from srcli.imaging.metadata import (
     writing_options,
 )
 from srcli.imaging.pillow import open_image, quiet
+from srcli.imaging.strips import strip_rows, write_jpeg, write_png
 from srcli.writing import write_whole
 
 __all__ = [
@@ -39,6 +43,12 @@ __all__ = [
 ]
 
 _ENCODE_ERRORS = (OSError, ValueError, OverflowError, RuntimeError, struct.error)
+
+# Filters, runs and Huffman codes, without the search for repetitions.
+_PNG_FAST: Mapping[str, int] = MappingProxyType(
+    {"compress_level": 1, "compress_type": zlib.Z_RLE}
+)
+_STRIP_ROWS = 16
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -219,19 +229,32 @@ def _encode(
             f"{name} cannot be written: this Pillow has no {entry.title}; choose png "
             "or install pillow 11.3 or later"
         )
-    image = _to_image(picture, name, keep_alpha=entry.alpha)
-    options = _coding_options(image, format, quality)
     try:
         with quiet():
-            options |= writing_options(picture.metadata, format, image, name)
-            image.save(file, format=entry.pillow, **options)
+            _save(picture, file, format, quality, name)
     except _ENCODE_ERRORS as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise OutputError(f"{name} cannot be written: {reason}") from error
 
 
-def _to_image(picture: Picture, name: str, *, keep_alpha: bool) -> Image.Image:
-    """The picture for Pillow, in mode L, LA, RGB, RGBA or I;16."""
+def _save(
+    picture: Picture, file: IO[bytes], format: str, quality: int, name: str
+) -> None:
+    """`_encode` of a picture that the format can hold."""
+    entry, size = FORMATS[format], (picture.width, picture.height)
+    planes = _stack(picture, name, keep_alpha=entry.alpha)
+    mode = Image.fromarray(planes[:1]).mode
+    options = _coding_options(planes, format, quality)
+    options |= writing_options(picture.metadata, format, mode, size, name)
+    write_strips = {"jpg": write_jpeg, "png": write_png}.get(format)
+    if mode == "RGB" and write_strips and picture.height > strip_rows(picture.width):
+        write_strips(planes, file, **options)
+    else:
+        Image.fromarray(planes).save(file, format=entry.pillow, **options)
+
+
+def _stack(picture: Picture, name: str, *, keep_alpha: bool) -> NDArray[Any]:
+    """What Pillow takes for mode L or I;16, (H, W), or LA, RGB or RGBA, (H, W, C)."""
     planes: NDArray[Any] = picture.pixels
     if picture.alpha is not None and keep_alpha:
         planes = np.concatenate((planes, picture.alpha[:, :, None]), axis=2)
@@ -240,19 +263,38 @@ def _to_image(picture: Picture, name: str, *, keep_alpha: bool) -> Image.Image:
             f"{name} cannot be written: 16-bit colour and transparency are not "
             "supported yet"
         )
-    return Image.fromarray(planes[:, :, 0] if planes.shape[2] == 1 else planes)
+    return planes[:, :, 0] if planes.shape[2] == 1 else planes
 
 
-def _coding_options(image: Image.Image, format: str, quality: int) -> dict[str, Any]:
+def _coding_options(planes: NDArray[Any], format: str, quality: int) -> dict[str, Any]:
     """How Pillow is to code the pixels."""
     if format == "jpg":
         return {"quality": quality, "subsampling": 0}
     if format == "webp":
         return {"quality": quality, "lossless": quality == 100}
     if format == "avif":
-        colour = {} if image.mode == "L" else {"subsampling": "4:4:4"}
+        colour = {} if planes.ndim == 2 else {"subsampling": "4:4:4"}
         return {"quality": quality, **colour}
     if format == "tiff":
-        size = image.width * image.height * max(2, len(image.getbands()))
+        size = max(planes.size, 2 * planes.shape[0] * planes.shape[1])
         return {"big_tiff": size > 0xF000_0000}  # offsets of 32 bits end at 4 GiB
+    if format == "png" and _is_natural(planes):
+        return dict(_PNG_FAST)
     return {}
+
+
+def _is_natural(planes: NDArray[Any]) -> bool:
+    """Whether a PNG gains next to nothing from a search for repetitions.
+
+    The search takes most of the time of writing a PNG. It makes drawings and
+    screenshots several times smaller, but a photograph repeats nothing. Strips tell.
+    """
+    sizes = [0, 0]
+    for part in (1, 3, 5, 7):
+        top = len(planes) * part // 8
+        strip = Image.fromarray(planes[top : top + _STRIP_ROWS])
+        for index, options in enumerate((_PNG_FAST, {})):
+            buffer = io.BytesIO()
+            strip.save(buffer, format="PNG", **options)
+            sizes[index] += buffer.tell()
+    return sizes[0] <= 1.1 * sizes[1]

@@ -95,26 +95,27 @@ def read_orientation(image: Image.Image) -> int:
 
 
 def writing_options(
-    metadata: Metadata, format: str, image: Image.Image, name: str
+    metadata: Metadata, format: str, mode: str, size: tuple[int, int], name: str
 ) -> dict[str, Any]:
     """What Pillow's `save` takes to write the metadata, as far as a format holds it.
 
     Args:
         metadata: Of the input.
         format: A key of `srcli.imaging.formats.FORMATS`.
-        image: What will be written.
+        mode: Pillow's mode of what will be written.
+        size: Its width and height.
         name: What the log calls it.
     """
     if format == "bmp":
         return {"dpi": metadata.dpi} if metadata.dpi else {}
-    exif = metadata.exif and _size_exif(metadata.exif, *image.size)
+    exif = metadata.exif and _size_exif(metadata.exif, *size)
     if exif and format in ("tiff", "avif") and not _survives_pillow(exif):
         log.warning("%s: its EXIF cannot be put into %s: left out", name, format)
         exif = None
-    xmp = metadata.xmp and _size_xmp(metadata.xmp, *image.size)
+    xmp = metadata.xmp and _size_xmp(metadata.xmp, *size)
     options: dict[str, Any] = {"dpi": metadata.dpi, "exif": exif, "xmp": xmp}
     # WebP has no grey: it becomes RGB there, and a grey profile would be wrong.
-    grey = image.mode in ("L", "LA", "I;16") and format != "webp"
+    grey = mode in ("L", "LA", "I;16") and format != "webp"
     if metadata.icc is not None and _icc_fits(metadata.icc, 1 if grey else 3):
         options["icc_profile"] = metadata.icc
     elif metadata.icc is not None:

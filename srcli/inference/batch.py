@@ -118,6 +118,7 @@ def run_batch(
         for index, job in enumerate(jobs):
             picture, reading = reading, _start_reading(reader, jobs, index + 1)
             enlarged = _enlarge(job, picture, upscaler, progress)
+            del picture  # or it stays in memory while the result is written
             if writing is not None:
                 yield _announce(writing.result(), len(jobs))
             writing = writer.submit(_finish, *enlarged, options)

@@ -71,10 +71,11 @@ class Canvas:
         elif self._color == "y":
             sr = self._add_chroma(box, sr)
         # Conversion cuts decimals off, so this rounds to the nearest, halves up.
-        levels = (sr * self._peak + 0.5).clamp(0, self._peak)
-        levels = levels.to(torch.uint8 if self._peak == 255 else torch.int32)
-        target = self.result[box.scaled(self._scale).slices]
-        target[...] = levels.permute(1, 2, 0).cpu().numpy()
+        levels = (sr * self._peak).add_(0.5).clamp_(0, self._peak)
+        levels = levels.to(torch.uint8 if self._peak == 255 else torch.int32).cpu()
+        # PyTorch turns channels into the last dimension in all threads, NumPy in one.
+        target = torch.from_numpy(self.result[box.scaled(self._scale).slices])
+        target.copy_(levels.permute(1, 2, 0))
 
     def _read_planes(self, box: Box) -> Tensor:
         """The picture's own channels, (C, h, w) float32 in [0, 1]."""

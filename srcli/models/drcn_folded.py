@@ -9,40 +9,23 @@ that one last convolution serves all recursions (`DRCN.forward`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
 from srcli.imaging.resize import imresize_torch
-from srcli.models.folded import FoldedModel, choose_dtype, keep_buffers
-from srcli.models.fused import align_channels, convolve
+from srcli.models.folded import (
+    FoldedModel,
+    choose_dtype,
+    cut_strips,
+    fuse_layer,
+    project,
+)
+from srcli.models.fused import align_channels
 
 if TYPE_CHECKING:
     from srcli.models.drcn import DRCN, _Reconstruction
-
-# Values of a feature map that are computed at once: what stays in a CPU's cache, and
-# what keeps a GPU busy.
-_STRIP = 1 << 21
-_GPU_STRIP = 1 << 26
-
-
-class _Layer(nn.Module):
-    """A 3x3 convolution, and its ReLU if wanted."""
-
-    weight: Tensor
-    bias: Tensor
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        values = {name: each.detach() for name, each in layer.named_parameters()}
-        keep_buffers(self, values["weight"], **values)
-
-    def forward(self, x: Tensor, *, relu: bool = True, rows: bool = True) -> Tensor:
-        """As `convolve`."""
-        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
-        return convolve(x, weight, bias, relu=relu, rows=rows)
 
 
 class FoldedDRCN(FoldedModel):
@@ -57,10 +40,10 @@ class FoldedDRCN(FoldedModel):
         """
         super().__init__(source)
         reconstruct = cast("_Reconstruction", source.reconstruct[0])
-        self.embed = nn.ModuleList(map(_Layer, (source.embed[0], source.embed[2])))
-        self.recurse = _Layer(source.recurse)
-        self.hidden = _Layer(reconstruct.hidden)
-        self.output = _Layer(reconstruct.output)
+        self.embed = nn.ModuleList(map(fuse_layer, (source.embed[0], source.embed[2])))
+        self.recurse = fuse_layer(source.recurse)
+        self.hidden = fuse_layer(reconstruct.hidden)
+        self.output = fuse_layer(reconstruct.output)
         self.skip = source.config.skip
         weights = source.stage_weights
         if weights is None:  # the last recursion is the only one that is predicted from
@@ -72,28 +55,29 @@ class FoldedDRCN(FoldedModel):
     def predictions(self, lr: Tensor, scale: int | None = None) -> tuple[Tensor, ...]:
         """The final estimate, equation 10; those of single recursions are not made."""
         picture = imresize_torch(lr, self.resolve_scale(scale))
-        features = self._add_features(picture.to(choose_dtype(picture)))
-        sr = self.output(features, relu=False).to(picture.dtype)
+        features = self._add_features(picture, choose_dtype(picture))
+        sr = project(self.output, features, picture.dtype)
         return (sr + picture if self.skip else sr,)
 
-    def _add_features(self, picture: Tensor) -> Tensor:
+    def _add_features(self, picture: Tensor, dtype: torch.dtype) -> Tensor:
         """What the last convolution reads: f3's features of all recursions, weighted.
 
         Args:
             picture: (N, 1, H, W).
+            dtype: To compute in.
 
         Returns:
             (N, width, H, W).
         """
         height = picture.shape[2]
-        state, first = self._embed(picture, len(self.weights))
+        state, first = self._embed(picture, len(self.weights), dtype)
         features = torch.zeros_like(state[:, :, :height])
-        strips = list(_cut(features))
+        strips = list(cut_strips(features, multiple=4))
         for weight in self.weights:
             # Row r of the picture is row `first` + r here, one row of zeros before it.
             for top, bottom in strips:
                 rows = state[:, :, first + top - 1 : first + bottom + 1]
-                rows = self.recurse(rows, rows=False)
+                rows = self.recurse(rows, slope=0.0, rows=False)
                 state[:, :, first + top - 1 : first + bottom - 1] = rows
             first -= 1
             state[:, :, first + height] = 0.0
@@ -101,11 +85,13 @@ class FoldedDRCN(FoldedModel):
                 continue
             for top, bottom in strips:
                 rows = state[:, :, first + top - 1 : first + bottom + 1]
-                rows = self.hidden(rows, rows=False)
-                features[:, :, top:bottom].add_(rows, alpha=weight)
+                total = features[:, :, top:bottom]
+                self.hidden.add_to(total, rows, slope=0.0, share=weight)
         return features
 
-    def _embed(self, picture: Tensor, rise: int) -> tuple[Tensor, int]:
+    def _embed(
+        self, picture: Tensor, rise: int, dtype: torch.dtype
+    ) -> tuple[Tensor, int]:
         """The first state H_0, with room to move up by `rise` rows.
 
         Returns:
@@ -115,26 +101,17 @@ class FoldedDRCN(FoldedModel):
         channels = len(self.recurse.bias)
         first = rise + 1
         shape = (batch, first + height + 1, width, channels)
-        state = picture.new_zeros(shape).permute(0, 3, 1, 2)
+        state = picture.new_zeros(shape, dtype=dtype).permute(0, 3, 1, 2)
         place = state[:, :, first : first + height]
         padded = nn.functional.pad(picture, (0, 0, 2, 2))
-        for top, bottom in _cut(place):
-            rows = self.embed[0](
-                align_channels(padded[:, :, top : bottom + 4]), rows=False
-            )
+        for top, bottom in cut_strips(place, multiple=4):
+            rows = align_channels(padded[:, :, top : bottom + 4])
+            # Rounded, the picture itself would be seen in the result.
+            rows = self.embed[0](rows, slope=0.0, rows=False).to(dtype)
             # Beyond the picture are zeros, not what the first layer makes of them.
             if top == 0:
                 rows[:, :, 0] = 0.0
             if bottom == height:
                 rows[:, :, -1] = 0.0
-            place[:, :, top:bottom] = self.embed[1](rows, rows=False)
+            place[:, :, top:bottom] = self.embed[1](rows, slope=0.0, rows=False)
         return state, first
-
-
-def _cut(features: Tensor) -> Iterator[tuple[int, int]]:
-    """Strips of rows, from top to bottom: where they begin and end."""
-    height = features.shape[2]
-    most = _GPU_STRIP if features.device.type in ("cuda", "mps") else _STRIP
-    rows = max(1, most // (features.numel() // height))
-    for top in range(0, height, rows):
-        yield top, min(top + rows, height)

@@ -21,13 +21,13 @@ from torch import Tensor, nn
 
 from srcli.imaging.resize import imresize_torch
 from srcli.models.folded import (
-    FoldedConv,
     FoldedModel,
     Scaling,
     choose_dtype,
-    keep_buffers,
+    join_layer,
+    project,
 )
-from srcli.models.fused import accumulate_, align_channels, convolve_add
+from srcli.models.fused import FusedConv, align_channels, keep_buffers
 
 if TYPE_CHECKING:
     from srcli.models.drrn import DRRN, _RecursiveBlock
@@ -69,8 +69,8 @@ class _Unit(nn.Module):
 
     def __init__(
         self,
-        inner: FoldedConv,
-        outer: FoldedConv,
+        inner: FusedConv,
+        outer: FusedConv,
         *,
         share: Tensor | None = None,
         rectify: nn.Module | None = None,
@@ -82,7 +82,7 @@ class _Unit(nn.Module):
         if share is None:
             self.share = None
         else:
-            keep_buffers(self, inner.weight, share=share.view(-1, 1, 1))
+            keep_buffers(self, inner.weight, share=share)
 
     def add(self, x: Tensor, identity: Tensor) -> tuple[Tensor, Tensor]:
         """What the next layer reads, and the next unit's identity.
@@ -91,12 +91,10 @@ class _Unit(nn.Module):
             x: What `inner` gave.
             identity: Changed in place where the next unit has another.
         """
-        weight, bias = self.outer.cast(x.dtype)
         if self.rectify is not None:
-            identity = accumulate_(identity, x, weight, bias)
+            identity = self.outer.add_to(identity, x)
             return self.rectify(identity), identity
-        share = None if self.share is None else self.share.to(x.dtype)
-        return convolve_add(x, weight, bias, identity, gain=share), identity
+        return self.outer(x, slope=0.0, add=identity, gain=self.share), identity
 
 
 class _Block(nn.Module):
@@ -109,7 +107,7 @@ class _Block(nn.Module):
     """
 
     def __init__(
-        self, enter: FoldedConv, rectify: nn.Module, units: Sequence[_Unit]
+        self, enter: FusedConv, rectify: nn.Module, units: Sequence[_Unit]
     ) -> None:
         super().__init__()
         self.enter = enter
@@ -184,23 +182,23 @@ def _fold_block(
     norms = [Scaling.read(norm) for norm in block.norms[: 2 * count]]
     ones = torch.ones_like(leaving.scale)
     if not norms:
-        return _Block(FoldedConv(first, gain, leaving), nn.ReLU(), ()), ones
+        return _Block(join_layer(first, gain, leaving), nn.ReLU(), ()), ones
     states = [*norms[::2], leaving]  # of H^0, then of what each unit gives
     kept, rectify, left = _Kept.choose(states).move(states[0], first.weight)
-    enter = FoldedConv(first, gain, kept.as_scaling())
+    enter = join_layer(first, gain, kept.as_scaling())
     units = []
     for index, after in enumerate(states[1:]):
         place = 2 * index
-        inner = FoldedConv(layers[place % len(layers)], left, norms[2 * index + 1])
+        inner = join_layer(layers[place % len(layers)], left, norms[2 * index + 1])
         second = layers[(place + 1) % len(layers)]
         if block.chain and after is not leaving:
             moved, copy, left = kept.move(after, first.weight)
             then = Scaling(kept.sign, kept.sign * (moved.shift - kept.shift))
-            outer, kept = FoldedConv(second, ones, then), moved
+            outer, kept = join_layer(second, ones, then), moved
             units.append(_Unit(inner, outer, rectify=copy))
         else:
             then, share, left = kept.join(after)
-            outer = FoldedConv(second, ones, then)
+            outer = join_layer(second, ones, then)
             units.append(_Unit(inner, outer, share=share))
     return _Block(enter, rectify, units), left
 
@@ -232,24 +230,24 @@ class FoldedDRRN(FoldedModel):
             self.blocks.append(folded)
         bias = last.convolution.get_parameter("bias").detach().cpu().double()
         output = Scaling(torch.ones_like(bias), bias)
-        self.reconstruct = FoldedConv(last.convolution, gain, output)
+        self.reconstruct = join_layer(last.convolution, gain, output)
 
     @torch.no_grad()
     def predictions(self, lr: Tensor, scale: int | None = None) -> tuple[Tensor, ...]:
         """The one estimate; equation 9."""
         picture = imresize_torch(lr, self.resolve_scale(scale))
-        x = align_channels(self.rectify(picture).to(choose_dtype(picture)))
+        dtype = choose_dtype(picture)
+        x = align_channels(self.rectify(picture))
         for each in self.blocks:
             block = cast("_Block", each)
             # Each name is given up as soon as its tensor has been read.
-            state = block.enter(x, relu=not block.units)
+            state = block.enter(x, slope=1.0 if block.units else 0.0).to(dtype)
             if block.units:
                 x = block.rectify(state)
                 for part in block.units:
                     unit = cast("_Unit", part)
-                    x = unit.inner(x, relu=True)
+                    x = unit.inner(x, slope=0.0)
                     x, state = unit.add(x, state)
             else:
                 x = state
-        residual = self.reconstruct(x)
-        return (picture + residual.to(picture.dtype),)
+        return (picture + project(self.reconstruct, x, picture.dtype),)

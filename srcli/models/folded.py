@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn, Self
 
@@ -10,8 +11,12 @@ from torch import Tensor, nn
 
 from srcli.errors import UsageError
 from srcli.models.base import SRModel
-from srcli.models.fused import convolve
+from srcli.models.fused import FusedConv
 
+# Values of a feature map that are computed at once: what stays in a CPU's cache, and
+# what keeps a GPU busy.
+_STRIP = 1 << 21
+_GPU_STRIP = 1 << 26
 # What a network's class says of it.
 _CLASS_VALUES = (
     "arch",
@@ -97,19 +102,6 @@ def choose_dtype(x: Tensor) -> torch.dtype:
     return x.dtype
 
 
-def keep_buffers(module: nn.Module, like: Tensor, **values: Tensor) -> None:
-    """Give a module tensors that no weight file is to hold.
-
-    Args:
-        module: Gets them as buffers.
-        like: Has the dtype and the device that they get.
-        values: The tensors, by name.
-    """
-    for name, value in values.items():
-        kept = value.to(like.dtype).to(like.device)
-        module.register_buffer(name, kept, persistent=False)
-
-
 @dataclass(frozen=True, slots=True)
 class Scaling:
     """scale * x + shift, per channel; both (channels,) in float64 on the CPU."""
@@ -132,30 +124,56 @@ class Scaling:
         return cls(scale, shift)
 
 
-class FoldedConv(nn.Module):
-    """A 3x3 convolution with the scalings before and after it."""
+def fuse_layer(layer: nn.Module) -> FusedConv:
+    """A convolution as it is."""
+    weight = layer.get_parameter("weight").detach()
+    return FusedConv(weight, layer.get_parameter("bias").detach(), weight)
 
-    weight: Tensor
-    bias: Tensor
 
-    def __init__(self, layer: nn.Module, gain: Tensor, then: Scaling) -> None:
-        """Join them in float64.
+def join_layer(layer: nn.Module, gain: Tensor, then: Scaling) -> FusedConv:
+    """A convolution with the scalings before and after it, joined in float64.
 
-        Args:
-            layer: The convolution; if it has a bias, that is in `then`.
-            gain: What each input is still to be multiplied by, (inputs,).
-            then: What follows.
-        """
-        super().__init__()
-        own = layer.get_parameter("weight").detach()
-        weight = own.cpu().double() * gain.view(-1, 1, 1)
-        weight = weight * then.scale.view(-1, 1, 1, 1)
-        keep_buffers(self, own, weight=weight, bias=then.shift)
+    Args:
+        layer: The convolution; if it has a bias, that is in `then`.
+        gain: What each input is still to be multiplied by, (inputs,).
+        then: What follows.
+    """
+    own = layer.get_parameter("weight").detach()
+    weight = own.cpu().double() * gain.view(-1, 1, 1)
+    return FusedConv(weight * then.scale.view(-1, 1, 1, 1), then.shift, own)
 
-    def forward(self, x: Tensor, relu: bool = False) -> Tensor:
-        """The convolution of `x` in its dtype, and its ReLU if wanted."""
-        return convolve(x, *self.cast(x.dtype), relu=relu)
 
-    def cast(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Weight and bias."""
-        return self.weight.to(dtype), self.bias.to(dtype)
+def project(layer: FusedConv, features: Tensor, dtype: torch.dtype) -> Tensor:
+    """A network's last 3x3 convolution, to the few channels of a picture.
+
+    Args:
+        layer: Computes in `dtype`: what it rounds is seen in the picture.
+        features: (N, inputs, h, w) of any dtype; turned into `dtype` strip by strip,
+            since as a whole that would be the largest tensor of all.
+        dtype: As a rule the picture's.
+    """
+    if features.dtype == dtype:
+        return layer(features)
+    height = features.shape[2]
+    strips = []
+    for top, bottom in cut_strips(features):
+        above, below = max(0, top - 1), min(height, bottom + 1)
+        strip = layer(features[:, :, above:below].to(dtype))
+        strips.append(strip[:, :, top - above : bottom - above])
+    return torch.cat(strips, dim=2)
+
+
+def cut_strips(features: Tensor, multiple: int = 1) -> Iterator[tuple[int, int]]:
+    """Strips of rows, from top to bottom: where they begin and end.
+
+    Args:
+        features: (N, channels, h, w).
+        multiple: Of which the height of a strip is one, where it can be.
+    """
+    height = features.shape[2]
+    most = _GPU_STRIP if features.device.type in ("cuda", "mps") else _STRIP
+    rows = max(1, most // (features.numel() // height))
+    if rows > multiple:
+        rows -= rows % multiple
+    for top in range(0, height, rows):
+        yield top, min(top + rows, height)

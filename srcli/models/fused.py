@@ -1,95 +1,236 @@
-"""3x3 convolutions that add, and drop what is negative, before they write.
+"""Convolutions that add, and rectify, before they write.
 
 A feature map of HR size is far larger than any cache: to add to it or to rectify it
 afterwards costs a pass over memory each. oneDNN (the CPU) and cuDNN take both as a
-part of the convolution; everywhere else the result is the same, made in place.
+part of the convolution, and so does `winograd` (the CPU); everywhere else the result is
+the same, made in place.
 
-No gradient passes: these are for inference.
+No gradient passes: these are for inference. They compute in the dtype of what they are
+given, whatever autocast says.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import cache
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from srcli.models import winograd
+
 _ONEDNN = torch.ops.mkldnn
-_PLACE = ([1, 1], [1, 1], [1, 1], 1)  # padding, stride, dilation, groups
 _CUDNN_PLACE = ([1, 1], [1, 1], [1, 1], 1)  # stride, padding, dilation, groups
 
 
-def convolve(
-    x: Tensor, weight: Tensor, bias: Tensor, *, relu: bool = False, rows: bool = True
-) -> Tensor:
-    """The convolution of `x`, and its ReLU if wanted.
+def keep_buffers(module: nn.Module, like: Tensor, **values: Tensor) -> None:
+    """Give a module tensors that no weight file is to hold.
 
     Args:
-        x: (N, inputs, h, w).
-        weight: (outputs, inputs, 3, 3) of the same dtype.
-        bias: (outputs,) of the same dtype.
-        relu: Set what is negative to zero.
-        rows: Pad with a row of zeros above and below, so that the result is as large as
-            `x`. False: it has two rows less.
+        module: Gets them as buffers.
+        like: Has the dtype and the device that they get.
+        values: The tensors, by name.
     """
-    padding = [int(rows), 1]
-    if _onednn_fuses(x):
-        attribute = "relu" if relu else "none"
-        return _ONEDNN._convolution_pointwise(
-            x, weight, bias, padding, [1, 1], [1, 1], 1, attribute, [], ""
+    for name, value in values.items():
+        kept = value.to(like.dtype).to(like.device)
+        module.register_buffer(name, kept, persistent=False)
+
+
+class _Forms(dict[Any, Any]):
+    """A weight in the forms that were needed so far; a copy of a layer begins anew."""
+
+    def __deepcopy__(self, _memo: object) -> _Forms:
+        return _Forms()
+
+
+class FusedConv(nn.Module):
+    """A convolution with an odd kernel that keeps the size, and what follows it.
+
+    Its weight is brought into the form that the device computes with once, not at every
+    call: recurrent networks call the same layer dozens of times a picture.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, weight: Tensor, bias: Tensor, like: Tensor) -> None:
+        """Take over a kernel.
+
+        Args:
+            weight: (outputs, inputs, k, k), k odd.
+            bias: (outputs,).
+            like: Has the dtype and the device that they get.
+        """
+        super().__init__()
+        keep_buffers(self, like, weight=weight, bias=bias)
+        self._forms = _Forms()
+        self._reach = weight.shape[-1] // 2
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FusedConv:
+        self._forms.clear()  # of another device or dtype from now on
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        slope: float = 1.0,
+        add: Tensor | None = None,
+        gain: Tensor | None = None,
+        rows: bool = True,
+    ) -> Tensor:
+        """act(convolution of `x` + gain * add), as a new tensor.
+
+        Args:
+            x: (N, inputs, h, w).
+            slope: act is v where v is positive, else slope * v: 0 is the ReLU.
+            add: (N, outputs, h, w) of the same dtype.
+            gain: What each channel of `add` is multiplied by first, (outputs,); without
+                Winograd this costs one more pass.
+            rows: Pad with rows of zeros above and below, so that the result is as high
+                as `x`. False: it lacks those.
+        """
+        if winograd.serves(x, self.weight):
+            out = _make_map(x, len(self.bias), x.shape[2] - (0 if rows else 2))
+            return winograd.convolve(
+                x,
+                *self._winograd_form(x),
+                out,
+                slope=slope,
+                add=add,
+                gain=None if gain is None else gain.float(),
+            )
+        if gain is not None and add is not None:
+            add = add * gain.to(add.dtype).view(-1, 1, 1)
+            return self._add_to(add, x, slope)
+        if add is None:
+            return self._convolve(x, slope, rows)
+        return self._convolve_add(x, add, slope)
+
+    def add_to(
+        self, total: Tensor, x: Tensor, *, slope: float = 1.0, share: float = 1.0
+    ) -> Tensor:
+        """`total`, to which share * act(convolution of `x`) was added in place.
+
+        Args:
+            total: (N, outputs, h, w), channels_last; or h - 2k rows, if `x` brings the
+                rows above and below.
+            x: (N, inputs, h, w) of the same dtype.
+            slope: As `forward`.
+            share: A factor.
+        """
+        rows = total.shape[2] == x.shape[2]
+        if winograd.serves(x, self.weight):
+            form = self._winograd_form(x)
+            return winograd.convolve(x, *form, total, slope=slope, share=share)
+        if rows and slope == 1 and share == 1:
+            return self._add_to(total, x, 1.0)
+        return total.add_(self._convolve(x, slope, rows), alpha=share)
+
+    def _winograd_form(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        key = "winograd", x.dtype
+        if key not in self._forms:
+            weight = winograd.transform_weight(self.weight, x.dtype)
+            self._forms[key] = weight, self.bias.float()
+        return self._forms[key]
+
+    def _plain_form(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight and bias in the dtype of `x`; on the CPU as oneDNN reads them best."""
+        key = x.device, x.dtype
+        if key not in self._forms:
+            weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+            if _onednn_fuses(x):
+                size, ones = list(x.shape), [1, 1]
+                weight = _ONEDNN._reorder_convolution_weight(
+                    weight, [self._reach] * 2, ones, ones, 1, size
+                )
+            self._forms[key] = weight, bias
+        return self._forms[key]
+
+    def _convolve(self, x: Tensor, slope: float, rows: bool) -> Tensor:
+        weight, bias = self._plain_form(x)
+        padding = [self._reach * int(rows), self._reach]
+        if _onednn_fuses(x):
+            attribute = {1.0: "none", 0.0: "relu"}.get(slope, "leaky_relu")
+            factors = [slope] if attribute == "leaky_relu" else []
+            return _ONEDNN._convolution_pointwise(
+                x, weight, bias, padding, [1, 1], [1, 1], 1, attribute, factors, ""
+            )
+        if slope == 0 and _cudnn_fuses(x, weight):
+            ones = [1, 1]
+            return torch.cudnn_convolution_relu(x, weight, bias, ones, padding, ones, 1)
+        return _rectify(convolve_plainly(x, weight, bias, padding), slope)
+
+    def _convolve_add(self, x: Tensor, add: Tensor, slope: float) -> Tensor:
+        weight, bias = self._plain_form(x)
+        padding = [self._reach] * 2
+        if _onednn_fuses(x):
+            then = "relu" if slope == 0 else None
+            out = _ONEDNN._convolution_pointwise.binary(
+                x,
+                add,
+                weight,
+                bias,
+                padding,
+                [1, 1],
+                [1, 1],
+                1,
+                "add",
+                1.0,
+                then,
+                [],
+                "",
+            )
+            return out if slope == 0 else _rectify(out, slope)
+        if slope == 0 and self._reach == 1 and _cudnn_fuses(x, weight):
+            return torch.cudnn_convolution_add_relu(
+                x, weight, add, 1.0, bias, *_CUDNN_PLACE
+            )
+        return _rectify(convolve_plainly(x, weight, bias, padding).add_(add), slope)
+
+    def _add_to(self, total: Tensor, x: Tensor, slope: float) -> Tensor:
+        """act(`total` + convolution of `x`), in place."""
+        weight, bias = self._plain_form(x)
+        padding = [self._reach] * 2
+        if not _onednn_fuses(x):
+            total.add_(convolve_plainly(x, weight, bias, padding))
+            return _rectify(total, slope)
+        # The result is `total` itself only where the layout is the same.
+        then = "relu" if slope == 0 else None
+        total = _ONEDNN._convolution_pointwise_.binary(
+            total, x, weight, bias, padding, [1, 1], [1, 1], 1, "add", 1.0, then, [], ""
         )
-    if relu and _cudnn_fuses(x, weight):
-        return torch.cudnn_convolution_relu(x, weight, bias, [1, 1], padding, [1, 1], 1)
-    out = F.conv2d(x, weight, bias, padding=padding)
-    return out.relu_() if relu else out
+        return total if slope == 0 else _rectify(total, slope)
 
 
-def convolve_add(
+def _make_map(x: Tensor, channels: int, height: int) -> Tensor:
+    """Room for a feature map beside `x`, channels_last."""
+    shape = (len(x), height, x.shape[3], channels)
+    return x.new_empty(shape).permute(0, 3, 1, 2)
+
+
+def convolve_plainly(
     x: Tensor,
     weight: Tensor,
     bias: Tensor,
-    other: Tensor,
-    *,
-    gain: Tensor | None = None,
+    padding: Sequence[int] = (0, 0),
+    groups: int = 1,
 ) -> Tensor:
-    """ReLU(convolution of `x` + `other`), as a new tensor.
-
-    Args:
-        x: (N, inputs, h, w).
-        weight: (outputs, inputs, 3, 3) of the same dtype.
-        bias: (outputs,) of the same dtype.
-        other: (N, outputs, h, w) of the same dtype.
-        gain: What each channel of `other` is multiplied by first, (outputs, 1, 1); this
-            costs one more pass.
-    """
-    if _onednn_fuses(x):
-        if gain is not None:
-            return _accumulate_onednn(x, weight, bias, other * gain, "relu")
-        return _ONEDNN._convolution_pointwise.binary(
-            x, other, weight, bias, *_PLACE, "add", 1.0, "relu", [], ""
-        )
-    if gain is None and _cudnn_fuses(x, weight):
-        return torch.cudnn_convolution_add_relu(
-            x, weight, other, 1.0, bias, *_CUDNN_PLACE
-        )
-    out = F.conv2d(x, weight, bias, padding=1)
-    out = out.add_(other) if gain is None else out.addcmul_(other, gain)
-    return out.relu_()
+    """`F.conv2d` in the dtype of `x`, whatever autocast says."""
+    device = x.device.type
+    if torch.amp.is_autocast_available(device):
+        with torch.autocast(device, enabled=False):
+            return F.conv2d(x, weight, bias, padding=padding, groups=groups)
+    return F.conv2d(x, weight, bias, padding=padding, groups=groups)
 
 
-def accumulate_(total: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """`total`, to which the convolution of `x` was added in place.
-
-    Args:
-        total: (N, outputs, h, w); channels_last, as `convolve` returns it.
-        x: (N, inputs, h, w) of the same dtype.
-        weight: (outputs, inputs, 3, 3) of the same dtype.
-        bias: (outputs,) of the same dtype.
-    """
-    if _onednn_fuses(x):
-        return _accumulate_onednn(x, weight, bias, total, None)
-    return total.add_(F.conv2d(x, weight, bias, padding=1))
+def _rectify(x: Tensor, slope: float) -> Tensor:
+    """PReLU in place."""
+    if slope == 1:
+        return x
+    return x.relu_() if slope == 0 else F.leaky_relu_(x, slope)
 
 
 def align_channels(x: Tensor) -> Tensor:
@@ -102,15 +243,6 @@ def align_channels(x: Tensor) -> Tensor:
     if x.shape[1] > 1:
         return x.contiguous(memory_format=torch.channels_last)
     return x.contiguous().view(-1, *x.shape[2:], 1).permute(0, 3, 1, 2)
-
-
-def _accumulate_onednn(
-    x: Tensor, weight: Tensor, bias: Tensor, total: Tensor, then: str | None
-) -> Tensor:
-    # The result is `total` itself only where the layout is the same.
-    return _ONEDNN._convolution_pointwise_.binary(
-        total, x, weight, bias, *_PLACE, "add", 1.0, then, [], ""
-    )
 
 
 def _onednn_fuses(x: Tensor) -> bool:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from srcli.errors import UsageError
 from srcli.models.base import ModelConfig, SRModel
+from srcli.models.mrnet_folded import FoldedMRNet
 from srcli.models.residual import ResidualBlock
 
 # Table 1 and Figure 5: how one recursion's input is made from what came before.
@@ -242,6 +243,11 @@ class MRNet(SRModel):
                     head.fusion.weight[:, limit:] = 0.0
                 else:
                     head.fusion.fuse.weight[:, limit * self.config.width :] = 0.0
+
+    def folded(self) -> SRModel:
+        """Sums and ReLUs inside the convolutions, for all but Table 2's variants."""
+        plain = self.config.fusion == "shuffle" and self.config.fusion_kernel == 1
+        return FoldedMRNet(self) if plain else self
 
     def receptive_radius(self, scale: int | None = None) -> int:
         """3 + 1 for the shallow features, 21 a recursion, the tail on the HR grid."""

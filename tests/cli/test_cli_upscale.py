@@ -487,3 +487,22 @@ def test_help_is_light():
         "assert not {'torch', 'numpy', 'PIL'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_enlarging_loads_nothing_that_it_does_not_use():
+    import subprocess
+    import sys
+
+    make("a.png")
+    code = (
+        "import sys\n"
+        "from srcli.cli.app import app\n"
+        "try:\n    app(['upscale', 'a.png', '-m', 'mrnet', '-o', 'b.png'])\n"
+        "except SystemExit as end:\n    assert not end.code, end.code\n"
+        "unused = {'matplotlib', 'requests', 'scipy', 'pandas', 'torchvision',\n"
+        "    'srcli.training', 'srcli.evaluation', 'srcli.pretrained.download',\n"
+        "    'torch._inductor.compile_fx', 'torch.utils.tensorboard'}\n"
+        "assert not unused & set(sys.modules), unused & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    assert size_of("b.png") == (32, 24)

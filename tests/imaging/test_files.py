@@ -570,6 +570,36 @@ def test_file_name_decides_the_format(tmp_path, picture):
     assert not list(tmp_path.glob("*.part"))
 
 
+@pytest.mark.parametrize("format", ["jpg", "png"])
+def test_strips_make_the_same_picture(format, picture, monkeypatch):
+    photo = save(Image.new("RGB", (9, 9)), "jpeg", exif=make_exif(), dpi=(72, 72))
+    large = Picture(picture(173, 61), None, read_picture(photo).metadata)
+    whole = encode_picture(large, format)
+    monkeypatch.setattr("srcli.imaging.strips._MOST_BLOCKS", 17)  # eleven strips
+    strips = encode_picture(large, format)
+    assert strips != whole
+    assert len(strips) < 1.1 * len(whole) + 500
+    one, other = read_picture(whole), read_picture(strips)
+    assert (one.pixels == other.pixels).all()
+    assert one.metadata == other.metadata
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", ["photograph", "drawing"])
+def test_png_is_about_as_small_as_pillow_makes_it(kind, channels):
+    generator = np.random.default_rng(0)
+    if kind == "drawing":  # the same shapes again and again
+        shape = generator.integers(0, 256, (16, 16, channels), np.uint8)
+        pixels = np.tile(shape, (12, 12, 1))
+    else:
+        steps = generator.integers(-3, 4, (192, 192, channels))
+        pixels = (128 + steps.cumsum(0) + steps.cumsum(1)).clip(0, 255).astype(np.uint8)
+    data = encode_picture(Picture(pixels), "png")
+    usual = save(Image.fromarray(pixels.squeeze()), "PNG")
+    assert len(data) <= 1.15 * len(usual)
+    assert (read_picture(data).pixels == pixels).all()
+
+
 @pytest.mark.parametrize("failure", [OSError(28, "No space left"), KeyboardInterrupt()])
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "TIFF", "AVIF"])
 def test_interrupted_write_leaves_what_was_there(

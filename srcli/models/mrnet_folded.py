@@ -1,0 +1,181 @@
+"""MRNet for inference: no concatenations, sums and ReLUs inside the convolutions.
+
+A 1x1 convolution of two joined features is the sum of one of each. With x_0 the shallow
+features, h the memory and x_i the output of recursion i, all of the part that x_0 has in
+the input encoder is the same in every recursion. The memory updater reads the residual
+r_i = x_i - x_0, which is not kept: U r_i = U x_i - U x_0, the last the same throughout.
+
+What comes after the recursions has s*s times the pixels and is made in strips of rows.
+No picture is added to it, so that it is computed in the picture's own precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from srcli.models.folded import (
+    FoldedModel,
+    choose_dtype,
+    cut_strips,
+    fuse_layer,
+)
+from srcli.models.fused import (
+    FusedConv,
+    align_channels,
+    convolve_plainly,
+    keep_buffers,
+)
+from srcli.models.residual import ResidualBlock
+
+if TYPE_CHECKING:
+    from srcli.models.mrnet import MRNet, _Head, _MemoryRecursiveModule, _ShuffleConv
+
+
+def _split(layer: nn.Module, biased: int | None) -> list[FusedConv]:
+    """A 1x1 convolution of two joined features, as one of each.
+
+    Args:
+        layer: The convolution.
+        biased: Which one gets the bias; None leaves it out.
+    """
+    weight = layer.get_parameter("weight").detach()
+    bias = layer.get_parameter("bias").detach()
+    return [
+        FusedConv(part, bias if index == biased else torch.zeros_like(bias), weight)
+        for index, part in enumerate(weight.chunk(2, dim=1))
+    ]
+
+
+class _Body(nn.Module):
+    """The shared convolution block: to the residual, plus what is added."""
+
+    def __init__(self, layers: nn.Sequential) -> None:
+        super().__init__()
+        *blocks, last = layers
+        pairs = [cast(ResidualBlock, block) for block in blocks]
+        self.inner = nn.ModuleList(fuse_layer(pair.conv1) for pair in pairs)
+        self.outer = nn.ModuleList(fuse_layer(pair.conv2) for pair in pairs)
+        self.last = fuse_layer(last)
+
+    def forward(self, x: Tensor, add: Tensor | None) -> Tensor:
+        for inner, outer in zip(self.inner, self.outer, strict=True):
+            x = outer(inner(x, slope=0.0), add=x)
+        return self.last(x, add=add)
+
+
+class _Recursion(nn.Module):
+    """Equations 8 to 11, and the ablations of Table 1."""
+
+    def __init__(self, module: _MemoryRecursiveModule) -> None:
+        super().__init__()
+        self.kind = module.kind
+        self.body = _Body(module.body)
+        if self.kind in ("mrm", "input-encoder"):
+            self.encode_shallow, self.encode_memory = _split(module.encode, 0)
+        if self.kind in ("mrm", "memory-updater"):
+            self.update_residual, self.update_memory = _split(module.update, None)
+            self.update_shallow = FusedConv(
+                -self.update_residual.weight,
+                module.update.get_parameter("bias").detach(),
+                self.update_residual.weight,
+            )
+
+    def forward(self, shallow: Tensor, steps: int) -> list[Tensor]:
+        """x_1 to x_T."""
+        encodes = self.kind in ("mrm", "input-encoder")
+        updates = self.kind in ("mrm", "memory-updater")
+        constant = self.encode_shallow(shallow) if encodes else None
+        update = self.update_shallow(shallow) if updates and steps > 1 else None
+        memory, features = shallow, []
+        for step in range(steps):
+            state = self.encode_memory(memory, add=constant) if encodes else memory
+            add = None if self.kind == "baseline" else shallow
+            features.append(self.body(state, add))
+            if step == steps - 1:
+                break
+            if updates:
+                memory = self.update_memory(memory, add=update)
+                memory = self.update_residual.add_to(memory, features[-1])
+            else:
+                memory = features[-1]
+        return features
+
+
+class _Shuffle(nn.Module):
+    """Section 3.3, to rows of the enlarged features; 1x1 kernels."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, fusion: _ShuffleConv) -> None:
+        super().__init__()
+        self.scale = fusion.scale
+        own = fusion.weight.detach()
+        keep_buffers(self, own, weight=own, bias=fusion.bias.detach())
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """(N, width, h, w) each to (N, width, s*h, s*w)."""
+        batch, width, height, columns = features[0].shape
+        steps, dtype = len(features), features[0].dtype
+        # A channel's recursions side by side; torch.stack takes ten times as long.
+        stacked = features[0].new_empty(batch, height, columns, width, steps)
+        for step, feature in enumerate(features):
+            stacked[..., step] = feature.permute(0, 2, 3, 1)
+        fused = convolve_plainly(
+            stacked.flatten(3).permute(0, 3, 1, 2),
+            self.weight[:, :steps].to(dtype),
+            self.bias.to(dtype),
+            groups=width,
+        )
+        return align_channels(F.pixel_shuffle(fused.relu_(), self.scale))
+
+
+class FoldedMRNet(FoldedModel):
+    """An MRNet that only infers; see the top of this file."""
+
+    def __init__(self, source: MRNet) -> None:
+        """Take over a network.
+
+        Args:
+            source: It is not changed; its fusion is "shuffle" with a 1x1 kernel.
+        """
+        super().__init__(source)
+        self.steps = {
+            scale: source.limited(source.config.steps(scale))
+            for scale in source.config.scales
+        }
+        self.recurse = _Recursion(source.recurse)
+        self.heads = nn.ModuleDict()
+        for scale in source.config.scales:
+            head = cast("_Head", source.heads[str(scale)])
+            layers = (*head.extract[::2], *head.reconstruct[::2])
+            fusion = cast("_ShuffleConv", head.fusion)
+            self.heads[str(scale)] = nn.ModuleList(
+                (*map(fuse_layer, layers), _Shuffle(fusion))
+            )
+
+    @torch.no_grad()
+    def predictions(self, lr: Tensor, scale: int | None = None) -> tuple[Tensor, ...]:
+        """The one estimate."""
+        scale = self.resolve_scale(scale)
+        dtype = choose_dtype(lr)
+        head = cast(nn.ModuleList, self.heads[str(scale)])
+        first, second, hidden, last, fusion = head
+        # Rounded, the picture itself would be seen in the result.
+        shallow = first(align_channels(lr), slope=0.0).to(dtype)
+        features = self.recurse(second(shallow), self.steps[scale])
+        height = lr.shape[2]
+        strips = []
+        enlarged = features[0].expand(scale * scale, -1, -1, -1)
+        for top, bottom in cut_strips(enlarged):
+            # Two 3x3 convolutions at HR size read two rows above and below.
+            above, below = max(0, top - 1), min(height, bottom + 1)
+            some = [feature[:, :, above:below].to(lr.dtype) for feature in features]
+            sr = last(hidden(fusion(some), slope=0.0))
+            strips.append(sr[:, :, (top - above) * scale : (bottom - above) * scale])
+        return (torch.cat(strips, dim=2),)

@@ -1,0 +1,269 @@
+"""3x3 convolutions on the CPU with a quarter of the multiplications.
+
+Winograd's F(4x4, 3x3) multiplies 36 values where the definition multiplies 144, and its
+transforms cost little where there are many channels. The transforms are compiled by
+Numba, an extra (`pip install 'srcli[fast-cpu]'`); the products are torch's. A picture
+is worked on in strips, small enough for the cache, each by one thread.
+
+Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib.util import find_spec
+from itertools import count
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+_FACTORS = (16, 32)  # channels, of both sides, are a multiple and at least
+_LEAST = 1 << 11  # pixels, below which threads cost more than they save
+_TILES = 100  # of a strip, about: what they are multiplied into stays in the cache
+
+# Where the polynomials of section 4.1 are evaluated besides: 0, a, -a, b, -b, infinity.
+# The textbook's 1 and 2 have twice the rounding error in bfloat16 (docs/performance.md).
+POINTS = (0.75, 1.5)
+_ONEDNN = torch.ops.mkldnn
+_PLACE = ([0, 0], [1, 1], [1, 1], 36)  # padding, stride, dilation, groups
+_state = threading.local()
+_suspensions: list[None] = []
+
+
+def is_available() -> bool:
+    """Whether the extra is installed that compiles the transforms."""
+    return find_spec("numba") is not None
+
+
+@contextmanager
+def suspended() -> Iterator[None]:
+    """Do without for a while, as if the extra were not installed."""
+    _suspensions.append(None)
+    try:
+        yield
+    finally:
+        _suspensions.pop()
+
+
+def serves(x: Tensor, weight: Tensor) -> bool:
+    """Whether a convolution is one that this is faster for, and can be done here.
+
+    Args:
+        x: (N, inputs, h, w).
+        weight: (outputs, inputs, k, k).
+    """
+    multiple, least = _FACTORS
+    return (
+        x.device.type == "cpu"
+        and x.dtype in (torch.float32, torch.bfloat16)
+        and weight.shape[2:] == (3, 3)
+        and min(weight.shape[:2]) >= least
+        and weight.shape[0] % multiple == 0
+        and weight.shape[1] % multiple == 0
+        and x.shape[2] * x.shape[3] >= _LEAST
+        and not _suspensions
+        and is_available()
+    )
+
+
+def transform_weight(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """G w G^T as `convolve` takes it: a 1x1 convolution in 36 groups.
+
+    Args:
+        weight: (outputs, inputs, 3, 3).
+        dtype: To compute in.
+
+    Returns:
+        (36 * outputs, inputs, 1, 1), in the layout that oneDNN reads best.
+    """
+    rows = _weight_transform()
+    both = torch.einsum("ai,ocij,bj->aboc", rows, weight.double(), rows)
+    plain = both.flatten(0, 2)[..., None, None].to(dtype)
+    size = [1, 36 * weight.shape[1], _TILES, 1]
+    return _ONEDNN._reorder_convolution_weight(plain, [0, 0], *_PLACE[1:], size)
+
+
+def _weight_transform() -> Tensor:
+    """G of section 4.1, (6, 3): the kernel as a polynomial, evaluated at the points."""
+    a, b = POINTS
+    finite = torch.tensor([0, a, -a, b, -b], dtype=torch.float64)
+    apart = finite[:, None] - finite + torch.eye(5, dtype=torch.float64)
+    rows = finite[:, None] ** torch.arange(3) / apart.prod(dim=1, keepdim=True)
+    return torch.cat((rows, torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64)))
+
+
+def convolve(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    out: Tensor,
+    *,
+    slope: float = 1.0,
+    add: Tensor | None = None,
+    gain: Tensor | None = None,
+    share: float = 0.0,
+) -> Tensor:
+    """Convolve with the kernel of `transform_weight` and write to `out`.
+
+    That gets act(conv(x) + gain * add), or with a share out + share * act(conv(x)).
+
+    Args:
+        x: (N, inputs, h, w), channels_last.
+        weight: Of `transform_weight`, of the same dtype.
+        bias: (outputs,) float32.
+        out: (N, outputs, h, w), or h - 2 rows if `x` brings its own row above and
+            below; channels_last, of the same dtype, and no part of `x`.
+        slope: act is max(v, 0) + slope * min(v, 0).
+        add: As `out`.
+        gain: (outputs,) float32; None is one.
+        share: Zero is none.
+    """
+    above = 1 - (x.shape[2] - out.shape[2]) // 2
+    gain = torch.ones_like(bias) if gain is None else gain
+    for index in range(len(x)):
+        other = _as_array(out[index, :, :0] if add is None else add[index])
+        job = _Job(
+            x=_as_array(x[index]),
+            weight=weight,
+            bias=bias.numpy(),
+            out=_as_array(out[index]),
+            other=other,
+            gain=gain.numpy(),
+            slope=np.float32(slope),
+            share=np.float32(share),
+            above=above,
+        )
+        _run_strips(job)
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One picture's convolution; the arrays are (h, w, channels)."""
+
+    x: NDArray[Any]
+    weight: Tensor
+    bias: NDArray[Any]
+    out: NDArray[Any]
+    other: NDArray[Any]
+    gain: NDArray[Any]
+    slope: np.float32
+    share: np.float32
+    above: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """What a thread works in."""
+
+    entered: Tensor  # (tiles, 36, inputs)
+    entering: NDArray[Any]
+    leaving: NDArray[Any]
+    nothing: NDArray[Any]
+
+
+def _as_array(image: Tensor) -> NDArray[Any]:
+    """(channels, h, w) of channels_last as an array (h, w, channels), not copied."""
+    pixels = image.permute(1, 2, 0)
+    if pixels.dtype == torch.bfloat16:
+        pixels = pixels.view(torch.uint16)
+    return pixels.numpy()
+
+
+def _run_strips(job: _Job) -> None:
+    height, width, _ = job.out.shape
+    down, across = -(-height // 4), -(-width // 4)
+    threads = torch.get_num_threads()
+    most = max(1, _TILES // across)
+    # As many strips for every thread, of about the same height.
+    strips = threads * -(-down // (most * threads))
+    edges = [down * index // strips for index in range(strips + 1)]
+    work = partial(_run_some, job, edges, count(), max(np.diff(edges)) * across)
+    if threads == 1:
+        work()
+        return
+    for done in [_pool(threads).submit(work) for _ in range(threads)]:
+        done.result()
+
+
+@torch.inference_mode()
+def _run_some(job: _Job, edges: list[int], numbers: Iterator[int], tiles: int) -> None:
+    """Take strips until there are none; `numbers` is shared by all threads."""
+    enter_strip, leave_strip = _kernels()
+    room = _make_room(job, tiles)
+    entered = _as_bits(room.entered)
+    across = -(-job.out.shape[1] // 4)
+    for number in numbers:
+        if number >= len(edges) - 1:
+            break
+        first, last = edges[number], edges[number + 1]
+        if first == last:
+            continue
+        enter_strip(job.x, job.above, first, last, entered, room.entering, room.nothing)
+        used = (last - first) * across
+        maps = room.entered[:used].view(1, used, 1, -1).permute(0, 3, 1, 2)
+        left = _ONEDNN._convolution_pointwise(
+            maps, job.weight, None, *_PLACE, "none", [], ""
+        )
+        leave_strip(
+            _as_bits(left.permute(0, 2, 3, 1).view(used, 36, -1)),
+            first,
+            last,
+            job.bias,
+            job.slope,
+            job.other,
+            job.gain,
+            job.share,
+            job.out,
+            room.leaving,
+        )
+
+
+def _as_bits(values: Tensor) -> NDArray[Any]:
+    if values.dtype == torch.bfloat16:
+        values = values.view(torch.uint16)
+    return values.numpy()
+
+
+def _make_room(job: _Job, tiles: int) -> _Room:
+    """The thread's own, kept for the next convolution of the same kind."""
+    _, width, inputs = job.x.shape
+    outputs, dtype = job.out.shape[2], job.weight.dtype
+    key = inputs, outputs, dtype, width
+    rooms = _state.__dict__.setdefault("rooms", {})
+    room = rooms.get(key)
+    if room is None or len(room.entered) < tiles:
+        rooms.clear()  # the next picture's, mostly
+        rooms[key] = room = _Room(
+            torch.empty(tiles, 36, inputs, dtype=dtype),
+            np.empty((6, 66 * inputs), np.float32),
+            np.empty((7, 4 * outputs), np.float32),
+            np.zeros(width * inputs, job.x.dtype),
+        )
+    return room
+
+
+@cache
+def _kernels() -> tuple[Callable[..., None], Callable[..., None]]:
+    kernels = importlib.import_module("srcli.models.winograd_kernels")
+    return kernels.enter_strip, kernels.leave_strip
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Threads that torch computes in without further threads of its own."""
+    pool = ThreadPoolExecutor(threads, "winograd", partial(torch.set_num_threads, 1))
+    barrier = threading.Barrier(threads)
+    for done in [pool.submit(barrier.wait) for _ in range(threads)]:
+        done.result()  # all of them have started
+    torch.set_num_threads(threads)  # the number that new threads begin with
+    return pool

@@ -1,0 +1,264 @@
+"""The two transforms of Winograd's F(4x4, 3x3), compiled by Numba for this processor.
+
+Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016,
+section 4.3. One tile is 6x6 inputs and 4x4 outputs. Feature maps are (h, w, channels),
+channels side by side, so that the innermost loops are vector instructions; bfloat16
+comes as its 16 bits and is computed with in float32. A transform of a tile's rows and
+one of its columns make both directions.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, types
+from numba.extending import overload
+
+from srcli.models.winograd import POINTS
+
+_COMPILED = {
+    "nogil": True,  # one thread a strip
+    "fastmath": True,
+    "error_model": "numpy",
+    "cache": True,
+}
+_RUN = 16  # tiles of a row that are taken together: what they read stays in the cache
+# The points a, b of `winograd.POINTS`, their powers, and sum and product of squares.
+_A, _B = (np.float32(point) for point in POINTS)
+_A2, _B2, _A3, _B3 = _A * _A, _B * _B, _A * _A * _A, _B * _B * _B
+_SUM, _PRODUCT = _A2 + _B2, _A2 * _B2
+
+
+def _widen(value):
+    """A stored value as float32."""
+
+
+def _narrow(value, like):
+    """A float32 as a value of the type of `like`, rounded to the nearest, ties even."""
+
+
+@overload(_widen)
+def _widen_compiled(value):
+    if isinstance(value, types.Integer):
+        return lambda value: np.uint32(np.uint32(value) << np.uint32(16)).view(
+            np.float32
+        )
+    return lambda value: value
+
+
+@overload(_narrow)
+def _narrow_compiled(value, like):
+    if not isinstance(like, types.Integer):
+        return lambda value, like: value
+
+    def narrow(value, like):
+        bits = np.float32(value).view(np.uint32)
+        odd = np.uint32(np.uint32(bits >> np.uint32(16)) & np.uint32(1))
+        return np.uint16(np.uint32(bits + np.uint32(0x7FFF) + odd) >> np.uint32(16))
+
+    return narrow
+
+
+@njit(**_COMPILED)
+def _enter(source, target):
+    """Six values to six, B^T of the paper; `source` and `target` are six rows each."""
+    x0, x1, x2, x3, x4, x5 = source
+    y0, y1, y2, y3, y4, y5 = target
+    zero = y0[0]
+    for i in range(x0.shape[0]):
+        a, b, c = _widen(x0[i]), _widen(x1[i]), _widen(x2[i])
+        d, e, f = _widen(x3[i]), _widen(x4[i]), _widen(x5[i])
+        p, q = e - _B2 * c, _A * (d - _B2 * b)
+        r, s = e - _A2 * c, _B * (d - _A2 * b)
+        y0[i] = _narrow(_PRODUCT * a - _SUM * c + e, zero)
+        y1[i] = _narrow(p + q, zero)
+        y2[i] = _narrow(p - q, zero)
+        y3[i] = _narrow(r + s, zero)
+        y4[i] = _narrow(r - s, zero)
+        y5[i] = _narrow(_PRODUCT * b - _SUM * d + f, zero)
+
+
+@njit(**_COMPILED)
+def enter_strip(x, above, first, last, products, rows, nothing):
+    """The tiles of some rows of tiles, ready to be multiplied.
+
+    Args:
+        x: (h, w, channels).
+        above: Rows of zeros above `x`, 0 or 1.
+        first: The first row of tiles.
+        last: The row of tiles that is no longer meant.
+        products: Gets them, (tiles, 36, channels).
+        rows: Room for (6, (4 * 16 + 2) * channels) float32.
+        nothing: Zeros, as many as a row of `x` has values.
+    """
+    height, width, channels = x.shape
+    flat = x.reshape(height, width * channels)
+    across = (width + 3) // 4
+    for row in range(first, last):
+        base = (row - first) * across
+        y = 4 * row - above
+        lines = (
+            flat[y] if 0 <= y < height else nothing,
+            flat[y + 1] if y + 1 < height else nothing,
+            flat[y + 2] if y + 2 < height else nothing,
+            flat[y + 3] if y + 3 < height else nothing,
+            flat[y + 4] if y + 4 < height else nothing,
+            flat[y + 5] if y + 5 < height else nothing,
+        )
+        for begin in range(0, across, _RUN):
+            end = min(begin + _RUN, across)
+            left, right = 4 * begin - 1, 4 * end + 1  # columns that these tiles read
+            start, stop = max(left, 0) * channels, min(right, width) * channels
+            lead = (max(left, 0) - left) * channels
+            length = stop - start
+            rows[:, :lead] = 0.0
+            rows[:, lead + length : (right - left) * channels] = 0.0
+            _enter(
+                (
+                    lines[0][start:stop],
+                    lines[1][start:stop],
+                    lines[2][start:stop],
+                    lines[3][start:stop],
+                    lines[4][start:stop],
+                    lines[5][start:stop],
+                ),
+                (
+                    rows[0, lead : lead + length],
+                    rows[1, lead : lead + length],
+                    rows[2, lead : lead + length],
+                    rows[3, lead : lead + length],
+                    rows[4, lead : lead + length],
+                    rows[5, lead : lead + length],
+                ),
+            )
+            for k in range(6):
+                for tile in range(begin, end):
+                    z = 4 * (tile - begin) * channels
+                    place = base + tile
+                    _enter(
+                        (
+                            rows[k, z : z + channels],
+                            rows[k, z + channels : z + 2 * channels],
+                            rows[k, z + 2 * channels : z + 3 * channels],
+                            rows[k, z + 3 * channels : z + 4 * channels],
+                            rows[k, z + 4 * channels : z + 5 * channels],
+                            rows[k, z + 5 * channels : z + 6 * channels],
+                        ),
+                        (
+                            products[place, 6 * k],
+                            products[place, 6 * k + 1],
+                            products[place, 6 * k + 2],
+                            products[place, 6 * k + 3],
+                            products[place, 6 * k + 4],
+                            products[place, 6 * k + 5],
+                        ),
+                    )
+
+
+@njit(**_COMPILED)
+def _leave_row(source, y0, y1, y2, y3):
+    """Six products of a row to its four columns, A^T of the paper."""
+    x0, x1, x2, x3, x4, x5 = source
+    for i in range(x0.shape[0]):
+        a, b, c = _widen(x0[i]), _widen(x1[i]), _widen(x2[i])
+        d, e, f = _widen(x3[i]), _widen(x4[i]), _widen(x5[i])
+        p, q, r, s = b + c, b - c, d + e, d - e
+        y0[i] = a + p + r
+        y1[i] = _A * q + _B * s
+        y2[i] = _A2 * p + _B2 * r
+        y3[i] = _A3 * q + _B3 * s + f
+
+
+@njit(**_COMPILED)
+def _leave_column(rows, z, bias, out):
+    """The same down a column, plus the bias: four rows of `out`."""
+    stop = z + bias.shape[0]
+    x0, x1, x2 = rows[0, z:stop], rows[1, z:stop], rows[2, z:stop]
+    x3, x4, x5 = rows[3, z:stop], rows[4, z:stop], rows[5, z:stop]
+    y0, y1, y2, y3 = out[0], out[1], out[2], out[3]
+    for i in range(bias.shape[0]):
+        a, b, c, d, e, f = x0[i], x1[i], x2[i], x3[i], x4[i], x5[i]
+        p, q, r, s, o = b + c, b - c, d + e, d - e, bias[i]
+        y0[i] = a + p + r + o
+        y1[i] = _A * q + _B * s + o
+        y2[i] = _A2 * p + _B2 * r + o
+        y3[i] = _A3 * q + _B3 * s + f + o
+
+
+@njit(**_COMPILED)
+def _finish(value, target, slope):
+    zero, none = target[0], np.float32(0)
+    for i in range(value.shape[0]):
+        v = value[i]
+        target[i] = _narrow(max(v, none) + slope * min(v, none), zero)
+
+
+@njit(**_COMPILED)
+def _finish_sum(value, target, slope, other, gain):
+    zero, none = target[0], np.float32(0)
+    for i in range(value.shape[0]):
+        v = value[i] + gain[i] * _widen(other[i])
+        target[i] = _narrow(max(v, none) + slope * min(v, none), zero)
+
+
+@njit(**_COMPILED)
+def _finish_total(value, target, slope, share):
+    zero, none = target[0], np.float32(0)
+    for i in range(value.shape[0]):
+        v = value[i]
+        v = max(v, none) + slope * min(v, none)
+        target[i] = _narrow(_widen(target[i]) + share * v, zero)
+
+
+@njit(**_COMPILED)
+def leave_strip(products, first, last, bias, slope, other, gain, share, out, rows):
+    """What the products of some rows of tiles are in the picture, and what follows.
+
+    `out` becomes act(x + bias + gain * other), or, where `other` has no rows,
+    act(x + bias); or, where `share` is not zero, out + share * act(x + bias). act is
+    max(v, 0) + slope * min(v, 0).
+
+    Args:
+        products: (tiles, 36, channels).
+        first: The first row of tiles.
+        last: The row of tiles that is no longer meant.
+        bias: (channels,) float32.
+        slope: float32.
+        other: (h, w, channels) or (0, 0, channels).
+        gain: (channels,) float32.
+        share: float32.
+        out: (h, w, channels).
+        rows: Room for (7, 4 * channels) float32.
+    """
+    height, width, channels = out.shape
+    across = (width + 3) // 4
+    column = rows[6].reshape(4, channels)
+    for row in range(first, last):
+        base = (row - first) * across
+        for tile in range(across):
+            place = base + tile
+            for k in range(6):
+                _leave_row(
+                    (
+                        products[place, 6 * k],
+                        products[place, 6 * k + 1],
+                        products[place, 6 * k + 2],
+                        products[place, 6 * k + 3],
+                        products[place, 6 * k + 4],
+                        products[place, 6 * k + 5],
+                    ),
+                    rows[k, :channels],
+                    rows[k, channels : 2 * channels],
+                    rows[k, 2 * channels : 3 * channels],
+                    rows[k, 3 * channels :],
+                )
+            for j in range(min(4, width - 4 * tile)):
+                _leave_column(rows, j * channels, bias, column)
+                x = 4 * tile + j
+                for i in range(min(4, height - 4 * row)):
+                    y = 4 * row + i
+                    if share != 0:
+                        _finish_total(column[i], out[y, x], slope, share)
+                    elif other.shape[0]:
+                        _finish_sum(column[i], out[y, x], slope, other[y, x], gain)
+                    else:
+                        _finish(column[i], out[y, x], slope)
