@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from srcli.errors import DeviceError, UsageError, unknown
+from srcli.models import winograd
 from srcli.models.base import SRModel
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -213,6 +214,10 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._live = 0
         self._known: set[int] = set()
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # True imports the compiler, for a second, to keep it out
+
     def __torch_dispatch__(
         self,
         func: Any,  # noqa: ANN401 - torch's own signature
@@ -222,7 +227,7 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:  # noqa: ANN401
         out = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
-            if isinstance(leaf, Tensor):
+            if isinstance(leaf, Tensor) and not leaf.is_mkldnn:  # a weight
                 self._add(leaf.untyped_storage())
         return out
 
@@ -243,22 +248,36 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def activation_bytes_per_pixel(model: SRModel, scale: int, dtype: torch.dtype) -> float:
     """Bytes of all tensors that live at once, at their peak, for each LR pixel.
 
-    Measured on the meta device, which computes and allocates nothing. The growth
-    between two sizes leaves out what does not depend on the picture, such as weights.
+    Measured on the CPU on pictures of a few pixels. The growth between two sizes leaves
+    out what does not depend on the picture, such as weights.
 
     Args:
         model: Any network; it is not changed.
         scale: Enlargement.
         dtype: What the network computes in.
     """
-    twin = copy.deepcopy(model).to("meta", dtype).eval()
-    peaks = [_measure_peak(twin, scale, dtype, side) for side in (24, 48)]
-    return (peaks[1] - peaks[0]) / (48**2 - 24**2)
+    twin = copy.deepcopy(model).to("cpu").eval()
+    sides = 8, 16
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # to wait for others takes longer than such pictures
+    try:
+        _measure_peak(twin, scale, dtype, 4)  # makes what is made once, as weights
+        peaks = [_measure_peak(twin, scale, dtype, side) for side in sides]
+    finally:
+        torch.set_num_threads(threads)
+    return (peaks[1] - peaks[0]) / (sides[1] ** 2 - sides[0] ** 2)
 
 
 def _measure_peak(twin: SRModel, scale: int, dtype: torch.dtype, side: int) -> int:
-    with torch.inference_mode(), _LiveBytes() as memory:
-        lr = torch.zeros(1, twin.channels, side, side, device="meta", dtype=dtype)
+    half = dtype != torch.float32
+    lr = torch.zeros(1, twin.channels, side, side)
+    lr = lr.contiguous(memory_format=torch.channels_last)
+    with (
+        torch.inference_mode(),
+        torch.autocast("cpu", torch.bfloat16, enabled=half),  # as large as float16
+        winograd.suspended(),  # whose threads are not followed
+        _LiveBytes() as memory,
+    ):
         twin(lr, scale)
     return memory.peak
 

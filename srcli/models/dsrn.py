@@ -20,7 +20,8 @@ from torch.nn import functional as F
 from srcli.errors import UsageError
 from srcli.imaging.resize import imresize_torch
 from srcli.models.base import ModelConfig, SRModel
-from srcli.models.dsrn_layers import Input, check_kernel, make_down, make_up
+from srcli.models.dsrn_folded import FoldedDSRN
+from srcli.models.dsrn_layers import Input, check_kernel, make_down, make_up, pick
 from srcli.models.residual import ResidualBlock
 
 
@@ -148,20 +149,20 @@ class DSRN(SRModel):
 
     def _advance_alone(self, high: Tensor, step: int) -> Tensor:
         """The single state, s_h^t from s_h^{t-1}; `step` is t - 1."""
-        return self._activate(_pick(self.high, step)(high), -1, step)
+        return self._activate(pick(self.high, step)(high), -1, step)
 
     def _update_low(self, low: Tensor, high: Tensor | None, step: int) -> Tensor:
         """Equation 2: s_l^t from both states of before; `step` is t - 1."""
-        low = _pick(self.low, step)(low)
+        low = pick(self.low, step)(low)
         if high is not None and self.config.feedback:
-            low = low + _pick(self.down, step - 1)(high)
+            low = low + pick(self.down, step - 1)(high)
         return self._activate(low, 0, step)
 
     def _update_high(self, low: Tensor, high: Tensor | None, step: int) -> Tensor:
         """Equation 2: s_h^t from s_l^t and s_h^{t-1}; `step` is t - 1."""
-        raised = _pick(self.up, step)(low)
+        raised = pick(self.up, step)(low)
         if high is not None:
-            raised = raised + _pick(self.high, step - 1)(high)
+            raised = raised + pick(self.high, step - 1)(high)
         return self._activate(raised, -1, step)
 
     def _activate(self, state: Tensor, row: int, step: int) -> Tensor:
@@ -207,7 +208,7 @@ class DSRN(SRModel):
             own, known = getattr(self, name), getattr(source, name)
             mine, others = (each.config.find_first(name) for each in (self, source))
             uses = [max(min(mine + i, last) - others, 0) for i in range(len(own))]
-            picked = [copy.deepcopy(_pick(known, use)) for use in uses if len(known)]
+            picked = [copy.deepcopy(pick(known, use)) for use in uses if len(known)]
             setattr(matched, name, nn.ModuleList(picked))
         if self.slopes is not None and source.slopes is not None:
             last = min(last, source.slopes.shape[1] - 1)
@@ -230,6 +231,19 @@ class DSRN(SRModel):
             total = total + state
         residual = self.leave(total / self.limited(self.config.steps))
         return (bicubic + residual.to(lr.dtype),)
+
+    def find_slopes(self, step: int) -> tuple[float, float]:
+        """Below zero, of what follows the sums of a step: the LR and the HR state's."""
+        if self.slopes is None:
+            slope = 0.0 if self.config.activation == "relu" else 1.0
+            return slope, slope
+        column = min(step, self.slopes.shape[1] - 1)
+        slopes = self.slopes.detach()
+        return float(slopes[0, column]), float(slopes[-1, column])
+
+    def folded(self) -> SRModel:
+        """Sums and PReLUs inside the convolutions, where there are two states."""
+        return FoldedDSRN(self) if self.config.dual else self
 
     def receptive_radius(self, scale: int | None = None) -> int:
         """2 a step at LR size, 2 for the input, 1 through f_out and the last f_up.
@@ -268,8 +282,3 @@ def _make_slopes(config: DSRNConfig) -> nn.Parameter | None:
         return None
     columns = config.steps if config.activation == "prelu" else 1
     return nn.Parameter(torch.full((2 if config.dual else 1, columns), 0.25))
-
-
-def _pick(modules: nn.ModuleList, use: int) -> nn.Module:
-    """The module of the given use: the only one where weights are shared."""
-    return modules[min(use, len(modules) - 1)]

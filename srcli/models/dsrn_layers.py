@@ -82,3 +82,8 @@ def _fit(kernel: int, scale: int) -> tuple[int, int]:
     """
     surplus = kernel - scale
     return -(-surplus // 2), surplus % 2
+
+
+def pick(modules: nn.ModuleList, use: int) -> nn.Module:
+    """The module of the given use: the only one where weights are shared."""
+    return modules[min(use, len(modules) - 1)]

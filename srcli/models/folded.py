@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Self, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from srcli.errors import UsageError
 from srcli.models.base import SRModel
-from srcli.models.fused import FusedConv
+from srcli.models.fused import (
+    FusedConv,
+    align_channels,
+    keep_buffers,
+    rectify,
+    without_autocast,
+)
 
 # Values of a feature map that are computed at once: what stays in a CPU's cache, and
 # what keeps a GPU busy.
-_STRIP = 1 << 21
+_STRIP = 1 << 23
 _GPU_STRIP = 1 << 26
 # What a network's class says of it.
 _CLASS_VALUES = (
@@ -141,6 +148,41 @@ def join_layer(layer: nn.Module, gain: Tensor, then: Scaling) -> FusedConv:
     own = layer.get_parameter("weight").detach()
     weight = own.cpu().double() * gain.view(-1, 1, 1)
     return FusedConv(weight * then.scale.view(-1, 1, 1, 1), then.shift, own)
+
+
+def split_activation(module: nn.Module) -> tuple[nn.Module, float]:
+    """A layer and the slope below zero of the PReLU after it; 1 if there is none."""
+    if not isinstance(module, nn.Sequential):
+        return module, 1.0
+    layer, activation = module
+    return layer, float(activation.get_parameter("weight").detach())
+
+
+class Transition(nn.Module):
+    """A strided or transposed convolution and its PReLU, in the dtype of its input."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, module: nn.Module) -> None:
+        """Take over a layer, or one with a PReLU of one slope after it."""
+        super().__init__()
+        layer, self.slope = split_activation(module)
+        layer = cast("nn.Conv2d | nn.ConvTranspose2d", layer)
+        values = {name: each.detach() for name, each in layer.named_parameters()}
+        keep_buffers(self, values["weight"], **values)
+        self.place: dict[str, Any] = {"stride": layer.stride, "padding": layer.padding}
+        self.convolve: Callable[..., Tensor] = F.conv2d
+        if isinstance(layer, nn.ConvTranspose2d):
+            self.place["output_padding"] = layer.output_padding
+            self.convolve = F.conv_transpose2d
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, h, w) to (N, outputs, h', w')."""
+        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+        with without_autocast(x):
+            out = self.convolve(x, weight, bias, **self.place)
+        return align_channels(rectify(out, self.slope))
 
 
 def project(layer: FusedConv, features: Tensor, dtype: torch.dtype) -> Tensor:

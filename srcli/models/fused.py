@@ -12,6 +12,7 @@ given, whatever autocast says.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -110,9 +111,17 @@ class FusedConv(nn.Module):
         return self._convolve_add(x, add, slope)
 
     def add_to(
-        self, total: Tensor, x: Tensor, *, slope: float = 1.0, share: float = 1.0
+        self,
+        total: Tensor,
+        x: Tensor,
+        *,
+        slope: float = 1.0,
+        share: float | None = None,
     ) -> Tensor:
-        """`total`, to which share * act(convolution of `x`) was added in place.
+        """`total` with the convolution of `x` added, in place.
+
+        With a share that is total + share * act(convolution), else act(total +
+        convolution).
 
         Args:
             total: (N, outputs, h, w), channels_last; or h - 2k rows, if `x` brings the
@@ -121,12 +130,14 @@ class FusedConv(nn.Module):
             slope: As `forward`.
             share: A factor.
         """
-        rows = total.shape[2] == x.shape[2]
         if winograd.serves(x, self.weight):
             form = self._winograd_form(x)
+            if share is None:
+                return winograd.convolve(x, *form, total, slope=slope, add=total)
             return winograd.convolve(x, *form, total, slope=slope, share=share)
-        if rows and slope == 1 and share == 1:
-            return self._add_to(total, x, 1.0)
+        if share is None:
+            return self._add_to(total, x, slope)
+        rows = total.shape[2] == x.shape[2]
         return total.add_(self._convolve(x, slope, rows), alpha=share)
 
     def _winograd_form(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -161,7 +172,7 @@ class FusedConv(nn.Module):
         if slope == 0 and _cudnn_fuses(x, weight):
             ones = [1, 1]
             return torch.cudnn_convolution_relu(x, weight, bias, ones, padding, ones, 1)
-        return _rectify(convolve_plainly(x, weight, bias, padding), slope)
+        return rectify(convolve_plainly(x, weight, bias, padding), slope)
 
     def _convolve_add(self, x: Tensor, add: Tensor, slope: float) -> Tensor:
         weight, bias = self._plain_form(x)
@@ -183,12 +194,12 @@ class FusedConv(nn.Module):
                 [],
                 "",
             )
-            return out if slope == 0 else _rectify(out, slope)
+            return out if slope == 0 else rectify(out, slope)
         if slope == 0 and self._reach == 1 and _cudnn_fuses(x, weight):
             return torch.cudnn_convolution_add_relu(
                 x, weight, add, 1.0, bias, *_CUDNN_PLACE
             )
-        return _rectify(convolve_plainly(x, weight, bias, padding).add_(add), slope)
+        return rectify(convolve_plainly(x, weight, bias, padding).add_(add), slope)
 
     def _add_to(self, total: Tensor, x: Tensor, slope: float) -> Tensor:
         """act(`total` + convolution of `x`), in place."""
@@ -196,19 +207,27 @@ class FusedConv(nn.Module):
         padding = [self._reach] * 2
         if not _onednn_fuses(x):
             total.add_(convolve_plainly(x, weight, bias, padding))
-            return _rectify(total, slope)
+            return rectify(total, slope)
         # The result is `total` itself only where the layout is the same.
         then = "relu" if slope == 0 else None
         total = _ONEDNN._convolution_pointwise_.binary(
             total, x, weight, bias, padding, [1, 1], [1, 1], 1, "add", 1.0, then, [], ""
         )
-        return total if slope == 0 else _rectify(total, slope)
+        return total if slope == 0 else rectify(total, slope)
 
 
 def _make_map(x: Tensor, channels: int, height: int) -> Tensor:
     """Room for a feature map beside `x`, channels_last."""
     shape = (len(x), height, x.shape[3], channels)
     return x.new_empty(shape).permute(0, 3, 1, 2)
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
+    """Layers compute in the dtype of what they are given, where `x` is."""
+    device = x.device.type
+    if torch.amp.is_autocast_available(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()
 
 
 def convolve_plainly(
@@ -219,15 +238,12 @@ def convolve_plainly(
     groups: int = 1,
 ) -> Tensor:
     """`F.conv2d` in the dtype of `x`, whatever autocast says."""
-    device = x.device.type
-    if torch.amp.is_autocast_available(device):
-        with torch.autocast(device, enabled=False):
-            return F.conv2d(x, weight, bias, padding=padding, groups=groups)
-    return F.conv2d(x, weight, bias, padding=padding, groups=groups)
+    with without_autocast(x):
+        return F.conv2d(x, weight, bias, padding=padding, groups=groups)
 
 
-def _rectify(x: Tensor, slope: float) -> Tensor:
-    """PReLU in place."""
+def rectify(x: Tensor, slope: float) -> Tensor:
+    """What is negative, times `slope`; in place."""
     if slope == 1:
         return x
     return x.relu_() if slope == 0 else F.leaky_relu_(x, slope)

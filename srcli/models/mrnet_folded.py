@@ -176,6 +176,13 @@ class FoldedMRNet(FoldedModel):
             # Two 3x3 convolutions at HR size read two rows above and below.
             above, below = max(0, top - 1), min(height, bottom + 1)
             some = [feature[:, :, above:below].to(lr.dtype) for feature in features]
-            sr = last(hidden(fusion(some), slope=0.0))
+            x = fusion(some)
+            if scale > 2:
+                x = x.to(dtype)
+            x = hidden(x, slope=0.0)
+            # The sum is rounded to the precision of what is left of the picture.
+            nearest = lr[:, :, above:below].to(x.dtype)
+            nearest = align_channels(F.interpolate(nearest, scale_factor=float(scale)))
+            sr = last(x, add=-nearest).to(lr.dtype) + nearest
             strips.append(sr[:, :, (top - above) * scale : (bottom - above) * scale])
         return (torch.cat(strips, dim=2),)

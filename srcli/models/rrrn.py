@@ -19,6 +19,7 @@ from srcli.errors import UsageError
 from srcli.models.base import Color, ModelConfig, Runner, SRModel
 from srcli.models.initial import keep_variance
 from srcli.models.joint import JointConv, JointConvOfSums
+from srcli.models.rrrn_folded import FoldedRRRN
 from srcli.models.transitions import Convolution
 
 # Of D and D*: with kernel = stride + 2 * padding both grids are exact at every size.
@@ -212,6 +213,10 @@ class RRRN(SRModel):
         """One sub-network: the residual picture, and delta^t for the next."""
         deltas, zetas = self.learn(x, *run(self.project, x), run)
         return run(self.reconstruct, deltas, zetas), deltas[-1]
+
+    def folded(self) -> FoldedRRRN:
+        """The features of all iterations side by side."""
+        return FoldedRRRN(self)
 
     def receptive_radius(self, scale: int | None = None) -> int:
         """One for each 3x3 of the extraction, then g (t + 1) rounds up and down.

@@ -28,7 +28,7 @@ from torch import Tensor
 
 _FACTORS = (16, 32)  # channels, of both sides, are a multiple and at least
 _LEAST = 1 << 11  # pixels, below which threads cost more than they save
-_TILES = 100  # of a strip, about: what they are multiplied into stays in the cache
+_TILES = 150  # of a strip, about: what they are multiplied into stays in the cache
 
 # Where the polynomials of section 4.1 are evaluated besides: 0, a, -a, b, -b, infinity.
 # The textbook's 1 and 2 have twice the rounding error in bfloat16 (docs/performance.md).
