@@ -270,15 +270,14 @@ def activation_bytes_per_pixel(model: SRModel, scale: int, dtype: torch.dtype) -
 
 def _measure_peak(twin: SRModel, scale: int, dtype: torch.dtype, side: int) -> int:
     half = dtype != torch.float32
-    lr = torch.zeros(1, twin.channels, side, side)
-    lr = lr.contiguous(memory_format=torch.channels_last)
     with (
         torch.inference_mode(),
         torch.autocast("cpu", torch.bfloat16, enabled=half),  # as large as float16
         winograd.suspended(),  # whose threads are not followed
         _LiveBytes() as memory,
     ):
-        twin(lr, scale)
+        lr = torch.zeros(1, twin.channels, side, side)
+        twin(lr.contiguous(memory_format=torch.channels_last), scale)
     return memory.peak
 
 

@@ -1,12 +1,12 @@
 """MRNet for inference: no concatenations, sums and ReLUs inside the convolutions.
 
-A 1x1 convolution of two joined features is the sum of one of each. With x_0 the shallow
-features, h the memory and x_i the output of recursion i, all of the part that x_0 has in
+A 1x1 convolution of two joined features is the sum of one of each. With x_0 the first
+features, h the memory and x_i what recursion i gives, all of the part that x_0 has in
 the input encoder is the same in every recursion. The memory updater reads the residual
 r_i = x_i - x_0, which is not kept: U r_i = U x_i - U x_0, the last the same throughout.
 
-What comes after the recursions has s*s times the pixels and is made in strips of rows.
-No picture is added to it, so that it is computed in the picture's own precision.
+What comes after the recursions has s*s times the pixels and is made strip by strip.
+MRNet adds no picture to what it computes, so that the last layers' rounding is seen.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class FoldedMRNet(FoldedModel):
         self.heads = nn.ModuleDict()
         for scale in source.config.scales:
             head = cast("_Head", source.heads[str(scale)])
-            layers = (*head.extract[::2], *head.reconstruct[::2])
+            layers = (*list(head.extract)[::2], *list(head.reconstruct)[::2])
             fusion = cast("_ShuffleConv", head.fusion)
             self.heads[str(scale)] = nn.ModuleList(
                 (*map(fuse_layer, layers), _Shuffle(fusion))
@@ -177,6 +177,7 @@ class FoldedMRNet(FoldedModel):
             above, below = max(0, top - 1), min(height, bottom + 1)
             some = [feature[:, :, above:below].to(lr.dtype) for feature in features]
             x = fusion(some)
+            # At x2 the picture has the least left to gain, and rounding shows most.
             if scale > 2:
                 x = x.to(dtype)
             x = hidden(x, slope=0.0)

@@ -34,7 +34,7 @@ class _Joint(nn.Module):
         if isinstance(layer, JointConv):
             blocks = layer.blocks(width)
         else:
-            blocks = weight.flatten(1).split(width, dim=1)
+            blocks = torch.split(weight.flatten(1), width, dim=1)
         self.parts = nn.ModuleList(
             FusedConv(
                 block.detach()[..., None, None],

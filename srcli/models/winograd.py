@@ -31,7 +31,8 @@ _LEAST = 1 << 11  # pixels, below which threads cost more than they save
 _TILES = 150  # of a strip, about: what they are multiplied into stays in the cache
 
 # Where the polynomials of section 4.1 are evaluated besides: 0, a, -a, b, -b, infinity.
-# The textbook's 1 and 2 have twice the rounding error in bfloat16 (docs/performance.md).
+# The textbook's 1 and 2 have twice the rounding error in bfloat16
+# (docs/performance.md).
 POINTS = (0.75, 1.5)
 _ONEDNN = torch.ops.mkldnn
 _PLACE = ([0, 0], [1, 1], [1, 1], 36)  # padding, stride, dilation, groups

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from srcli.models import fused
-from srcli.models.fused import accumulate_, align_channels, convolve, convolve_add
+from srcli.models.fused import FusedConv, align_channels
 
 HAS_ONEDNN = torch.backends.mkldnn.is_available()
 
@@ -19,54 +20,106 @@ def draw(*shape: int, dtype: torch.dtype, device: str = "cpu") -> Tensor:
     return align_channels(torch.randn(shape).to(device, dtype))
 
 
-def check(result: Tensor, expected: Tensor) -> None:
+def check(result: Tensor, expected: Tensor, allowed: float | None = None) -> None:
     """Against a sum in float64: one rounding of the result, and of nothing before."""
     tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 4e-3}
-    allowed = tolerance[result.dtype]
+    allowed = allowed or tolerance[result.dtype]
     torch.testing.assert_close(result.double(), expected, atol=allowed, rtol=allowed)
     assert result.is_contiguous(memory_format=torch.channels_last)
 
 
+def build(outputs: int, inputs: int, dtype: torch.dtype, kernel: int = 3) -> FusedConv:
+    weight = (torch.randn(outputs, inputs, kernel, kernel) / kernel).to(dtype)
+    return FusedConv(weight, torch.randn(outputs).to(dtype), weight)
+
+
+def convolve_in_double(layer: FusedConv, x: Tensor) -> Tensor:
+    weight, bias = layer.weight.double(), layer.bias.double()
+    return F.conv2d(x.double(), weight, bias, padding=weight.shape[-1] // 2)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (9, 14)])
+@pytest.mark.parametrize("kernel", [1, 3, 7])
 @pytest.mark.parametrize(("inputs", "outputs"), [(1, 16), (16, 16), (16, 1), (5, 7)])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @torch.inference_mode()
-def test_fused_is_one_after_the_other(dtype, inputs, outputs, size):
+def test_fused_is_one_after_the_other(dtype, inputs, outputs, kernel, size):
     x = draw(2, inputs, *size, dtype=dtype)
     other = draw(2, outputs, *size, dtype=dtype)
-    weight = draw(outputs, inputs, 3, 3, dtype=dtype)
-    bias, gain = torch.randn(outputs).to(dtype), torch.randn(outputs, 1, 1).to(dtype)
+    layer = build(outputs, inputs, dtype, kernel)
+    gain = torch.randn(outputs).to(dtype)
     given = [each.clone() for each in (x, other)]
-    plain = F.conv2d(x.double(), weight.double(), bias.double(), padding=1)
+    plain = convolve_in_double(layer, x)
+    leaky = F.leaky_relu
 
-    check(convolve(x, weight, bias), plain)
-    check(convolve(x, weight, bias, relu=True), plain.relu())
-    check(convolve_add(x, weight, bias, other), (plain + other.double()).relu())
+    check(layer(x), plain)
+    check(layer(x, slope=0.0), plain.relu())
+    check(layer(x, slope=0.2), leaky(plain, 0.2))
+    check(layer(x, add=other), plain + other.double())
+    check(layer(x, add=other, slope=0.0), (plain + other.double()).relu())
     # In half precision the product may be rounded before it is added.
-    product = (other * gain).double()
+    product = (other * gain.view(-1, 1, 1)).double()
     if dtype != torch.bfloat16 or HAS_ONEDNN:
-        result = convolve_add(x, weight, bias, other, gain=gain)
+        result = layer(x, add=other, gain=gain, slope=0.0)
         check(result, (plain + product).relu())
     assert torch.equal(x, given[0])
     assert torch.equal(other, given[1])
-    total = accumulate_(other, x, weight, bias)
+    total = layer.add_to(other, x)
     check(total, plain + given[1].double())
     assert total.data_ptr() == other.data_ptr()
     assert torch.equal(total, other)
 
 
+@torch.inference_mode()
+def test_a_share_of_what_was_rectified_is_added_in_place():
+    layer = build(8, 8, torch.float32)
+    x = draw(2, 8, 6, 5, dtype=torch.float32)
+    plain = convolve_in_double(layer, x).relu()
+    total = draw(2, 8, 6, 5, dtype=torch.float32)
+    expected = total.double() + 0.3 * plain
+    check(layer.add_to(total, x, slope=0.0, share=0.3), expected)
+    rows = total[:, :, 1:-1]
+    expected = rows.double() + 0.3 * plain[:, :, 1:-1]
+    result = layer.add_to(rows, x, slope=0.0, share=0.3)
+    torch.testing.assert_close(result.double(), expected, atol=1e-5, rtol=1e-5)
+    assert torch.equal(total[:, :, 1:-1], result)
+
+
+@torch.inference_mode()
+def test_rows_that_were_brought_along_are_not_padded():
+    layer = build(8, 8, torch.float32)
+    x = draw(1, 8, 6, 5, dtype=torch.float32)
+    check(layer(x, rows=False), convolve_in_double(layer, x)[:, :, 1:-1])
+
+
+@torch.inference_mode()
+def test_a_layer_that_is_moved_or_copied_takes_its_weight_along():
+    layer = build(8, 8, torch.float32)
+    x = draw(1, 8, 6, 5, dtype=torch.float32)
+    before = layer(x)
+    twin = copy.deepcopy(layer)
+    twin.weight.mul_(2)
+    twin.bias.mul_(2)
+    check(twin(x), 2 * before.double())
+    double = twin.double()
+    check(double(x.double()), 2 * before.double(), allowed=1e-5)
+    assert torch.equal(layer(x), before)
+
+
 @pytest.mark.skipif(not HAS_ONEDNN, reason="PyTorch is built without oneDNN")
 def test_without_onednn_the_results_are_the_same(monkeypatch):
     x, other = (draw(1, 8, 6, 5, dtype=torch.float32) for _ in range(2))
-    weight, bias = draw(8, 8, 3, 3, dtype=torch.float32), torch.randn(8)
+    layer = build(8, 8, torch.float32)
 
     def run() -> list[Tensor]:
+        fresh = copy.deepcopy(layer)
         with torch.inference_mode():
             return [
-                convolve(x, weight, bias, relu=True),
-                convolve_add(x, weight, bias, other),
-                convolve_add(x, weight, bias, other, gain=bias.view(-1, 1, 1)),
-                accumulate_(other.clone(), x, weight, bias),
+                fresh(x, slope=0.0),
+                fresh(x, add=other, slope=0.0),
+                fresh(x, add=other, slope=0.3),
+                fresh(x, add=other, gain=layer.bias, slope=0.0),
+                fresh.add_to(other.clone(), x),
             ]
 
     assert fused._onednn_fuses(x)
@@ -87,15 +140,15 @@ def test_a_single_channel_is_laid_out_as_many_are():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_cuda_equals_the_cpu(dtype):
     x, other = (draw(2, 64, 30, 41, dtype=dtype, device="cuda") for _ in range(2))
-    weight = draw(64, 64, 3, 3, dtype=dtype, device="cuda") / 16
-    bias = torch.randn(64).to("cuda", dtype)
-    plain = F.conv2d(*(each.double() for each in (x, weight, bias)), padding=1)
+    layer = build(64, 64, dtype).to("cuda")
+    layer.weight.div_(16)
+    plain = convolve_in_double(layer, x)
     total = other.clone(memory_format=torch.preserve_format)
     with torch.inference_mode():
         results = [
-            convolve(x, weight, bias, relu=True),
-            convolve_add(x, weight, bias, other),
-            accumulate_(total, x, weight, bias),
+            layer(x, slope=0.0),
+            layer(x, add=other, slope=0.0),
+            layer.add_to(total, x),
         ]
     expected = [plain.relu(), (plain + other).relu(), plain + other]
     for result, wanted in zip(results, expected, strict=True):
