@@ -23,6 +23,7 @@ from srcli.inference.device import (
     choose_tile,
     empty_cache,
     is_out_of_memory,
+    keep_freed_memory,
 )
 from srcli.inference.tiling import (
     Box,
@@ -236,6 +237,8 @@ class Runner:
     def _place(self, device: torch.device) -> None:
         """Move the network to a device, and choose precision and tiles for it."""
         self._device = device
+        if device.type == "cpu":
+            keep_freed_memory()
         try:
             # Even the first question to a full GPU may fail.
             self._precision = choose_precision(self._precision_wanted, device)

@@ -205,16 +205,19 @@ def project(layer: FusedConv, features: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.cat(strips, dim=2)
 
 
-def cut_strips(features: Tensor, multiple: int = 1) -> Iterator[tuple[int, int]]:
+def cut_strips(
+    features: Tensor, *, multiple: int = 1, times: int = 1
+) -> Iterator[tuple[int, int]]:
     """Strips of rows, from top to bottom: where they begin and end.
 
     Args:
         features: (N, channels, h, w).
         multiple: Of which the height of a strip is one, where it can be.
+        times: How often as large the largest tensor is that is made of them.
     """
     height = features.shape[2]
     most = _GPU_STRIP if features.device.type in ("cuda", "mps") else _STRIP
-    rows = max(1, most // (features.numel() // height))
+    rows = max(1, most // (times * features.numel() // height))
     if rows > multiple:
         rows -= rows % multiple
     for top in range(0, height, rows):

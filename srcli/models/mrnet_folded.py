@@ -171,8 +171,7 @@ class FoldedMRNet(FoldedModel):
         features = self.recurse(second(shallow), self.steps[scale])
         height = lr.shape[2]
         strips = []
-        enlarged = features[0].expand(scale * scale, -1, -1, -1)
-        for top, bottom in cut_strips(enlarged):
+        for top, bottom in cut_strips(features[0], times=scale * scale):
             # Two 3x3 convolutions at HR size read two rows above and below.
             above, below = max(0, top - 1), min(height, bottom + 1)
             some = [feature[:, :, above:below].to(lr.dtype) for feature in features]
