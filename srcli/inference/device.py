@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_leaves
 from srcli.errors import DeviceError, UsageError, unknown
 from srcli.models import winograd
 from srcli.models.base import SRModel
+from srcli.models.folded import thin_strips
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -33,7 +34,7 @@ SMALLEST_TILE = 32  # px; tiles that are nearly all context are not worth their 
 # px. On the CPU, larger cores brought no speed: what MRNet x4 saved in context (tiles
 # of 128 to 512 px, bf16) it lost again as its feature maps left the cache. On GPUs,
 # feature maps stay below 2**31 values, beyond which kernels need 64-bit indices.
-_LARGEST_TILE = MappingProxyType({"cpu": 224, "cuda": 512, "mps": 512})
+_LARGEST_TILE = MappingProxyType({"cpu": 512, "cuda": 512, "mps": 512})
 # The share of free memory that tensors may take. The libraries' reordered copies and
 # work space come on top: on the CPU the peak of the process, measured over all five
 # networks in fp32 and bf16, is 1.0 to 2.2 times `activation_bytes_per_pixel`.
@@ -294,6 +295,7 @@ def _measure_peak(twin: SRModel, scale: int, dtype: torch.dtype, side: int) -> i
         torch.inference_mode(),
         torch.autocast("cpu", torch.bfloat16, enabled=half),  # as large as float16
         winograd.suspended(),  # whose threads are not followed
+        thin_strips(),
         _LiveBytes() as memory,
     ):
         lr = torch.zeros(1, twin.channels, side, side)

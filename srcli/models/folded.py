@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn, Self, cast
 
@@ -24,6 +25,7 @@ from srcli.models.fused import (
 # what keeps a GPU busy.
 _STRIP = 1 << 23
 _GPU_STRIP = 1 << 26
+_thin: list[None] = []
 # What a network's class says of it.
 _CLASS_VALUES = (
     "arch",
@@ -205,6 +207,19 @@ def project(layer: FusedConv, features: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.cat(strips, dim=2)
 
 
+@contextmanager
+def thin_strips() -> Iterator[None]:
+    """Strips of one row for a while.
+
+    So small pictures have strips, too, and tell what large ones need beside them.
+    """
+    _thin.append(None)
+    try:
+        yield
+    finally:
+        _thin.pop()
+
+
 def cut_strips(
     features: Tensor, *, multiple: int = 1, times: int = 1
 ) -> Iterator[tuple[int, int]]:
@@ -217,7 +232,7 @@ def cut_strips(
     """
     height = features.shape[2]
     most = _GPU_STRIP if features.device.type in ("cuda", "mps") else _STRIP
-    rows = max(1, most // (times * features.numel() // height))
+    rows = 1 if _thin else max(1, most // (times * features.numel() // height))
     if rows > multiple:
         rows -= rows % multiple
     for top in range(0, height, rows):

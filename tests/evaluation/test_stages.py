@@ -20,6 +20,7 @@ from srcli.models import MODELS
 from srcli.models.drcn import DRCN, DRCNConfig
 from srcli.models.drrn import DRRN, DRRNConfig
 from srcli.models.rrrn import RRRN, RRRNConfig
+from srcli.models.rrrn_folded import FoldedRRRN
 from srcli.pretrained.catalog import save_weights
 
 LUMA = np.array([65.481, 128.553, 24.966]) / 255
@@ -231,19 +232,25 @@ def test_the_row_and_its_saved_pictures_are_those_without_stages(
 
 def test_all_stages_come_from_one_run(measure, rrrn, monkeypatch):
     calls = []
-    original = RRRN.predictions
 
-    def counted(self, lr, scale=None):
-        calls.append(lr.device.type)
-        return original(self, lr, scale)
+    def count(network):
+        original = network.predictions
 
-    monkeypatch.setattr(RRRN, "predictions", counted)
-    counts = []
-    for stages in (True, False):
-        calls.clear()
-        measure(rrrn, stages=stages)
-        counts.append(calls.count("cpu"))
-    assert counts[0] == counts[1] > 0
+        def counted(self, lr, scale=None):
+            calls.append(lr.shape)
+            return original(self, lr, scale)
+
+        monkeypatch.setattr(network, "predictions", counted)
+
+    count(RRRN)
+    count(FoldedRRRN)
+    measure(rrrn, stages=True)
+    pictures = [shape for shape in calls if min(shape[2:]) > 16]
+    assert pictures
+    calls.clear()
+    measure(rrrn, stages=False)
+    # The others find out how much memory a picture needs.
+    assert [shape for shape in calls if min(shape[2:]) > 16] == pictures
 
 
 def test_weights_trained_with_few_recursions_have_few_stages(measure, rrrn):

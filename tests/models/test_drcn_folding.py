@@ -119,9 +119,8 @@ def test_one_last_convolution_and_nothing_for_recursions_without_weight():
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_two_feature_maps_live_at_once(scale, monkeypatch):
+def test_two_feature_maps_live_at_once(scale):
     config = DRCNConfig(scales=(scale,), recursions=3)
-    monkeypatch.setattr(folded, "_STRIP", 1)
     need = activation_bytes_per_pixel(build(config).folded(), scale, torch.float32)
     assert 2 <= need / (4 * 8 * scale**2) < 2.4
 
@@ -129,9 +128,7 @@ def test_two_feature_maps_live_at_once(scale, monkeypatch):
 @pytest.mark.parametrize(
     ("dtype", "gigabytes"), [(torch.float32, 2.1), (torch.bfloat16, 1.1)]
 )
-def test_a_720p_picture_needs_two_maps_of_memory(dtype, gigabytes, monkeypatch):
-    # The need is measured on small pictures; they are to be several strips as well.
-    monkeypatch.setattr(folded, "_STRIP", 1 << 14)
+def test_a_720p_picture_needs_two_maps_of_memory(dtype, gigabytes):
     model = DRCN(DRCNConfig(scales=(4,), recursions=2)).eval()
     need = activation_bytes_per_pixel(model.folded(), 4, dtype)
     assert need * 320 * 180 < gigabytes * 1e9
