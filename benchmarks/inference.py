@@ -52,7 +52,7 @@ NETWORKS = {
     "drrn-b1u9": (3, 96),
     "dsrn": (4, 72),
     "drcn": (3, 96),
-    "rrrn": (4, 96),
+    "rrrn": (4, 64),
 }
 SAME = 0.5  # grey levels; an exported network further away is another one
 _ABOUT = (

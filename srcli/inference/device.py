@@ -31,8 +31,7 @@ DTYPES: Mapping[Precision, torch.dtype] = MappingProxyType(
 )
 
 SMALLEST_TILE = 32  # px; tiles that are nearly all context are not worth their time
-# px. On the CPU, larger cores brought no speed: what MRNet x4 saved in context (tiles
-# of 128 to 512 px, bf16) it lost again as its feature maps left the cache. On GPUs,
+# px. On the CPU larger cores save little context more (docs/performance.md). On GPUs,
 # feature maps stay below 2**31 values, beyond which kernels need 64-bit indices.
 _LARGEST_TILE = MappingProxyType({"cpu": 512, "cuda": 512, "mps": 512})
 # The share of free memory that tensors may take. The libraries' reordered copies and

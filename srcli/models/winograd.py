@@ -11,6 +11,7 @@ Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVP
 from __future__ import annotations
 
 import importlib
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+log = logging.getLogger(__name__)
+
 _FACTORS = (16, 32)  # channels, of both sides, are a multiple and at least
 _LEAST = 1 << 11  # pixels, below which threads cost more than they save
 _TILES = 150  # of a strip, about: what they are multiplied into stays in the cache
@@ -40,6 +43,7 @@ _state = threading.local()
 _suspensions: list[None] = []
 
 
+@cache
 def is_available() -> bool:
     """Whether the extra is installed that compiles the transforms."""
     return find_spec("numba") is not None
@@ -72,7 +76,7 @@ def serves(x: Tensor, weight: Tensor) -> bool:
         and weight.shape[1] % multiple == 0
         and x.shape[2] * x.shape[3] >= _LEAST
         and not _suspensions
-        and is_available()
+        and _kernels() is not None
     )
 
 
@@ -199,7 +203,9 @@ def _run_strips(job: _Job) -> None:
 @torch.inference_mode()
 def _run_some(job: _Job, edges: list[int], numbers: Iterator[int], tiles: int) -> None:
     """Take strips until there are none; `numbers` is shared by all threads."""
-    enter_strip, leave_strip = _kernels()
+    kernels = _kernels()
+    assert kernels is not None  # as `serves` says
+    enter_strip, leave_strip = kernels
     room = _make_room(job, tiles)
     entered = _as_bits(room.entered)
     across = -(-job.out.shape[1] // 4)
@@ -254,8 +260,16 @@ def _make_room(job: _Job, tiles: int) -> _Room:
 
 
 @cache
-def _kernels() -> tuple[Callable[..., None], Callable[..., None]]:
-    kernels = importlib.import_module("srcli.models.winograd_kernels")
+def _kernels() -> tuple[Callable[..., None], Callable[..., None]] | None:
+    """The compiled transforms; None where they cannot be had."""
+    if not is_available():
+        return None
+    try:
+        kernels = importlib.import_module("srcli.models.winograd_kernels")
+    except (ImportError, RuntimeError) as error:
+        # A NumPy that is too new for Numba, or no folder where it may keep its code.
+        log.warning("numba is installed but of no use here: %s", error)
+        return None
     return kernels.enter_strip, kernels.leave_strip
 
 

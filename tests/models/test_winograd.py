@@ -120,3 +120,23 @@ def test_several_callers_at_once_do_not_disturb_each_other():
     assert len(results) == 15
     for result in results:
         check(result, by_definition(x, weight, bias))
+
+
+def test_a_numba_that_cannot_be_used_is_said_once_and_done_without(monkeypatch, caplog):
+    def refuse(name: str) -> None:
+        raise ImportError("Numba needs NumPy 2.4 or less")
+
+    monkeypatch.setattr(winograd.importlib, "import_module", refuse)
+    winograd._kernels.cache_clear()
+    weight = torch.randn(64, 64, 3, 3) / 24
+    layer = FusedConv(weight, torch.randn(64), weight)
+    x = draw(1, 64, 64, 64)
+    try:
+        with torch.inference_mode():
+            results = [layer(x), layer(x)]
+    finally:
+        winograd._kernels.cache_clear()
+    for result in results:
+        check(result, by_definition(x, layer.weight, layer.bias))
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "Numba needs NumPy 2.4 or less" in caplog.text
