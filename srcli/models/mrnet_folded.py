@@ -1,9 +1,10 @@
 """MRNet for inference: no concatenations, sums and ReLUs inside the convolutions.
 
-A 1x1 convolution of two joined features is the sum of one of each. With x_0 the first
-features, h the memory and x_i what recursion i gives, all of the part that x_0 has in
-the input encoder is the same in every recursion. The memory updater reads the residual
-r_i = x_i - x_0, which is not kept: U r_i = U x_i - U x_0, the last the same throughout.
+A 1x1 convolution of two joined features is the sum of one of each. With x_0 the shallow
+features, all that the input encoder makes of x_0 is the same in every recursion. Output
+x_i of a recursion is x_0 + r_i. Only r_i is kept, which the memory updater reads; the
+fusion, which is linear, gets x_0 as one more of the features, with the sum of their
+weights. r_i is small: rounded, it costs less than x_i.
 
 What comes after the recursions has s*s times the pixels and is made strip by strip.
 MRNet adds no picture to what it computes, so that the last layers' rounding is seen.
@@ -36,12 +37,12 @@ if TYPE_CHECKING:
     from srcli.models.mrnet import MRNet, _Head, _MemoryRecursiveModule, _ShuffleConv
 
 
-def _split(layer: nn.Module, biased: int | None) -> list[FusedConv]:
+def _split(layer: nn.Module, biased: int) -> list[FusedConv]:
     """A 1x1 convolution of two joined features, as one of each.
 
     Args:
         layer: The convolution.
-        biased: Which one gets the bias; None leaves it out.
+        biased: Which one gets the bias.
     """
     weight = layer.get_parameter("weight").detach()
     bias = layer.get_parameter("bias").detach()
@@ -62,10 +63,16 @@ class _Body(nn.Module):
         self.outer = nn.ModuleList(fuse_layer(pair.conv2) for pair in pairs)
         self.last = fuse_layer(last)
 
-    def forward(self, x: Tensor, add: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
+        """The residual; `x` is left as it is."""
+        given = x
         for inner, outer in zip(self.inner, self.outer, strict=True):
-            x = outer(inner(x, slope=0.0), add=x)
-        return self.last(x, add=add)
+            hidden = inner(x, slope=0.0)
+            if x is given:
+                x = outer(hidden, add=x)
+            else:
+                x = cast(FusedConv, outer).add_to(x, hidden)
+        return self.last(x)
 
 
 class _Recursion(nn.Module):
@@ -78,32 +85,25 @@ class _Recursion(nn.Module):
         if self.kind in ("mrm", "input-encoder"):
             self.encode_shallow, self.encode_memory = _split(module.encode, 0)
         if self.kind in ("mrm", "memory-updater"):
-            self.update_residual, self.update_memory = _split(module.update, None)
-            self.update_shallow = FusedConv(
-                -self.update_residual.weight,
-                module.update.get_parameter("bias").detach(),
-                self.update_residual.weight,
-            )
+            self.update_residual, self.update_memory = _split(module.update, 0)
 
     def forward(self, shallow: Tensor, steps: int) -> list[Tensor]:
-        """x_1 to x_T."""
+        """r_1 to r_T."""
         encodes = self.kind in ("mrm", "input-encoder")
-        updates = self.kind in ("mrm", "memory-updater")
         constant = self.encode_shallow(shallow) if encodes else None
-        update = self.update_shallow(shallow) if updates and steps > 1 else None
-        memory, features = shallow, []
+        memory, residuals = shallow, []
         for step in range(steps):
             state = self.encode_memory(memory, add=constant) if encodes else memory
-            add = None if self.kind == "baseline" else shallow
-            features.append(self.body(state, add))
+            residual = self.body(state)
+            residuals.append(residual)
             if step == steps - 1:
                 break
-            if updates:
-                memory = self.update_memory(memory, add=update)
-                memory = self.update_residual.add_to(memory, features[-1])
+            if self.kind in ("mrm", "memory-updater"):
+                memory = self.update_memory(memory)
+                memory = self.update_residual.add_to(memory, residual)
             else:
-                memory = features[-1]
-        return features
+                memory = residual if self.kind == "baseline" else residual + shallow
+        return residuals
 
 
 class _Shuffle(nn.Module):
@@ -112,23 +112,31 @@ class _Shuffle(nn.Module):
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, fusion: _ShuffleConv) -> None:
+    def __init__(self, fusion: _ShuffleConv, share: float) -> None:
+        """Take over a fusion.
+
+        Args:
+            fusion: It is not changed.
+            share: Of x_0 in every x_i, 1 or 0.
+        """
         super().__init__()
-        self.scale = fusion.scale
+        self.scale, self.share = fusion.scale, share
         own = fusion.weight.detach()
         keep_buffers(self, own, weight=own, bias=fusion.bias.detach())
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """(N, width, h, w) each to (N, width, s*h, s*w)."""
+        """r_1 to r_T and x_0, (N, width, h, w) each, to (N, width, s*h, s*w)."""
         batch, width, height, columns = features[0].shape
         steps, dtype = len(features), features[0].dtype
-        # A channel's recursions side by side; torch.stack takes ten times as long.
+        # A channel's features side by side; torch.stack takes ten times as long.
         stacked = features[0].new_empty(batch, height, columns, width, steps)
         for step, feature in enumerate(features):
             stacked[..., step] = feature.permute(0, 2, 3, 1)
+        weight = self.weight[:, : steps - 1]
+        weight = torch.cat((weight, self.share * weight.sum(dim=1, keepdim=True)), 1)
         fused = convolve_plainly(
             stacked.flatten(3).permute(0, 3, 1, 2),
-            self.weight[:, :steps].to(dtype),
+            weight.to(dtype),
             self.bias.to(dtype),
             groups=width,
         )
@@ -150,13 +158,14 @@ class FoldedMRNet(FoldedModel):
             for scale in source.config.scales
         }
         self.recurse = _Recursion(source.recurse)
+        share = 0.0 if source.config.recursion == "baseline" else 1.0
         self.heads = nn.ModuleDict()
         for scale in source.config.scales:
             head = cast("_Head", source.heads[str(scale)])
             layers = (*list(head.extract)[::2], *list(head.reconstruct)[::2])
             fusion = cast("_ShuffleConv", head.fusion)
             self.heads[str(scale)] = nn.ModuleList(
-                (*map(fuse_layer, layers), _Shuffle(fusion))
+                (*map(fuse_layer, layers), _Shuffle(fusion, share))
             )
 
     @torch.no_grad()
@@ -167,19 +176,17 @@ class FoldedMRNet(FoldedModel):
         head = cast(nn.ModuleList, self.heads[str(scale)])
         first, second, hidden, last, fusion = head
         # Rounded, the picture itself would be seen in the result.
-        shallow = first(align_channels(lr), slope=0.0).to(dtype)
-        features = self.recurse(second(shallow), self.steps[scale])
+        shallow = second(first(align_channels(lr), slope=0.0))
+        features = [*self.recurse(shallow.to(dtype), self.steps[scale]), shallow]
         height = lr.shape[2]
         strips = []
         for top, bottom in cut_strips(features[0], times=scale * scale):
             # Two 3x3 convolutions at HR size read two rows above and below.
             above, below = max(0, top - 1), min(height, bottom + 1)
-            some = [feature[:, :, above:below].to(lr.dtype) for feature in features]
-            x = fusion(some)
             # At x2 the picture has the least left to gain, and rounding shows most.
-            if scale > 2:
-                x = x.to(dtype)
-            x = hidden(x, slope=0.0)
+            precise = lr.dtype if scale == 2 else dtype
+            some = [feature[:, :, above:below].to(precise) for feature in features]
+            x = hidden(fusion(some), slope=0.0)
             # The sum is rounded to the precision of what is left of the picture.
             nearest = lr[:, :, above:below].to(x.dtype)
             nearest = align_channels(F.interpolate(nearest, scale_factor=float(scale)))
