@@ -1,4 +1,4 @@
-"""benchmarks/training.py: its figures fit together, and it says what it cannot do."""
+"""Benchmarks: their figures fit together, and they say what they cannot do."""
 
 from __future__ import annotations
 
@@ -147,5 +147,36 @@ def test_a_command_that_fails_is_an_error(command, capfd):
     arguments = ("--parts", "command", "--megapixels", "0.01", "--model", "mrnt")
     assert command.main(arguments) != 0
     out, err = capfd.readouterr()
+    assert out == ""
+    assert "did you mean mrnet" in err
+
+
+@pytest.fixture
+def inference(timing):
+    """benchmarks/inference.py as a module."""
+    return importlib.import_module("inference")
+
+
+def test_ways_to_enlarge_are_compared(inference, tmp_path, capsys):
+    path = tmp_path / "figures.json"
+    arguments = ["--model", "drrn-b1u9", "--side", "8", "--rounds", "1"]
+    assert inference.main([*arguments, "--json", str(path)]) == 0
+    out = capsys.readouterr().out
+    [network] = json.loads(path.read_text("utf-8"))["networks"]
+    ways = {way["way"]: way for way in network["ways"]}
+    assert {"PyTorch eager fp32", "srcli fp32, torch alone"} <= set(ways)
+    assert ways["PyTorch eager fp32"]["difference"] == 0
+    assert ways["srcli fp32, torch alone"]["difference"] < 0.01
+    for way in ways.values():
+        assert way["gflops"] == pytest.approx(network["gflop"] / way["ms"] * 1e3)
+        assert f"| {way['way']} | x " in out
+    fastest = min(way["ms"] for name, way in ways.items() if name[:5] == "srcli")
+    for way in ways.values():
+        assert way["relative_time"] == pytest.approx(way["ms"] / fastest)
+
+
+def test_networks_that_are_not_timed_are_one_line(inference, capsys):
+    assert inference.main(["--model", "mrnt"]) == 2
+    out, err = capsys.readouterr()
     assert out == ""
     assert "did you mean mrnet" in err

@@ -93,7 +93,7 @@ class FusedConv(nn.Module):
             rows: Pad with rows of zeros above and below, so that the result is as high
                 as `x`. False: it lacks those.
         """
-        if winograd.serves(x, self.weight):
+        if _winograd_serves(x, self.weight):
             out = _make_map(x, len(self.bias), x.shape[2] - (0 if rows else 2))
             return winograd.convolve(
                 x,
@@ -130,7 +130,7 @@ class FusedConv(nn.Module):
             slope: As `forward`.
             share: A factor.
         """
-        if winograd.serves(x, self.weight):
+        if _winograd_serves(x, self.weight):
             form = self._winograd_form(x)
             if share is None:
                 return winograd.convolve(x, *form, total, slope=slope, add=total)
@@ -169,7 +169,7 @@ class FusedConv(nn.Module):
             return _ONEDNN._convolution_pointwise(
                 x, weight, bias, padding, [1, 1], [1, 1], 1, attribute, factors, ""
             )
-        if slope == 0 and _cudnn_fuses(x, weight):
+        if slope == 0 and self._reach == 1 and _cudnn_fuses(x, weight):
             ones = [1, 1]
             return torch.cudnn_convolution_relu(x, weight, bias, ones, padding, ones, 1)
         return rectify(convolve_plainly(x, weight, bias, padding), slope)
@@ -259,6 +259,11 @@ def align_channels(x: Tensor) -> Tensor:
     if x.shape[1] > 1:
         return x.contiguous(memory_format=torch.channels_last)
     return x.contiguous().view(-1, *x.shape[2:], 1).permute(0, 3, 1, 2)
+
+
+def _winograd_serves(x: Tensor, weight: Tensor) -> bool:
+    """Whether Winograd's convolution is faster here; its products are oneDNN's."""
+    return winograd.serves(x, weight) and _onednn_fuses(x)
 
 
 def _onednn_fuses(x: Tensor) -> bool:
