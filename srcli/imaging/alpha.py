@@ -7,47 +7,79 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-_Level = TypeVar("_Level", np.uint8, np.uint16)
+_Level = TypeVar("_Level", np.uint8, np.uint16, np.float32)
 
 _BAND = 256  # rows worked on at a time
+# Levels of alpha from which on a colour is taken as it is. Most programs compute with
+# premultiplied colours, where half a level of rounding is 255/32 levels of the colour
+# at this alpha, and any colour at all at the lowest.
+_RELIABLE = 16
+
+
+def peak_level(dtype: np.dtype[Any]) -> int:
+    """The level of white and of full opacity: 255, 65535, or 1 in floating point."""
+    return 1 if dtype == np.float32 else int(np.iinfo(dtype).max)
 
 
 def fill_transparent(
     pixels: NDArray[_Level], alpha: NDArray[_Level]
 ) -> NDArray[_Level]:
-    """The picture with visible colour spread into its fully transparent pixels.
+    """The picture with visible colour spread into its transparent pixels.
 
-    The colour of a pixel with alpha 0 is undefined and mostly black; a network or a
-    filter would mix it into the visible edge as a dark fringe. Here each such pixel
-    gets a smooth continuation of the visible colours around it, by pull and push
-    through a pyramid of averages weighted with alpha.
+    The colour of a pixel with alpha 0 is undefined and mostly black, that of a pixel
+    with next to no opacity is mostly rounding; a network or a filter would mix either
+    into the visible edge as a dark or light fringe. Here a hidden pixel gets a smooth
+    continuation of the visible colours around it, by pull and push through a pyramid of
+    averages weighted with alpha, and a nearly hidden one a share of that.
 
     Source: the pull-push of Gortler et al., "The Lumigraph", SIGGRAPH 1996.
 
     Args:
         pixels: (H, W, C), not premultiplied.
-        alpha: Opacity, (H, W), same dtype.
+        alpha: Opacity, (H, W), same dtype; floating point in [0, 1].
 
     Returns:
-        (H, W, C), same dtype: `pixels` itself where nothing is, or everything is,
-        fully transparent; pixels with any opacity are never changed.
+        (H, W, C), same dtype: `pixels` itself where nothing, or everything, is hidden.
+        Pixels of 16 or more levels of alpha, and those that no neighbour surpasses, are
+        never changed, nor is any pixel with opacity in floating point.
     """
-    hidden = alpha == 0
-    if not hidden.any() or hidden.all():
+    trust = _trust(alpha)
+    if (trust == _RELIABLE).all() or not alpha.any():
         return pixels
-    weight = alpha.astype(np.float32) / np.float32(np.iinfo(alpha.dtype).max)
+    is_whole = alpha.dtype != np.float32
+    peak = peak_level(alpha.dtype)
+    weight = alpha.astype(np.float32) / np.float32(peak)
     colour, coarse = _shrink(pixels, weight)
     colour = _fill(colour, coarse)
     filled = pixels.copy()
     for top in range(0, pixels.shape[0], _BAND):
         rows = slice(top, min(top + _BAND, pixels.shape[0]))
         spread = _enlarge(colour, rows.start, rows.stop, pixels.shape[1])
-        np.copyto(
-            filled[rows],
-            np.rint(spread).astype(pixels.dtype),
-            where=hidden[rows, :, None],
-        )
+        own = trust[rows, :, None].astype(np.float32) / np.float32(_RELIABLE)
+        spread += (pixels[rows] - spread) * own
+        mixed = (np.rint(spread) if is_whole else spread).astype(pixels.dtype)
+        np.copyto(filled[rows], mixed, where=own < 1)
     return filled
+
+
+def _trust(alpha: NDArray[Any]) -> NDArray[np.uint8]:
+    """How far each colour is taken as it is: 0 to `_RELIABLE`, (H, W).
+
+    A faint pixel beside a stronger one is the edge of something; among its like it is
+    part of a faint picture, and all that there is to see.
+    """
+    if alpha.dtype == np.float32:
+        return np.where(alpha > 0, np.uint8(_RELIABLE), np.uint8(0))
+    capped = np.minimum(alpha, _RELIABLE).astype(np.uint8)
+    around = capped.copy()
+    for axis in (0, 1):
+        line = np.moveaxis(around, axis, 0)
+        strongest = line.copy()
+        np.maximum(strongest[1:], line[:-1], out=strongest[1:])
+        np.maximum(strongest[:-1], line[1:], out=strongest[:-1])
+        line[:] = strongest
+    share = capped.astype(np.uint16) * _RELIABLE // np.maximum(around, 1)
+    return share.astype(np.uint8)
 
 
 def _fill(

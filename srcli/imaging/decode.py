@@ -1,21 +1,21 @@
-"""Pillow's many modes, each turned into grey or RGB of 8 or 16 bits, or refused."""
+"""The pixels of files that Pillow opens, as grey or RGB of 8 or 16 bits."""
 
 from __future__ import annotations
 
 import io
-import logging
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import IO
 
+import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from srcli.errors import InputError
-from srcli.imaging.formats import FORMATS
-
-log = logging.getLogger(__name__)
+from srcli.imaging.chunks import SIGNATURE, read_chunks, write_chunk
+from srcli.imaging.profiles import convert_cmyk
+from srcli.imaging.tiff import widen
 
 # Pillow's mode -> the mode of the planes: opaque, and with a transparent colour.
 _PLANES: Mapping[str, tuple[str, str]] = MappingProxyType(
@@ -31,58 +31,20 @@ _PLANES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "RGBA": ("RGBA", "RGBA"),
         "RGBa": ("RGBA", "RGBA"),
         "YCbCr": ("RGB", "RGB"),
-        "CMYK": ("RGB", "RGB"),
     }
 )
-_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # TIFF 6.0, section 8
-_WHITE_IS_ZERO = 0
+_BITS_PER_SAMPLE = 258  # TIFF 6.0, section 8
+# What the pixels of a PNG are made of; all else is left to Pillow, which bounds it.
+_CRITICAL = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 
 
-def format_name(image: Image.Image) -> str:
-    """Our name of the file format that an opened file is in."""
-    if image.format == "MPO":
-        return "jpg"
-    names = {entry.pillow: name for name, entry in FORMATS.items()}
-    return names.get(image.format or "", "png")
-
-
-def decode_planes(
-    image: Image.Image, head: bytes, name: str
-) -> tuple[NDArray[Any], bool]:
-    """The pixels of a loaded file as stored, not yet turned upright.
+def stored_bits(image: Image.Image, head: bytes) -> int:
+    """Bits a channel in the file, whatever Pillow makes of them.
 
     Args:
-        image: What Pillow loaded.
-        head: The first bytes of the file, where Pillow does not tell the bit depth.
-        name: What messages call it.
-
-    Returns:
-        (H, W, C), C being grey, grey and alpha, RGB, or RGB and alpha, uint8 or uint16;
-        and whether they are still in the file's own colour space.
-
-    Raises:
-        InputError: If the pixels are of a kind that would lose what they hold.
+        image: What Pillow opened.
+        head: The first bytes of the file.
     """
-    stored = _stored_bits(image, head)
-    if image.mode.startswith("I;16"):
-        return _decode_deep(image, stored, name), True
-    if image.mode not in _PLANES:
-        kind = {"F": "floating-point", "I": "32-bit"}.get(image.mode, image.mode)
-        raise InputError(
-            f"{name} holds {kind} pixels, which are not supported yet: "
-            "save it with 8 or 16 bits a channel"
-        )
-    if stored > 8:
-        log.warning("%s: its %d bits a channel are read as 8", name, stored)
-    if image.mode == "CMYK":
-        return np.asarray(_convert_cmyk(image, name)), False
-    mode = _PLANES[image.mode][1 if image.has_transparency_data else 0]
-    planes = np.asarray(image if image.mode == mode else image.convert(mode))
-    return planes if planes.ndim == 3 else planes[:, :, None], True
-
-
-def _stored_bits(image: Image.Image, head: bytes) -> int:
-    """Bits a channel in the file, whatever Pillow made of them."""
     if image.format == "PNG":
         return head[24]  # IHDR: width, height, bit depth (PNG, section 11.2.1)
     if image.format == "TIFF":
@@ -95,38 +57,65 @@ def _stored_bits(image: Image.Image, head: bytes) -> int:
     return 8
 
 
-def _decode_deep(image: Image.Image, stored: int, name: str) -> NDArray[np.uint16]:
-    """Grey of more than 8 bits as the full range of 16 bits, (H, W, 1)."""
-    if image.has_transparency_data:
+def decode_planes(image: Image.Image, name: str) -> tuple[NDArray[np.uint8], bool]:
+    """What Pillow loaded, see `Opened.load`.
+
+    Args:
+        image: The loaded picture, of 8 bits a channel at most.
+        name: What messages call it.
+
+    Raises:
+        InputError: If the pixels are of a kind that would lose what they hold.
+    """
+    if image.mode == "CMYK":
+        icc = image.info.get("icc_profile") or None
+        return convert_cmyk(np.asarray(image), icc, name), False
+    if image.mode == "LAB":
+        srgb = ImageCms.createProfile("sRGB")
+        lab = ImageCms.createProfile("LAB")
+        converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+        return np.asarray(converted), False
+    if image.mode not in _PLANES:
         raise InputError(
-            f"{name} is 16-bit grey with a transparent value, which is not supported "
-            "yet: save it with 8 bits a channel"
+            f"{name} holds {image.mode} pixels, which are not supported: "
+            "save it with 8 or 16 bits a channel"
         )
-    grey = np.asarray(image).astype(np.uint16)
-    if 8 < stored < 16:
-        levels = grey.astype(np.uint32) * 65535 + (2**stored - 1) // 2
-        grey = (levels // (2**stored - 1)).astype(np.uint16)
-    if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
-        grey = 65535 - grey
-    return grey[:, :, None]
+    mode = _PLANES[image.mode][1 if image.has_transparency_data else 0]
+    planes = np.asarray(image if image.mode == mode else image.convert(mode))
+    return planes if planes.ndim == 3 else planes[:, :, None], True
 
 
-def _convert_cmyk(image: Image.Image, name: str) -> Image.Image:
-    """CMYK as sRGB, through the file's own profile if it has one for CMYK."""
-    icc = image.info.get("icc_profile") or b""
-    if icc[16:20] == b"CMYK":
-        try:
-            converted = ImageCms.profileToProfile(
-                image,
-                ImageCms.ImageCmsProfile(io.BytesIO(icc)),
-                ImageCms.createProfile("sRGB"),
-                renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
-                outputMode="RGB",
-                flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
-            )
-        except (ImageCms.PyCMSError, ImportError, OSError, ValueError):
-            converted = None
-        if converted is not None:
-            return converted
-        log.warning("%s: its CMYK profile cannot be used: converted plainly", name)
-    return image.convert("RGB")
+def decode_deep(
+    file: IO[bytes], format: str, bits: int, frame: int
+) -> NDArray[np.uint16]:
+    """The pixels of a PNG or AVIF of more than 8 bits a channel.
+
+    Args:
+        file: The file.
+        format: "png" or "avif".
+        bits: Bits a channel.
+        frame: Which frame, from 0.
+
+    Returns:
+        (H, W, C), grey, grey and alpha, RGB, or RGB and alpha, in the full range.
+
+    Raises:
+        ValueError: If the file is damaged (RuntimeError: if the decoder says so).
+    """
+    file.seek(0)
+    if format == "avif":
+        levels = imagecodecs.avif_decode(file.read(), index=frame)
+        planes = widen(levels, bits)
+    else:
+        planes = imagecodecs.png_decode(_critical(file))
+    return planes if planes.ndim == 3 else planes[:, :, None]
+
+
+def _critical(file: IO[bytes]) -> bytes:
+    """A PNG with nothing but its picture."""
+    kept = io.BytesIO()
+    kept.write(file.read(len(SIGNATURE)))
+    for kind, data in read_chunks(file):
+        if kind in _CRITICAL:
+            write_chunk(kept, kind, data)
+    return kept.getvalue()

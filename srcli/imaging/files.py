@@ -1,18 +1,12 @@
-"""Picture files in and out: whatever a file holds becomes a `Picture`, and back.
-
-Pillow decodes and encodes. What it would damage without a word is announced (colour of
-more than 8 bits) or refused (floating point) here.
-"""
+"""Picture files in and out: whatever a file holds becomes a `Picture`, and back."""
 
 from __future__ import annotations
 
 import io
+import logging
 import struct
-import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import IO, Any
 
 import numpy as np
@@ -20,17 +14,23 @@ from numpy.typing import NDArray
 from PIL import Image, features
 
 from srcli.errors import OutputError, unknown
-from srcli.imaging.decode import decode_planes, format_name
+from srcli.imaging.alpha import peak_level
 from srcli.imaging.formats import FORMATS, find_misfit, format_of
 from srcli.imaging.metadata import (
     Metadata,
+    fit_metadata,
+    pillow_options,
+    png_chunks,
     read_metadata,
-    read_orientation,
-    writing_options,
 )
-from srcli.imaging.pillow import open_image, quiet
+from srcli.imaging.opened import open_picture, turn_upright
+from srcli.imaging.pillow import quiet
+from srcli.imaging.profiles import convert_to_srgb
 from srcli.imaging.strips import strip_rows, write_jpeg, write_png
+from srcli.imaging.tiff_writer import write_tiff
 from srcli.writing import write_whole
+
+log = logging.getLogger(__name__)
 
 __all__ = [
     "Metadata",
@@ -39,18 +39,14 @@ __all__ = [
     "encode_picture",
     "probe_picture",
     "read_picture",
+    "reduce_depth",
+    "strip_metadata",
     "write_picture",
 ]
 
 _ENCODE_ERRORS = (OSError, ValueError, OverflowError, RuntimeError, struct.error)
 
-# Filters, runs and Huffman codes, without the search for repetitions.
-_PNG_FAST: Mapping[str, int] = MappingProxyType(
-    {"compress_level": 1, "compress_type": zlib.Z_RLE}
-)
-_STRIP_ROWS = 16
-
-Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+Pixels = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +54,10 @@ class Picture:
     """A decoded picture, turned upright.
 
     Attributes:
-        pixels: (H, W, 1) grey or (H, W, 3) RGB, uint8 or uint16, not premultiplied.
-        alpha: Opacity, (H, W), same dtype; None where the file has none.
+        pixels: (H, W, 1) grey or (H, W, 3) RGB, uint8, uint16 or float32 (finite), not
+            premultiplied.
+        alpha: Opacity, (H, W), same dtype, floating point in [0, 1]; None where the
+            file has none.
         metadata: What goes from the input file to the output file.
         format: The file format it came in, a key of `FORMATS`.
     """
@@ -79,6 +77,23 @@ class Picture:
         """Height in pixels."""
         return int(self.pixels.shape[0])
 
+    @property
+    def depth(self) -> int:
+        """Bits a channel: 8, 16, or 32 for floating point."""
+        return 8 * self.pixels.itemsize
+
+    @property
+    def levels(self) -> tuple[float, float]:
+        """The values of black and white.
+
+        For whole numbers the ends of their range. Floating point has none: black is 0
+        and white 1, or the picture's own extremes where they lie further out.
+        """
+        if self.pixels.dtype != np.float32:
+            return 0, peak_level(self.pixels.dtype)
+        low, high = float(self.pixels.min()), float(self.pixels.max())
+        return min(0.0, low), max(1.0, high)
+
     def find_misfit(self, name: str) -> str | None:
         """What keeps the picture out of the file format `name`, or None."""
         return find_misfit(
@@ -86,14 +101,14 @@ class Picture:
             self.width,
             self.height,
             alpha=self._is_transparent(),
-            deep=self.pixels.dtype == np.uint16,
+            depth=self.depth,
         )
 
     def _is_transparent(self) -> bool:
         """Whether any pixel lets the background through."""
         if self.alpha is None:
             return False
-        return bool(self.alpha.min() < np.iinfo(self.alpha.dtype).max)
+        return bool(self.alpha.min() < peak_level(self.alpha.dtype))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,56 +119,101 @@ class PictureInfo:
     width: int
     height: int
     alpha: bool
-    deep: bool  # 16 bits a channel
+    depth: int  # bits a channel: 8, 16, or 32 for floating point
+    channels: int  # of colour, 1 or 3, as far as the header tells
+    frames: int = 1  # that the file has
 
 
-def probe_picture(source: Path | bytes, *, name: str | None = None) -> PictureInfo:
+def probe_picture(
+    source: Path | bytes, *, name: str | None = None, frame: int | None = None
+) -> PictureInfo:
     """The format and size of a picture file, without decoding its pixels.
 
     Args:
         source: A file, or the bytes of one.
         name: What messages call it; the path where None.
+        frame: As `read_picture`.
 
     Raises:
         InputError: As `read_picture`, as far as the header tells.
     """
-    with open_image(source, _name(source, name)) as (image, _):
-        width, height = image.size
-        # Pillow gives a TIFF's size as it will be once turned, others' as stored.
-        if image.format != "TIFF" and read_orientation(image) >= 5:
-            width, height = height, width
+    with open_picture(source, _name(source, name), frame) as (opened, frames):
         return PictureInfo(
-            format_name(image),
-            width,
-            height,
-            alpha=image.has_transparency_data,
-            deep=image.mode.startswith("I;16"),
+            opened.format,
+            opened.width,
+            opened.height,
+            alpha=opened.has_alpha,
+            depth=opened.depth,
+            channels=opened.channels,
+            frames=frames,
         )
 
 
-def read_picture(source: Path | bytes, *, name: str | None = None) -> Picture:
+def read_picture(
+    source: Path | bytes, *, name: str | None = None, frame: int | None = None
+) -> Picture:
     """The picture in a file, upright, in grey or RGB, with its metadata.
 
     Args:
         source: A file, or the bytes of one.
         name: What messages call it; the path where None.
+        frame: Which of several frames or pages, from 1; None is the only one.
 
     Raises:
         InputError: If the file cannot be read, is no picture or a damaged one, holds
-            several pictures, is implausibly large, or is of a kind that would lose
-            what it holds (floating point, 32-bit integers).
+            several pictures and none was chosen, is implausibly large, or is of a kind
+            that would lose what it holds (32-bit integers).
     """
     name = _name(source, name)
-    with open_image(source, name) as (image, head):
-        image.load()
-        planes, own_colours = decode_planes(image, head, name)
-        planes = _turn(planes, read_orientation(image))
+    with open_picture(source, name, frame) as (opened, _):
+        planes, own_colours = opened.load()
+        planes = turn_upright(planes, opened.orientation)
         alpha = None
         if planes.shape[2] in (2, 4):
             planes, alpha = planes[:, :, :-1], np.ascontiguousarray(planes[:, :, -1])
-        metadata = read_metadata(image, name, planes.shape[2], keep_icc=own_colours)
+        channels = planes.shape[2] if own_colours else 0
+        metadata = read_metadata(
+            opened.info, opened.exif, opened.chunks, name, channels
+        )
         pixels = np.ascontiguousarray(planes)
-        return Picture(pixels, alpha, metadata, format_name(image))
+        return Picture(pixels, alpha, metadata, opened.format)
+
+
+def strip_metadata(picture: Picture, name: str = "the picture") -> Picture:
+    """The picture with nothing beside its pixels, which are converted to sRGB.
+
+    Args:
+        picture: The picture.
+        name: What the log calls it.
+    """
+    metadata = picture.metadata.stripped()
+    if metadata.icc is None:
+        return replace(picture, metadata=metadata)
+    try:
+        pixels = convert_to_srgb(picture.pixels, metadata.icc)
+    except ValueError:
+        log.warning("%s: its colour profile cannot be used: left out", name)
+        pixels = picture.pixels
+    return replace(picture, pixels=pixels, metadata=Metadata())
+
+
+def reduce_depth(picture: Picture, depth: int) -> Picture:
+    """The picture with 8 or 16 bits a channel, to the nearest level.
+
+    Args:
+        picture: The picture, of a greater depth; floating point in [0, 1].
+        depth: 8 or 16.
+    """
+    peak = 255 if depth == 8 else 65535
+    dtype = np.uint8 if depth == 8 else np.uint16
+
+    def reduce(levels: NDArray[Any]) -> NDArray[Any]:
+        if levels.dtype == np.uint16:  # 65535 = 257 * 255
+            return ((levels.astype(np.uint32) + 128) // 257).astype(dtype)
+        return np.floor(levels * np.float32(peak) + np.float32(0.5)).astype(dtype)
+
+    alpha = None if picture.alpha is None else reduce(picture.alpha)
+    return replace(picture, pixels=reduce(picture.pixels), alpha=alpha)
 
 
 def encode_picture(picture: Picture, format: str, quality: int = 95) -> bytes:
@@ -199,21 +259,6 @@ def _name(source: Path | bytes, name: str | None) -> str:
     return str(source) if isinstance(source, Path) else "the picture"
 
 
-def _turn(planes: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Stored pixels (H, W, C) as EXIF's `orientation` wants them shown.
-
-    Source: Exif 2.32, section 4.6.4, tag Orientation: which edges the stored first row
-    and first column are.
-    """
-    if orientation >= 5:
-        planes = planes.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        planes = planes[::-1]
-    if orientation in (2, 3, 6, 7):
-        planes = planes[:, ::-1]
-    return planes
-
-
 def _encode(
     picture: Picture, file: IO[bytes], format: str, quality: int, name: str
 ) -> None:
@@ -241,29 +286,33 @@ def _save(
     picture: Picture, file: IO[bytes], format: str, quality: int, name: str
 ) -> None:
     """`_encode` of a picture that the format can hold."""
-    entry, size = FORMATS[format], (picture.width, picture.height)
-    planes = _stack(picture, name, keep_alpha=entry.alpha)
-    mode = Image.fromarray(planes[:1]).mode
+    size = (picture.width, picture.height)
+    planes = _stack(picture, keep_alpha=FORMATS[format].alpha)
+    # WebP has no grey: it becomes RGB there, and a grey profile would be wrong.
+    channels = 3 if format == "webp" else picture.pixels.shape[2]
+    metadata = fit_metadata(picture.metadata, format, channels, size, name)
+    if format == "tiff":
+        write_tiff(planes, file, metadata)
+        return
+    planes = planes[:, :, 0] if planes.shape[2] == 1 else planes
     options = _coding_options(planes, format, quality)
-    options |= writing_options(picture.metadata, format, mode, size, name)
-    write_strips = {"jpg": write_jpeg, "png": write_png}.get(format)
-    if mode == "RGB" and write_strips and picture.height > strip_rows(picture.width):
-        write_strips(planes, file, **options)
+    options |= pillow_options(metadata, format)
+    is_rgb = planes.ndim == 3 and planes.shape[2] == 3
+    if format == "png":
+        write_png(planes, file, chunks=png_chunks(metadata), **options)
+    elif format == "jpg" and is_rgb and picture.height > strip_rows(picture.width):
+        write_jpeg(planes, file, **options)
     else:
-        Image.fromarray(planes).save(file, format=entry.pillow, **options)
+        pillow = FORMATS[format].pillow
+        Image.fromarray(planes).save(file, format=pillow, **options)
 
 
-def _stack(picture: Picture, name: str, *, keep_alpha: bool) -> NDArray[Any]:
-    """What Pillow takes for mode L or I;16, (H, W), or LA, RGB or RGBA, (H, W, C)."""
+def _stack(picture: Picture, *, keep_alpha: bool) -> NDArray[Any]:
+    """Colours and opacity as one array, (H, W, C)."""
     planes: NDArray[Any] = picture.pixels
     if picture.alpha is not None and keep_alpha:
         planes = np.concatenate((planes, picture.alpha[:, :, None]), axis=2)
-    if planes.dtype == np.uint16 and planes.shape[2] > 1:
-        raise OutputError(
-            f"{name} cannot be written: 16-bit colour and transparency are not "
-            "supported yet"
-        )
-    return planes[:, :, 0] if planes.shape[2] == 1 else planes
+    return planes
 
 
 def _coding_options(planes: NDArray[Any], format: str, quality: int) -> dict[str, Any]:
@@ -275,26 +324,4 @@ def _coding_options(planes: NDArray[Any], format: str, quality: int) -> dict[str
     if format == "avif":
         colour = {} if planes.ndim == 2 else {"subsampling": "4:4:4"}
         return {"quality": quality, **colour}
-    if format == "tiff":
-        size = max(planes.size, 2 * planes.shape[0] * planes.shape[1])
-        return {"big_tiff": size > 0xF000_0000}  # offsets of 32 bits end at 4 GiB
-    if format == "png" and _is_natural(planes):
-        return dict(_PNG_FAST)
     return {}
-
-
-def _is_natural(planes: NDArray[Any]) -> bool:
-    """Whether a PNG gains next to nothing from a search for repetitions.
-
-    The search takes most of the time of writing a PNG. It makes drawings and
-    screenshots several times smaller, but a photograph repeats nothing. Strips tell.
-    """
-    sizes = [0, 0]
-    for part in (1, 3, 5, 7):
-        top = len(planes) * part // 8
-        strip = Image.fromarray(planes[top : top + _STRIP_ROWS])
-        for index, options in enumerate((_PNG_FAST, {})):
-            buffer = io.BytesIO()
-            strip.save(buffer, format="PNG", **options)
-            sizes[index] += buffer.tell()
-    return sizes[0] <= 1.1 * sizes[1]

@@ -16,7 +16,7 @@ class FileFormat:
     pillow: str  # Pillow's name for it
     suffixes: tuple[str, ...]  # lower case; the first is the one we choose
     alpha: bool = True  # holds transparency
-    deep: bool = False  # holds 16 bits a channel
+    depth: int = 8  # bits a channel that it holds at most; 32 are floating point
     max_side: int | None = None  # px
     max_pixels: int | None = None
 
@@ -25,7 +25,7 @@ class FileFormat:
 # AVIF: libavif's default limits, beyond which common readers refuse a picture.
 FORMATS: Mapping[str, FileFormat] = MappingProxyType(
     {
-        "png": FileFormat(title="PNG", pillow="PNG", suffixes=(".png",), deep=True),
+        "png": FileFormat(title="PNG", pillow="PNG", suffixes=(".png",), depth=16),
         "jpg": FileFormat(
             title="JPEG",
             pillow="JPEG",
@@ -37,7 +37,7 @@ FORMATS: Mapping[str, FileFormat] = MappingProxyType(
             title="WebP", pillow="WEBP", suffixes=(".webp",), max_side=16_383
         ),
         "tiff": FileFormat(
-            title="TIFF", pillow="TIFF", suffixes=(".tiff", ".tif"), deep=True
+            title="TIFF", pillow="TIFF", suffixes=(".tiff", ".tif"), depth=32
         ),
         "bmp": FileFormat(
             title="BMP", pillow="BMP", suffixes=(".bmp", ".dib"), alpha=False
@@ -68,7 +68,7 @@ def format_of(path: Path) -> str | None:
 
 
 def find_misfit(
-    name: str, width: int, height: int, *, alpha: bool, deep: bool
+    name: str, width: int, height: int, *, alpha: bool, depth: int
 ) -> str | None:
     """What keeps such a picture out of a format, or None where nothing does.
 
@@ -77,7 +77,7 @@ def find_misfit(
         width: Width in pixels.
         height: Height in pixels.
         alpha: Whether the picture has transparency.
-        deep: Whether it has 16 bits a channel.
+        depth: Its bits a channel: 8, 16, or 32 for floating point.
 
     Returns:
         A phrase to follow the picture's name, such as "JPEG holds no transparency".
@@ -85,8 +85,9 @@ def find_misfit(
     entry = FORMATS[name]
     if alpha and not entry.alpha:
         return f"{entry.title} holds no transparency"
-    if deep and not entry.deep:
-        return f"{entry.title} holds no 16-bit channels"
+    if depth > entry.depth:
+        kind = "16-bit channels" if depth == 16 else "floating-point channels"
+        return f"{entry.title} holds no {kind}"
     too_long = entry.max_side is not None and max(width, height) > entry.max_side
     too_many = entry.max_pixels is not None and width * height > entry.max_pixels
     if too_long or too_many:

@@ -13,17 +13,18 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
-from PIL import Image, UnidentifiedImageError, features
+from PIL import Image, PngImagePlugin, UnidentifiedImageError, features
 
 from srcli.errors import InputError
 from srcli.imaging.formats import FORMATS
 
 MAX_PIXELS = 500_000_000  # an input of more is taken for a decompression bomb
+_MAX_TEXT = 32 << 20  # bytes; so is a text of more in a PNG
 
-# What Pillow raises on damaged files, found by feeding it many of them.
+# What decoders raise on damaged files, found by feeding them many.
 DECODE_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, AttributeError,
-    OverflowError, RuntimeError, EOFError, struct.error, zlib.error,
+    ArithmeticError, AssertionError, RuntimeError, EOFError, struct.error, zlib.error,
 )  # fmt: skip
 
 # A GIF of one frame is a palette picture like any other.
@@ -49,13 +50,21 @@ class _Settings:
             if self._inside == 0:
                 self._saved.enter_context(warnings.catch_warnings())
                 warnings.filterwarnings("ignore", module=r"PIL\b")
-                limit = Image.MAX_IMAGE_PIXELS
-                self._saved.callback(setattr, Image, "MAX_IMAGE_PIXELS", limit)
+                most = Image.MAX_IMAGE_PIXELS
+                self._saved.callback(setattr, Image, "MAX_IMAGE_PIXELS", most)
                 Image.MAX_IMAGE_PIXELS = None
-                # Nor may its log reach stderr where nobody has asked for it.
+                # A profile or a text may be larger than Pillow's cautious megabyte.
+                for limit in ("MAX_TEXT_CHUNK", "MAX_TEXT_MEMORY"):
+                    kept = getattr(PngImagePlugin, limit)
+                    self._saved.callback(setattr, PngImagePlugin, limit, kept)
+                    setattr(PngImagePlugin, limit, _MAX_TEXT)
+                # Nor may their logs reach stderr where nobody has asked for them.
                 handler = logging.NullHandler()
-                logging.getLogger("PIL").addHandler(handler)
-                self._saved.callback(logging.getLogger("PIL").removeHandler, handler)
+                for library in ("PIL", "tifffile"):
+                    logging.getLogger(library).addHandler(handler)
+                    self._saved.callback(
+                        logging.getLogger(library).removeHandler, handler
+                    )
             self._inside += 1
         try:
             yield
@@ -70,29 +79,25 @@ quiet = _Settings().hold
 
 
 @contextmanager
-def open_image(source: Path | bytes, name: str) -> Iterator[tuple[Image.Image, bytes]]:
-    """A picture file opened but not yet decoded, and the first bytes of the file.
+def open_file(source: Path | bytes, name: str) -> Iterator[IO[bytes]]:
+    """A file to be read as a picture; Pillow is quiet meanwhile.
 
-    Whatever Pillow raises inside the `with` block becomes an `InputError`.
+    Whatever a decoder raises inside the `with` block becomes an `InputError`.
 
     Args:
         source: A file, or the bytes of one.
         name: What messages call it.
 
     Raises:
-        InputError: If it cannot be read, is no picture, holds several pictures, or is
-            larger than `MAX_PIXELS`.
+        InputError: If it cannot be read, is no picture or a damaged one.
     """
-    with quiet(), _open_file(source, name) as file:
-        head = file.read(1024)
+    with quiet(), _open_stream(source, name) as file:
+        head = file.read(16)
         file.seek(0)
         if not head:
             raise InputError(f"{name} is empty")
         try:
-            with Image.open(file, formats=_READABLE) as image:
-                # Only the header is read so far: no bomb has gone off.
-                _check(image, name)
-                yield image, head
+            yield file
         except UnidentifiedImageError as error:
             raise InputError(f"{name} {_explain_unknown(head)}") from error
         except MemoryError as error:
@@ -102,8 +107,31 @@ def open_image(source: Path | bytes, name: str) -> Iterator[tuple[Image.Image, b
             raise InputError(f"{name} is damaged or cut off: {detail}") from error
 
 
+def identify(file: IO[bytes]) -> Image.Image:
+    """The picture in a file, its header read, its pixels not.
+
+    Raises:
+        UnidentifiedImageError: If it is of no known kind (others: what Pillow raises).
+    """
+    file.seek(0)
+    return Image.open(file, formats=_READABLE)
+
+
+def check_size(width: int, height: int, name: str) -> None:
+    """Refuse what would not be opened for fear of a decompression bomb.
+
+    Raises:
+        InputError: If it has more than `MAX_PIXELS`.
+    """
+    if width * height > MAX_PIXELS:
+        raise InputError(
+            f"{name} claims {width}x{height} pixels: more than {MAX_PIXELS // 10**6} "
+            "million are refused; cut it into parts"
+        )
+
+
 @contextmanager
-def _open_file(source: Path | bytes, name: str) -> Iterator[IO[bytes]]:
+def _open_stream(source: Path | bytes, name: str) -> Iterator[IO[bytes]]:
     if isinstance(source, bytes):
         yield io.BytesIO(source)
         return
@@ -118,21 +146,6 @@ def _open_file(source: Path | bytes, name: str) -> Iterator[IO[bytes]]:
         raise InputError(f"{name} cannot be read: {reason}") from error
     with file:
         yield file
-
-
-def _check(image: Image.Image, name: str) -> None:
-    """Refuse what is too large or has more than one frame."""
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise InputError(
-            f"{name} claims {width}x{height} pixels: more than {MAX_PIXELS // 10**6} "
-            "million are refused; cut it into parts"
-        )
-    # An MPO is a JPEG that carries more pictures, such as a depth map.
-    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-    if frames > 1:
-        kind = "pages" if image.format == "TIFF" else "frames"
-        raise InputError(f"{name} has {frames} {kind}: save one of them as a picture")
 
 
 def _explain_unknown(head: bytes) -> str:

@@ -1,4 +1,4 @@
-"""Large colour JPEGs and PNGs coded strip by strip.
+"""JPEGs and PNGs coded strip by strip.
 
 Pillow keeps four bytes a pixel for RGB. A strip at a time, the copy stays small; whole,
 it would be larger than the picture itself.
@@ -10,19 +10,25 @@ import io
 import math
 import struct
 import zlib
-from collections.abc import Iterator
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
+import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from srcli.imaging.chunks import SIGNATURE, Chunk, read_chunks, write_chunk
+
 _BLOCK = 8  # px; what a JPEG without subsampling codes at a time
 _MOST_BLOCKS = 65_535  # between two restart markers: ITU-T T.81, section B.2.4.4
 _FIRST_FRAME, _SCAN, _RESTART, _END = 0xC0, 0xDA, 0xD0, b"\xff\xd9"
-_PNG_HEAD = 8  # bytes before the first chunk
-_PARTING = ("exif", "xmp", "icc_profile", "dpi")  # what only the first strip carries
+# What only the first strip carries.
+_PARTING = ("exif", "xmp", "icc_profile", "dpi", "comment", "extra")
+# zlib's level and strategy: filters, runs and Huffman codes; and a search as well.
+_FAST, _SEARCH = (1, zlib.Z_RLE), (6, zlib.Z_FILTERED)
+_SAMPLE_ROWS = 16
+_ALL_FILTERS = 0xF8  # libpng's PNG_ALL_FILTERS: the best of them for each row
 
 
 def strip_rows(width: int) -> int:
@@ -72,60 +78,78 @@ def _find(data: bytes, marker: int) -> int:
 
 
 def write_png(
-    pixels: NDArray[np.uint8],
+    pixels: NDArray[Any],
     file: IO[bytes],
-    compress_level: int = 6,
-    compress_type: int = zlib.Z_FILTERED,
+    *,
+    chunks: Sequence[Chunk] = (),
     **options: Any,  # noqa: ANN401
 ) -> None:
-    """Write a PNG that decodes as Pillow's own would.
-
-    Pillow filters each strip, stored in a PNG of its own; all are compressed as one.
+    """Write a PNG; strips of it are filtered by themselves and compressed as one.
 
     Args:
-        pixels: (H, W, 3), taller than `strip_rows`.
+        pixels: (H, W) or (H, W, 1 to 4), uint8 or uint16.
         file: To write to.
-        compress_level: As zlib.
-        compress_type: zlib's strategy.
-        **options: Others of Pillow's `save`.
+        chunks: Written before the pixels.
+        **options: Of Pillow's `save`.
     """
-    height, width, _ = pixels.shape
+    height, width = pixels.shape[:2]
     rows = strip_rows(width)
-    coder = zlib.compressobj(compress_level, strategy=compress_type)
-    ending: list[tuple[bytes, bytes]] = []
+    level, strategy = _FAST if _is_natural(pixels) else _SEARCH
+    coder = zlib.compressobj(level, strategy=strategy)
+    file.write(SIGNATURE)
     for top in range(0, height, rows):
-        buffer = io.BytesIO()
         # A row is filtered by the one above it, which comes along and is cut off.
         above = min(top, 1)
-        strip = Image.fromarray(pixels[top - above : top + rows])
-        strip.save(buffer, format="PNG", compress_level=0, **options)
-        parts = groupby(_chunks(buffer.getvalue()), lambda chunk: chunk[0] == b"IDAT")
-        before, stored, after = (list(part) for _, part in parts)
+        strip = pixels[top - above : top + rows]
+        stored = list(_code_strip(strip))
         if top == 0:
-            file.write(buffer.getvalue()[:_PNG_HEAD])
-            header = before[0][1]  # width, height and the rest
-            size = struct.pack(">II", width, height)
-            for kind, data in ((b"IHDR", size + header[8:]), *before[1:]):
-                _put(file, kind, data)
-            ending, options = after, {}
-        filtered = zlib.decompress(b"".join(data for _, data in stored))
-        cut = above * (1 + 3 * width)
-        _put(file, b"IDAT", coder.compress(memoryview(filtered)[cut:]))
-    _put(file, b"IDAT", coder.flush())
-    for kind, data in ending:
-        _put(file, kind, data)
+            header = next(data for kind, data in stored if kind == b"IHDR")[8:]
+            write_chunk(file, b"IHDR", struct.pack(">II", width, height) + header)
+            for kind, data in (*_describing(options), *chunks):
+                write_chunk(file, kind, data)
+        filtered = _filtered(stored)
+        cut = above * (len(filtered) // len(strip))
+        write_chunk(file, b"IDAT", coder.compress(memoryview(filtered)[cut:]))
+    write_chunk(file, b"IDAT", coder.flush())
+    write_chunk(file, b"IEND", b"")
 
 
-def _chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The chunks of a PNG: kind and data."""
-    position = _PNG_HEAD
-    while position < len(png):
-        length, kind = struct.unpack_from(">I4s", png, position)
-        yield kind, png[position + 8 : position + 8 + length]
-        position += 12 + length
+def _code_strip(strip: NDArray[Any]) -> Iterator[Chunk]:
+    """A strip as a PNG by itself: its chunks, rows filtered but not compressed."""
+    if strip.dtype == np.uint16:
+        data = imagecodecs.png_encode(strip, level=0, filter=_ALL_FILTERS)
+    else:
+        buffer = io.BytesIO()
+        Image.fromarray(strip).save(buffer, format="PNG", compress_level=0)
+        data = buffer.getvalue()
+    return read_chunks(io.BytesIO(data[len(SIGNATURE) :]))
 
 
-def _put(file: IO[bytes], kind: bytes, data: bytes) -> None:
-    """Write a chunk of a PNG."""
-    check = zlib.crc32(data, zlib.crc32(kind))
-    file.write(struct.pack(">I4s", len(data), kind) + data + struct.pack(">I", check))
+def _filtered(chunks: Iterable[Chunk]) -> bytes:
+    """The filtered rows that chunks of a PNG hold."""
+    return zlib.decompress(b"".join(data for kind, data in chunks if kind == b"IDAT"))
+
+
+def _is_natural(pixels: NDArray[Any]) -> bool:
+    """Whether a PNG gains next to nothing from a search for repetitions.
+
+    The search takes most of the time of writing a PNG. It makes drawings and
+    screenshots several times smaller, but a photograph repeats nothing. Strips tell.
+    """
+    sizes = [0, 0]
+    for part in (1, 3, 5, 7):
+        top = len(pixels) * part // 8
+        rows = _filtered(_code_strip(pixels[top : top + _SAMPLE_ROWS]))
+        for index, (level, strategy) in enumerate((_FAST, _SEARCH)):
+            coder = zlib.compressobj(level, strategy=strategy)
+            sizes[index] += len(coder.compress(rows)) + len(coder.flush())
+    return sizes[0] <= 1.1 * sizes[1]
+
+
+def _describing(options: Mapping[str, Any]) -> list[Chunk]:
+    """The chunks of what Pillow's `save` takes beside the pixels."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(buffer, format="PNG", **options)
+    file = io.BytesIO(buffer.getvalue()[len(SIGNATURE) :])
+    pixels = (b"IHDR", b"IDAT", b"IEND")
+    return [chunk for chunk in read_chunks(file) if chunk[0] not in pixels]

@@ -31,13 +31,20 @@ class Canvas:
         result: The enlarged picture, (s*H, s*W, C); whole when all tiles are written.
     """
 
-    def __init__(self, pixels: NDArray[Any], scale: int, color: Color) -> None:
+    def __init__(
+        self,
+        pixels: NDArray[Any],
+        scale: int,
+        color: Color,
+        levels: tuple[float, float],
+    ) -> None:
         """Allocate the result.
 
         Args:
-            pixels: (H, W, 1) grey or (H, W, 3) RGB, uint8 or uint16.
+            pixels: (H, W, 1) grey or (H, W, 3) RGB, uint8, uint16 or float32.
             scale: Enlargement.
             color: What the network works on.
+            levels: The values of black and white, to which the result is held.
 
         Raises:
             DeviceError: If there is no memory for the result.
@@ -45,7 +52,8 @@ class Canvas:
         self._pixels = pixels
         self._scale = scale
         self._color = color
-        self._peak = int(np.iinfo(pixels.dtype).max)
+        self._black, white = levels
+        self._range = white - self._black
         height, width, channels = pixels.shape
         self._is_grey = channels == 1
         shape = (height * scale, width * scale, channels)
@@ -70,17 +78,25 @@ class Canvas:
             sr = sr.mean(0, keepdim=True)
         elif self._color == "y":
             sr = self._add_chroma(box, sr)
-        # Conversion cuts decimals off, so this rounds to the nearest, halves up.
-        levels = (sr * self._peak).add_(0.5).clamp_(0, self._peak)
-        levels = levels.to(torch.uint8 if self._peak == 255 else torch.int32).cpu()
+        levels = self._levels_of(sr.clamp(0, 1)).cpu()
         # PyTorch turns channels into the last dimension in all threads, NumPy in one.
         target = torch.from_numpy(self.result[box.scaled(self._scale).slices])
         target.copy_(levels.permute(1, 2, 0))
 
+    def _levels_of(self, planes: Tensor) -> Tensor:
+        """What is stored for planes in [0, 1]."""
+        if self._pixels.dtype == np.float32:
+            return planes.mul_(self._range).add_(self._black)
+        # Conversion cuts decimals off, so this rounds to the nearest, halves up.
+        levels = planes.mul_(self._range).add_(0.5)
+        return levels.to(torch.uint8 if self._range == 255 else torch.int32)
+
     def _read_planes(self, box: Box) -> Tensor:
         """The picture's own channels, (C, h, w) float32 in [0, 1]."""
         levels = self._pixels[box.slices].astype(np.float32)
-        return torch.from_numpy(levels / np.float32(self._peak)).permute(2, 0, 1)
+        if self._black:
+            levels -= np.float32(self._black)
+        return torch.from_numpy(levels / np.float32(self._range)).permute(2, 0, 1)
 
     def _add_chroma(self, box: Box, luma: Tensor) -> Tensor:
         """RGB of the network's luma and the picture's own chroma."""

@@ -225,16 +225,25 @@ def _choose_format(
     if asked is None and folder is None and naming.output not in (None, STREAM):
         asked = format_of(Path(naming.output or ""))
     height, width = size
-    format = asked or info.format
-    # Transparency asked for in JPEG may yet turn out to be opaque everywhere.
-    alpha = info.alpha and asked is None
-    misfit = find_misfit(format, width, height, alpha=alpha, deep=info.deep)
-    if misfit is None:
-        return format
     if asked is not None:
-        raise OutputError(f"{source.name} cannot be written: {misfit}; choose png")
-    log.info("%s: %s: it becomes a PNG", source.name, misfit)
-    return "png"
+        # Transparency may yet turn out to be opaque everywhere. A format that is asked
+        # for gets the depth that it has.
+        misfit = find_misfit(asked, width, height, alpha=False, depth=8)
+        if misfit is not None:
+            raise OutputError(f"{source.name} cannot be written: {misfit}; choose png")
+        return asked
+    kind = {"alpha": info.alpha, "depth": info.depth}
+    misfit = find_misfit(info.format, width, height, **kind)
+    if misfit is None:
+        return info.format
+    fallback = next(
+        name
+        for name in ("png", "tiff")
+        if find_misfit(name, width, height, **kind) is None
+    )
+    title = FORMATS[fallback].title
+    log.info("%s: %s: it becomes a %s", source.name, misfit, title)
+    return fallback
 
 
 def _name_output(

@@ -34,12 +34,45 @@ def test_enlarged_disc_has_no_fringe(background, dtype):
     assert np.abs(fringed - ideal).max() > 10 / 255
 
 
-def test_pixels_with_any_opacity_are_untouched(picture):
+def test_visible_pixels_are_untouched(picture):
     pixels = picture()
-    alpha = np.random.default_rng(3).integers(0, 4, (24, 32)).astype(np.uint8)
+    alpha = np.random.default_rng(3).integers(0, 32, (24, 32)).astype(np.uint8)
     filled = fill_transparent(pixels, alpha)
-    assert (filled[alpha > 0] == pixels[alpha > 0]).all()
+    assert (filled[alpha >= 16] == pixels[alpha >= 16]).all()
     assert (filled[alpha == 0] != pixels[alpha == 0]).any()
+    # In floating point there is no rounding to distrust.
+    faint = (alpha / np.float32(1e6)).astype(np.float32)
+    exact = pixels.astype(np.float32)
+    filled = fill_transparent(exact, faint)
+    assert (filled[faint > 0] == exact[faint > 0]).all()
+
+
+def test_a_faint_picture_keeps_its_colours(picture):
+    alpha = np.full((24, 32), 5, np.uint8)
+    alpha[:, :10] = 0
+    pixels = picture()
+    assert (fill_transparent(pixels, alpha)[:, 10:] == pixels[:, 10:]).all()
+
+
+@pytest.mark.parametrize("background", [0, 128, 255])
+def test_colours_rounded_while_premultiplied_leave_no_fringe(background):
+    """As a program leaves a cut-out that computes with premultiplied colours."""
+    opacity = disc(40, 13, softness=5.0)
+    alpha = np.rint(opacity * 255).astype(np.uint8)
+    colour = np.array([200.0, 90, 30])
+    stored = np.rint(alpha[:, :, None] / 255 * colour)
+    pixels = np.zeros((40, 40, 3), np.uint8)
+    seen = alpha > 0
+    pixels[seen] = np.clip(stored[seen] * 255 / alpha[seen, None], 0, 255)
+
+    def fringe(straight):
+        sharp = imresize(straight / 255, 4).clip(0, 1) * 255
+        share = imresize(alpha / 255, 4).clip(0, 1)[:, :, None]
+        result = share * sharp + (1 - share) * background
+        return np.abs(result - share * colour - (1 - share) * background).max()
+
+    assert fringe(fill_transparent(pixels, alpha)) < 2.0
+    assert fringe(pixels) > 4.0
 
 
 def test_hidden_colour_has_no_influence(picture):

@@ -1,0 +1,109 @@
+"""The chunks that a PNG file is made of (PNG, third edition, section 5.3)."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import IO
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+Chunk = tuple[bytes, bytes]  # kind and data
+
+# How colours are meant; in force where there is no profile (section 4.3).
+COLOUR_CHUNKS = frozenset((b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI"))
+# Shown as sRGB: BT.709 and unspecified; for the curve sRGB itself and BT.601, too.
+_SRGB_PRIMARIES, _SRGB_TRANSFERS = (1, 2), (1, 2, 6, 13)
+_TEXTS = frozenset((b"tEXt", b"zTXt", b"iTXt"))
+
+
+def read_chunks(file: IO[bytes], skip: bytes = b"") -> Iterator[Chunk]:
+    """The chunks of a PNG up to its IEND, one after the other.
+
+    Args:
+        file: Standing behind the signature.
+        skip: Chunks of this kind are passed over unread.
+
+    Raises:
+        ValueError: If the file ends before, or a chunk's check sum is wrong.
+    """
+    kind = b""
+    while kind != b"IEND":
+        head = file.read(8)
+        if len(head) < 8:
+            raise ValueError("it ends within its picture")
+        length, kind = struct.unpack(">I4s", head)
+        if kind == skip:
+            file.seek(length + 4, 1)
+            continue
+        # Read, not allocated: a length that lies costs no more than the file has.
+        data = file.read(length)
+        check = file.read(4)
+        if len(data) < length or len(check) < 4:
+            raise ValueError("it ends within its picture")
+        if zlib.crc32(data, zlib.crc32(kind)) != int.from_bytes(check, "big"):
+            raise ValueError(f"its chunk {kind.decode('latin-1')} is damaged")
+        yield kind, data
+
+
+def write_chunk(file: IO[bytes], kind: bytes, data: bytes) -> None:
+    """Write one chunk."""
+    check = zlib.crc32(data, zlib.crc32(kind))
+    file.write(struct.pack(">I4s", len(data), kind) + data + struct.pack(">I", check))
+
+
+def read_ancillary(file: IO[bytes]) -> tuple[Chunk, ...]:
+    """The chunks of a PNG that say its colours and what it is about, as they are.
+
+    Left out is what Pillow reads and writes: profile, EXIF, XMP, resolution, also where
+    an old program has put one of them into a text.
+
+    Args:
+        file: The file; may be damaged behind its pixels.
+    """
+    found: list[Chunk] = []
+    file.seek(len(SIGNATURE))
+    with suppress(ValueError):
+        for kind, data in read_chunks(file, skip=b"IDAT"):
+            is_other = data.startswith((b"XML:com.adobe.xmp", b"Raw profile type"))
+            if kind in COLOUR_CHUNKS or (kind in _TEXTS and not is_other):
+                found.append((kind, data))
+    return tuple(found)
+
+
+def find_exif(file: IO[bytes]) -> bytes | None:
+    """The EXIF of a PNG, b"" where it has none, without reading its pixels.
+
+    Returns:
+        None where an old program has put it into a text, or the file is damaged.
+    """
+    file.seek(len(SIGNATURE))
+    try:
+        for kind, data in read_chunks(file, skip=b"IDAT"):
+            if kind == b"eXIf":
+                return data
+            if kind in _TEXTS and data.startswith(b"Raw profile type"):
+                return None
+    except ValueError:
+        return None
+    return b""
+
+
+def find_nclx(head: bytes) -> tuple[Chunk, ...]:
+    """What an AVIF says of its colours, as the PNG chunk cICP, unless it is sRGB.
+
+    Source: ISO/IEC 14496-12, section 12.1.5 (colr), ITU-T H.273, tables 2 and 3.
+
+    Args:
+        head: The first bytes of the file.
+    """
+    box = head.find(b"colrnclx")
+    if box < 0 or box + 12 > len(head):
+        return ()
+    primaries, transfer = struct.unpack_from(">HH", head, box + 8)
+    if primaries in _SRGB_PRIMARIES and transfer in _SRGB_TRANSFERS:
+        return ()
+    # Decoded, the pixels are RGB in the full range: matrix 0, range 1.
+    return ((b"cICP", bytes((primaries & 0xFF, transfer & 0xFF, 0, 1))),)

@@ -1,0 +1,110 @@
+"""Colours carried through ICC profiles into sRGB, at the depth that they have."""
+
+from __future__ import annotations
+
+import logging
+from functools import lru_cache
+from typing import Any
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
+
+_BAND = 256  # rows converted at a time
+# The data colour space of a profile: ICC.1:2022, section 7.2, bytes 16 to 19.
+_SPACES = {b"GRAY": "gray", b"RGB ": "rgb", b"CMYK": "cmyk"}
+_CHANNELS = {"gray": 1, "rgb": 3, "cmyk": 4}
+
+
+def profile_fits(icc: bytes, channels: int) -> bool:
+    """Whether a profile's colour space has this number of channels: 1, 3 or 4."""
+    space = _SPACES.get(icc[16:20])
+    return space is not None and _CHANNELS[space] == channels
+
+
+def convert_to_srgb(planes: NDArray[Any], icc: bytes) -> NDArray[Any]:
+    """Planes in the colour space of a profile as sRGB.
+
+    Relative colorimetric, with black point compensation. Floating point is not clipped:
+    colours that sRGB lacks are below 0 or above 1 there.
+
+    Args:
+        planes: (H, W, C), C being the profile's: 1, 3 or 4; uint8, uint16 or float32
+            (CMYK as whole numbers, 0 being no ink).
+        icc: The profile.
+
+    Returns:
+        (H, W, 3), for grey (H, W, 1), same dtype; `planes` itself where the profile is
+        that of sRGB, give or take a level in 255.
+
+    Raises:
+        ValueError: If the profile cannot be used.
+    """
+    if not profile_fits(icc, planes.shape[2]):
+        raise ValueError("the profile does not fit the pixels")
+    space = _SPACES[icc[16:20]]
+    if space != "cmyk" and _is_srgb(icc, space):
+        return planes
+    channels = 1 if space == "gray" else 3
+    converted = np.empty((*planes.shape[:2], channels), planes.dtype)
+    for top in range(0, len(planes), _BAND):
+        band = _transform(planes[top : top + _BAND], icc, space)
+        converted[top : top + _BAND] = band[:, :, :channels]
+    return converted
+
+
+def convert_cmyk(planes: NDArray[Any], icc: bytes | None, name: str) -> NDArray[Any]:
+    """CMYK as sRGB, through the file's own profile if it has one for CMYK.
+
+    Args:
+        planes: (H, W, 4), uint8 or uint16, 0 being no ink.
+        icc: The file's profile, whatever it is for.
+        name: What messages call the picture.
+
+    Returns:
+        (H, W, 3), same dtype.
+    """
+    if icc is not None and profile_fits(icc, 4):
+        try:
+            return convert_to_srgb(planes, icc)
+        except ValueError:
+            log.warning("%s: its CMYK profile cannot be used: converted plainly", name)
+    peak = int(np.iinfo(planes.dtype).max)
+    paper = peak - planes.astype(np.uint32)
+    light = paper[:, :, :3] * paper[:, :, 3:]
+    return ((light + peak // 2) // peak).astype(planes.dtype)
+
+
+def _transform(planes: NDArray[Any], icc: bytes, space: str) -> NDArray[Any]:
+    """A band of planes as sRGB, (H, W, 3)."""
+    pixels = np.ascontiguousarray(planes[:, :, 0] if space == "gray" else planes)
+    try:
+        return imagecodecs.cms_transform(
+            pixels,
+            icc,
+            _srgb(),
+            colorspace=space,
+            outcolorspace="rgb",
+            intent=imagecodecs.CMS.INTENT.RELATIVE_COLORIMETRIC,
+            flags=imagecodecs.CMS.FLAGS.BLACKPOINTCOMPENSATION,
+        )
+    except (RuntimeError, TypeError) as error:
+        raise ValueError("the profile cannot be used") from error
+
+
+@lru_cache(maxsize=8)
+def _is_srgb(icc: bytes, space: str) -> bool:
+    """Whether a profile says of a sample of colours what sRGB says."""
+    steps = np.linspace(0, 1, 18, dtype=np.float32)
+    if space == "gray":
+        colours = steps[:, None, None]
+    else:
+        colours = np.stack(np.meshgrid(*(steps[::3],) * 3), axis=-1).reshape(-1, 1, 3)
+    return bool(np.abs(_transform(colours, icc, space) - colours).max() < 1 / 255)
+
+
+@lru_cache(maxsize=1)
+def _srgb() -> bytes:
+    return bytes(imagecodecs.cms_profile("srgb"))

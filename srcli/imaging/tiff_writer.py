@@ -1,0 +1,125 @@
+"""TIFF files of any depth, compressed strip by strip, with their metadata.
+
+tifffile writes the pixels and the plain tags. The directories of EXIF and GPS, which it
+does not write, are made by Pillow and put behind.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import IO, Any
+
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+from srcli.imaging import iptc
+from srcli.imaging.exif import EXIF_IFD, GPS_IFD, copy_descriptive
+from srcli.imaging.metadata import Metadata
+
+_XMP = 700
+_CLASSIC_END = 0xF000_0000  # offsets of 32 bits end at 4 GiB
+_STRIP = 1 << 22  # bytes of pixels that are compressed at a time
+_BYTE, _ASCII, _LONG, _UNDEFINED, _LONG8 = 1, 2, 4, 7, 16  # TIFF 6.0, section 2
+
+
+def write_tiff(planes: NDArray[Any], file: IO[bytes], metadata: Metadata) -> None:
+    """Write a TIFF, deflated, of one page.
+
+    Args:
+        planes: (H, W, C), C being grey, grey and alpha, RGB, or RGB and alpha; uint8,
+            uint16 or float32.
+        file: To write to; must be seekable and readable.
+        metadata: What is beside the pixels.
+    """
+    import tifffile  # noqa: PLC0415 - few pictures need it
+
+    _, width, channels = planes.shape
+    is_big = planes.nbytes > _CLASSIC_END
+    found = _gather(metadata)
+    nested = [tag for tag in (EXIF_IFD, GPS_IFD) if found.get_ifd(tag)]
+    tags = [_describe(tag, found[tag]) for tag in found if tag not in nested]
+    with tifffile.TiffWriter(file, bigtiff=is_big, byteorder="<") as writer:
+        writer.write(
+            planes if channels > 1 else planes[:, :, 0],
+            photometric="rgb" if channels > 2 else "minisblack",
+            planarconfig="contig" if channels > 1 else None,
+            extrasamples=["unassalpha"] if channels in (2, 4) else None,
+            compression="adobe_deflate",
+            predictor=True,
+            rowsperstrip=max(1, _STRIP // (width * channels * planes.itemsize)),
+            iccprofile=metadata.icc,
+            resolution=metadata.dpi,
+            resolutionunit="INCH" if metadata.dpi else None,
+            software=False,
+            metadata=None,
+            extratags=tags,
+        )
+    places = {
+        tag: _append_directory(file, tag, found.get_ifd(tag), is_big) for tag in nested
+    }
+    if places:
+        _point_to(file, places, is_big)
+
+
+def _gather(metadata: Metadata) -> Image.Exif:
+    """The tags of a TIFF that describe it, and the directories below them."""
+    found, tags = Image.Exif(), Image.Exif()
+    found.load(metadata.exif or b"")
+    copy_descriptive(found, tags)
+    if metadata.xmp is not None:
+        tags[_XMP] = metadata.xmp
+    for tag, data in (iptc.as_tags(metadata.iptc) if metadata.iptc else {}).items():
+        tags[tag] = data
+    return tags
+
+
+def _describe(tag: int, value: Any) -> tuple[int, int, int, Any, bool]:  # noqa: ANN401
+    """A tag as tifffile takes it: number, type, count, value, whether only once."""
+    if isinstance(value, bytes):
+        return tag, _BYTE if tag == _XMP else _UNDEFINED, len(value), value, True
+    # Pillow reads text as Latin-1, whatever it is, so this gives its bytes back.
+    text = str(value).encode("latin-1", "replace")
+    return tag, _ASCII, len(text) + 1, text, True
+
+
+def _append_directory(
+    file: IO[bytes], tag: int, values: dict[int, Any], is_big: bool
+) -> int:
+    """Put a directory at the end of a TIFF and say where that is."""
+    start = _even_end(file)
+    head = b"II+\x00\x08\x00\x00\x00" + bytes(8) if is_big else b"II*\x00" + bytes(4)
+    directory = ImageFileDirectory_v2(head, group=tag)
+    for number, value in values.items():
+        directory[number] = value
+    file.write(directory.tobytes(start))
+    return start
+
+
+def _point_to(file: IO[bytes], places: dict[int, int], is_big: bool) -> None:
+    """Give a TIFF's first directory tags that say where others are.
+
+    It is written anew behind them, as there is no room where it stands.
+    """
+    word, count_kind = ("Q", "Q") if is_big else ("I", "H")
+    entry_kind = f"<HH{word}{word}"
+    size, link = struct.calcsize(entry_kind), 8 if is_big else 4
+    file.seek(link)
+    (offset,) = struct.unpack(f"<{word}", file.read(link))
+    file.seek(offset)
+    (count,) = struct.unpack(f"<{count_kind}", file.read(struct.calcsize(count_kind)))
+    entries = [file.read(size) for _ in range(count)]
+    kind = _LONG8 if is_big else _LONG
+    entries += [struct.pack(entry_kind, tag, kind, 1, at) for tag, at in places.items()]
+    entries.sort(key=lambda entry: struct.unpack_from("<H", entry))
+    start = _even_end(file)
+    file.write(struct.pack(f"<{count_kind}", len(entries)) + b"".join(entries))
+    file.write(struct.pack(f"<{word}", 0))
+    file.seek(link)
+    file.write(struct.pack(f"<{word}", start))
+
+
+def _even_end(file: IO[bytes]) -> int:
+    """The end of a file, where a directory may begin: at an even byte."""
+    end = file.seek(0, 2)
+    return end + file.write(b"\x00") if end % 2 else end
