@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import logging
 import struct
-from dataclasses import dataclass, field, replace
+import dataclasses
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -188,13 +189,13 @@ def strip_metadata(picture: Picture, name: str = "the picture") -> Picture:
     """
     metadata = picture.metadata.stripped()
     if metadata.icc is None:
-        return replace(picture, metadata=metadata)
+        return dataclasses.replace(picture, metadata=metadata)
     try:
         pixels = convert_to_srgb(picture.pixels, metadata.icc)
     except ValueError:
         log.warning("%s: its colour profile cannot be used: left out", name)
         pixels = picture.pixels
-    return replace(picture, pixels=pixels, metadata=Metadata())
+    return dataclasses.replace(picture, pixels=pixels, metadata=Metadata())
 
 
 def reduce_depth(picture: Picture, depth: int) -> Picture:
@@ -213,7 +214,7 @@ def reduce_depth(picture: Picture, depth: int) -> Picture:
         return np.floor(levels * np.float32(peak) + np.float32(0.5)).astype(dtype)
 
     alpha = None if picture.alpha is None else reduce(picture.alpha)
-    return replace(picture, pixels=reduce(picture.pixels), alpha=alpha)
+    return dataclasses.replace(picture, pixels=reduce(picture.pixels), alpha=alpha)
 
 
 def encode_picture(picture: Picture, format: str, quality: int = 95) -> bytes:
@@ -233,23 +234,29 @@ def encode_picture(picture: Picture, format: str, quality: int = 95) -> bytes:
 
 
 def write_picture(
-    picture: Picture, path: Path, *, format: str | None = None, quality: int = 95
+    picture: Picture,
+    path: Path,
+    *,
+    format: str | None = None,
+    quality: int = 95,
+    replace: bool = True,
 ) -> None:
     """Write a picture file, which appears whole or not at all.
 
     Args:
         picture: The picture.
-        path: Where; replaced if it is there. A file `<path>.part` exists meanwhile.
+        path: Where. A file `<path>.part` exists meanwhile.
         format: A key of `FORMATS`; None takes it from the suffix of `path`, or where
             that names none, from `picture.format`.
         quality: As `encode_picture`.
+        replace: Whether a file of this name may be there.
 
     Raises:
         OutputError: If the format cannot hold the picture, or the file cannot be
             written.
     """
     format = format or format_of(path) or picture.format
-    with write_whole(path) as part, part.open("w+b") as file:
+    with write_whole(path, replace=replace) as part, part.open("w+b") as file:
         _encode(picture, file, format, quality, str(path))
 
 

@@ -138,6 +138,9 @@ def _open_stream(source: Path | bytes, name: str) -> Iterator[IO[bytes]]:
     try:
         if source.is_dir():
             raise InputError(f"{name} is a folder, not a picture")
+        if source.exists() and not source.is_file():
+            # To open a named pipe could wait forever.
+            raise InputError(f"{name} is no file but a device or pipe: use - for stdin")
         file = source.open("rb")
     except FileNotFoundError as error:
         raise InputError(f"{name} does not exist") from error
