@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from srcli import __version__
 from srcli.cli import benchmark, download, models, train, upscale
+from srcli.cli.signals import Terminated
 from srcli.errors import ExitCode, SrcliError
 
 log = logging.getLogger("srcli")
@@ -24,6 +25,9 @@ class _Group(TyperGroup):
         except SrcliError as error:
             log.error("%s", error, exc_info=log.isEnabledFor(logging.DEBUG))
             raise typer.Exit(error.exit_code) from error
+        except Terminated as error:
+            log.error("ended by %s", error)
+            raise typer.Exit(ExitCode.TERMINATED) from None
         except KeyboardInterrupt:
             log.error("interrupted")
             raise typer.Exit(ExitCode.INTERRUPTED) from None

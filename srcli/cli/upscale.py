@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -17,9 +18,13 @@ from srcli.pretrained.purpose import DEGRADATIONS, ORDINARY
 
 if TYPE_CHECKING:
     from srcli.inference.batch import FileOptions, Result
-    from srcli.inference.jobs import Existing, Job
+    from srcli.inference.estimate import Estimate
+    from srcli.inference.jobs import Job
+    from srcli.inference.naming import Existing
     from srcli.inference.sizes import Goal
     from srcli.inference.upscaler import Upscaler
+
+log = logging.getLogger(__name__)
 
 FORMAT_NAMES = ("auto", "png", "jpg", "webp", "tiff", "bmp", "avif")
 
@@ -135,6 +140,15 @@ def upscale(
         Path | None,
         typer.Option("--weights", metavar="FILE", help="Use these weights instead."),
     ] = None,
+    frame: Annotated[
+        int | None,
+        typer.Option(
+            "--frame",
+            min=1,
+            metavar="NUMBER",
+            help="Which frame or page of a file with several, from 1.",
+        ),
+    ] = None,
     degradation: Annotated[
         str | None,
         typer.Option(
@@ -149,11 +163,20 @@ def upscale(
         bool,
         typer.Option(
             "--keep-metadata/--strip-metadata",
-            help="Carry over EXIF, XMP, resolution; the colour profile always stays.",
+            help="Carry over profile, EXIF, XMP, IPTC, resolution; or none, in sRGB.",
         ),
     ] = True,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare", help="Put a page beside the result: bicubic against it."
+        ),
+    ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be written, and stop.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Show what would be written and what it takes, and stop."
+        ),
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document instead of names.")
@@ -161,7 +184,8 @@ def upscale(
 ) -> None:
     """Enlarge pictures, keeping their colours, transparency and metadata."""
     from srcli.inference.batch import FileOptions
-    from srcli.inference.jobs import Naming, plan_jobs
+    from srcli.inference.jobs import plan_jobs
+    from srcli.inference.naming import Naming
     from srcli.inference.sources import expand_inputs
 
     tile_size, overlap = read_tile(tile), read_overlap(tile_overlap)
@@ -178,6 +202,8 @@ def upscale(
         format=read_word("format", _ALIASES.get(format, format), FORMAT_NAMES),
         suffix=suffix,
         existing=_choose_existing(overwrite, skip_existing),
+        frame=frame,
+        compare=compare,
     )
     jobs = plan_jobs(expand_inputs(inputs, recursive=recursive), naming)
     _check_stdout(jobs, as_json)
@@ -212,38 +238,93 @@ def _run(
     as_json: bool,
 ) -> None:
     """Do the jobs and show what became of them, also when interrupted."""
-    from srcli.cli.console import progress_bar
-    from srcli.inference.batch import preview_batch, raise_failures, run_batch
-    from srcli.inference.jobs import prepare_folders
+    from srcli.cli.signals import ending_cleanly
+    from srcli.inference.batch import raise_failures
 
     # A wrong model or device is an error before anything is touched, dry run or not.
     upscaler = load() if any(job.is_open for job in jobs) else None
-    results: list[Result] = []
-    try:
-        if upscaler is None or dry_run:
-            results += preview_batch(jobs)
-        else:
-            prepare_folders(jobs)
-            with (
-                progress_bar() as progress,
-                closing(run_batch(jobs, upscaler, options, progress)) as batch,
-            ):
-                results.extend(batch)
-    finally:
-        _show(results, as_json)
+    if upscaler is None or dry_run:
+        results = _preview(jobs, upscaler, as_json)
+    else:
+        with ending_cleanly():
+            results = _work(jobs, upscaler, options, as_json)
     raise_failures(results)
 
 
-def _show(results: Sequence[Result], as_json: bool) -> None:
+def _preview(
+    jobs: Sequence[Job], upscaler: Upscaler | None, as_json: bool
+) -> list[Result]:
+    """Show what would be done, and what it would take."""
+    from srcli.inference.batch import preview_batch
+    from srcli.inference.estimate import estimate_batch
+
+    if upscaler is None:
+        results = preview_batch(jobs, [None] * len(jobs))
+        _show(results, as_json)
+        return results
+    estimates, total = estimate_batch(jobs, upscaler)
+    results = preview_batch(jobs, estimates)
+    _show(results, as_json, total)
+    _announce_estimate(jobs, upscaler, total)
+    return results
+
+
+def _work(
+    jobs: Sequence[Job], upscaler: Upscaler, options: FileOptions, as_json: bool
+) -> list[Result]:
+    """Do the jobs, and show those that are done, whatever ends them."""
+    from srcli.cli.console import progress_bar
+    from srcli.inference.batch import run_batch
+    from srcli.inference.jobs import prepare_folders
+    from srcli.inference.space import check_space
+
+    results: list[Result] = []
+    try:
+        check_space(jobs)
+        prepare_folders(jobs)
+        with (
+            progress_bar() as progress,
+            closing(run_batch(jobs, upscaler, options, progress)) as batch,
+        ):
+            results.extend(batch)
+    finally:
+        _show(results, as_json)
+    return results
+
+
+def _show(
+    results: Sequence[Result], as_json: bool, estimate: Estimate | None = None
+) -> None:
     """Print the names of the results that are there now, or one JSON document."""
     from srcli.cli.console import out, print_json
 
     if as_json:
-        print_json({"results": [result.as_dict() for result in results]})
+        total = {} if estimate is None else {"estimate": estimate.as_dict()}
+        print_json({"results": [result.as_dict() for result in results], **total})
         return
     for result in results:
         if result.status in ("done", "planned") and result.job.output is not None:
             out.out(result.output, highlight=False)
+
+
+def _announce_estimate(
+    jobs: Sequence[Job], upscaler: Upscaler, total: Estimate
+) -> None:
+    """Say in a line what a batch would take."""
+    from srcli.units import format_bytes, format_duration
+
+    opened = [job for job in jobs if job.is_open]
+    megapixels = sum(job.width * job.height for job in opened) / 1e6
+    log.info(
+        "%d %s, %.1f megapixels: about %s on %s, %s of memory, %s of files",
+        len(opened),
+        "picture" if len(opened) == 1 else "pictures",
+        megapixels,
+        format_duration(total.seconds),
+        upscaler.stats.device,
+        format_bytes(total.memory),
+        format_bytes(total.bytes),
+    )
 
 
 def _check_stdout(jobs: Sequence[Job], as_json: bool) -> None:

@@ -11,24 +11,30 @@ import sys
 import time
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from srcli.errors import DeviceError, OutputError, PartialFailureError, SrcliError
 from srcli.imaging.files import (
-    Metadata,
     Picture,
     encode_picture,
     read_picture,
+    reduce_depth,
+    strip_metadata,
     write_picture,
 )
+from srcli.imaging.formats import FORMATS
 from srcli.imaging.pillow import quiet
 from srcli.inference.jobs import Job
 from srcli.inference.sources import STREAM
+from srcli.inference.space import require_room
+from srcli.pages.comparison import write_comparison
 from srcli.progress import SILENT, Progress
 
 if TYPE_CHECKING:
+    from srcli.inference.estimate import Estimate
     from srcli.inference.upscaler import Upscaler
 
 log = logging.getLogger(__name__)
@@ -39,7 +45,16 @@ class FileOptions:
     """How results are written."""
 
     quality: int = 95  # of JPEG, WebP and AVIF, 1 to 100
-    keep_metadata: bool = True  # the colour profile always stays
+    keep_metadata: bool = True  # or nothing of it, and the colours in sRGB
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """An enlarged picture on its way to its file."""
+
+    source: Picture | None  # where it is still needed
+    larger: Picture
+    steps: str  # how it was enlarged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +69,8 @@ class Result:
     device: str | None = None
     precision: str | None = None
     tiles: int | None = None
+    bytes: int | None = None  # of the file
+    estimate: Estimate | None = None  # of a planned one
     error: SrcliError | None = None
 
     @property
@@ -68,6 +85,13 @@ class Result:
             return None
         return _show(self.job.output)
 
+    @property
+    def comparison(self) -> str | None:
+        """The page beside the file; None where none was asked for or made."""
+        if self.error is not None or self.job.page is None:
+            return None
+        return _show(self.job.page)
+
     def as_dict(self) -> dict[str, Any]:
         """The result as JSON values."""
         return {
@@ -80,13 +104,26 @@ class Result:
             "device": self.device,
             "precision": self.precision,
             "tiles": self.tiles,
+            "bytes": self.bytes,
+            "comparison": self.comparison,
+            "estimate": None if self.estimate is None else self.estimate.as_dict(),
             "error": None if self.error is None else str(self.error),
         }
 
 
-def preview_batch(jobs: Sequence[Job]) -> list[Result]:
-    """What `run_batch` would begin with; open jobs are "planned"."""
-    return [_announce(_settle(job) or _plan(job), len(jobs)) for job in jobs]
+def preview_batch(
+    jobs: Sequence[Job], estimates: Sequence[Estimate | None]
+) -> list[Result]:
+    """What `run_batch` would begin with; open jobs are "planned".
+
+    Args:
+        jobs: As `plan_jobs` gives them.
+        estimates: What each will take, None for those that are not open.
+    """
+    return [
+        _announce(_settle(job) or _plan(job, estimate), len(jobs))
+        for job, estimate in zip(jobs, estimates, strict=True)
+    ]
 
 
 def run_batch(
@@ -113,11 +150,13 @@ def run_batch(
         ThreadPoolExecutor(1, "read") as reader,
         ThreadPoolExecutor(1, "write") as writer,
     ):
-        reading = _start_reading(reader, jobs, 0)
+        reading = _start_reading(reader, jobs, 0, options)
         writing: Future[Result] | None = None
         for index, job in enumerate(jobs):
-            picture, reading = reading, _start_reading(reader, jobs, index + 1)
-            enlarged = _enlarge(job, picture, upscaler, progress)
+            picture = reading
+            reading = _start_reading(reader, jobs, index + 1, options)
+            named = _Named(progress, job.source.name, index, len(jobs))
+            enlarged = _enlarge(job, picture, upscaler, named)
             del picture  # or it stays in memory while the result is written
             if writing is not None:
                 yield _announce(writing.result(), len(jobs))
@@ -160,16 +199,19 @@ def _settle(job: Job) -> Result | None:
     return None
 
 
-def _plan(job: Job) -> Result:
-    return Result(job=job, status="planned", width=job.width, height=job.height)
+def _plan(job: Job, estimate: Estimate | None = None) -> Result:
+    width, height = job.width, job.height
+    return Result(
+        job=job, status="planned", width=width, height=height, estimate=estimate
+    )
 
 
 class _Named:
-    """A `Progress` that says which file it is about."""
+    """A `Progress` that says which file it is about, and which of how many."""
 
-    def __init__(self, progress: Progress, name: str) -> None:
+    def __init__(self, progress: Progress, name: str, index: int, jobs: int) -> None:
         self._progress = progress
-        self._name = name
+        self._name = f"{index + 1}/{jobs} {name}" if jobs > 1 else name
         self.advance = progress.advance
         self.note = progress.note
 
@@ -178,27 +220,37 @@ class _Named:
 
 
 def _start_reading(
-    reader: ThreadPoolExecutor, jobs: Sequence[Job], index: int
+    reader: ThreadPoolExecutor, jobs: Sequence[Job], index: int, options: FileOptions
 ) -> Future[Picture] | None:
     """The picture of a job as it is being read; None where nothing is to be done."""
     if index >= len(jobs) or not jobs[index].is_open:
         return None
-    return reader.submit(_read, jobs[index])
+    return reader.submit(_read, jobs[index], options)
 
 
-def _read(job: Job) -> Picture:
+def _read(job: Job, options: FileOptions) -> Picture:
     """The picture of a job.
 
     Raises:
         InputError: If it cannot be read.
-        OutputError: If its result cannot be held by the format asked for.
+        OutputError: If its result cannot be held by the format asked for, or has no
+            place to go any more.
     """
-    source = job.source
-    picture = read_picture(source.content, name=source.name)
-    misfit = picture.find_misfit(job.format)
-    if misfit is not None:
-        raise OutputError(f"{source.name} cannot be written: {misfit}; choose png")
-    return picture
+    require_room(job)
+    name = job.source.name
+    picture = read_picture(job.source.content, name=name, frame=job.frame)
+    entry = FORMATS[job.format]
+    if not entry.alpha and picture.is_transparent:
+        raise OutputError(
+            f"{name} cannot be written: {entry.title} holds no transparency; choose png"
+        )
+    is_float = picture.depth == 32
+    if is_float and entry.depth < 32 and picture.levels != (0, 1):
+        raise OutputError(
+            f"{name} cannot be written: {entry.title} holds no values outside of 0 to "
+            "1; choose tiff"
+        )
+    return picture if options.keep_metadata else strip_metadata(picture, name)
 
 
 def _enlarge(
@@ -206,17 +258,19 @@ def _enlarge(
     reading: Future[Picture] | None,
     upscaler: Upscaler,
     progress: Progress,
-) -> tuple[Result, Picture | None]:
-    """What it took to enlarge a picture, and the picture; None where there is none."""
+) -> tuple[Result, _Pair | None]:
+    """What it took to enlarge a picture, and both; None where there is none."""
     settled = _settle(job)
     if settled is not None or reading is None:
         return settled or _plan(job), None
     try:
         picture = reading.result()
         start = time.perf_counter()
-        larger = upscaler(picture, _Named(progress, job.source.name))
+        larger = upscaler(picture, progress)
         seconds = time.perf_counter() - start
-        _announce_steps(job, upscaler.describe(picture.height, picture.width))
+        steps = upscaler.describe(picture.height, picture.width)
+        if ", then " in steps:
+            log.info("%s: %s", job.source.name, steps)
     except SrcliError as error:
         return Result(job=job, status="failed", error=error), None
     except MemoryError:
@@ -232,32 +286,73 @@ def _enlarge(
         precision=upscaler.stats.precision,
         tiles=upscaler.stats.tiles,
     )
-    return result, larger
+    return result, _Pair(picture if job.page else None, larger, steps)
 
 
-def _announce_steps(job: Job, steps: str) -> None:
-    """Say how a picture was enlarged where it took more than one step."""
-    if ", then " in steps:
-        log.info("%s: %s", job.source.name, steps)
-
-
-def _finish(result: Result, picture: Picture | None, options: FileOptions) -> Result:
+def _finish(result: Result, pair: _Pair | None, options: FileOptions) -> Result:
     """The result, once its picture is written."""
-    if picture is None:
+    if pair is None:
         return result
-    if not options.keep_metadata:
-        picture = replace(picture, metadata=Metadata(icc=picture.metadata.icc))
     job = result.job
     try:
-        if job.output is None:
-            _write_stream(encode_picture(picture, job.format, options.quality))
-        else:
-            write_picture(
-                picture, job.output, format=job.format, quality=options.quality
+        size = _write(job, _fit_depth(job, pair.larger), options)
+        if job.page is not None and pair.source is not None:
+            facts = _list_facts(result, pair)
+            write_comparison(
+                pair.source, pair.larger, job.page, title=job.source.name, facts=facts
             )
     except SrcliError as error:
         return Result(job=job, status="failed", error=error)
-    return result
+    except MemoryError:
+        full = DeviceError(f"{job.source.name}: memory does not suffice to write it")
+        return Result(job=job, status="failed", error=full)
+    return replace(result, bytes=size)
+
+
+def _write(job: Job, picture: Picture, options: FileOptions) -> int:
+    """Write the picture of a job, and say how many bytes that took.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    if job.output is None:
+        data = encode_picture(picture, job.format, options.quality)
+        _write_stream(data)
+        return len(data)
+    write_picture(
+        picture,
+        job.output,
+        format=job.format,
+        quality=options.quality,
+        replace=job.may_replace,
+    )
+    with suppress(OSError):  # it may be gone again
+        return job.output.stat().st_size
+    return 0
+
+
+def _fit_depth(job: Job, picture: Picture) -> Picture:
+    """The picture in a depth that the format asked for holds."""
+    entry = FORMATS[job.format]
+    if picture.depth <= entry.depth:
+        return picture
+    log.warning(
+        "%s: %s holds %d bits a channel at most: reduced to them",
+        job.source.name, entry.title, entry.depth,
+    )  # fmt: skip
+    return reduce_depth(picture, entry.depth)
+
+
+def _list_facts(result: Result, pair: _Pair) -> dict[str, str]:
+    """What the page says beside the pictures."""
+    assert pair.source is not None
+    source, seconds = pair.source, result.seconds or 0.0
+    size = f"{source.width}x{source.height} to {result.width}x{result.height} pixels"
+    return {
+        "Enlarged by": pair.steps,
+        "Size": size,
+        "Computed": f"in {seconds:.1f} s on {result.device} in {result.precision}",
+    }
 
 
 def _write_stream(data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""From pictures to jobs: under which name, in which format, at which size.
+"""From pictures to jobs: what is to be done with each.
 
 Everything that can be known without decoding a picture is checked here, before any work
 begins: nothing is written, and nothing is half done, when a name is refused.
@@ -7,64 +7,26 @@ begins: nothing is written, and nothing is half done, when a name is refused.
 from __future__ import annotations
 
 import logging
-import re
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from srcli.errors import InputError, OutputError, SrcliError, UsageError
 from srcli.imaging.files import PictureInfo, probe_picture
-from srcli.imaging.formats import FORMATS, find_misfit, format_of
-from srcli.inference.sizes import Goal
-from srcli.inference.sources import STREAM, Source
+from srcli.inference.naming import (
+    Existing,
+    Naming,
+    choose_folder,
+    choose_format,
+    is_earlier,
+    name_output,
+    name_page,
+)
+from srcli.inference.sources import Source
+from srcli.inference.space import estimate_room
 
 log = logging.getLogger(__name__)
-
-Existing = Literal["refuse", "overwrite", "skip"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Naming:
-    """How results are named.
-
-    Attributes:
-        model: What they are named after, for example "mrnet", "rrrn_dn", or the name
-            of a weight file.
-        goal: The size wanted.
-        output: A file, a folder, or "-", as typed; None is beside the input.
-        format: "auto" or a key of `FORMATS`.
-        suffix: Instead of "_<model>_x<scale>" or "_<model>_<width>x<height>".
-        existing: What happens where a result is there already.
-    """
-
-    model: str
-    goal: Goal
-    output: str | None = None
-    format: str = "auto"
-    suffix: str | None = None
-    existing: Existing = "refuse"
-
-    def __post_init__(self) -> None:
-        name = f"x{self.suffix or ''}"
-        if Path(name).name != name:
-            raise UsageError(f"suffix {self.suffix!r} must not name a folder")
-
-    def tag(self, height: int, width: int) -> str:
-        """What is added to the name of a picture with a result of this size."""
-        if self.suffix is not None:
-            return self.suffix
-        if self.goal.is_sized:
-            return f"_{self.model}_{width}x{height}"
-        return f"_{self.model}_x{self.goal.scale:g}"
-
-    def is_result(self, stem: str) -> bool:
-        """Whether a file's name looks like a result of the same command."""
-        if self.suffix is None and self.goal.is_sized:
-            return bool(re.search(rf"_{re.escape(self.model)}_\d+x\d+$", stem))
-        tag = self.tag(0, 0)
-        return bool(tag) and stem.endswith(tag)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +39,11 @@ class Job:
         format: A key of `FORMATS`.
         width: Of the result, in pixels.
         height: Of the result, in pixels.
+        info: What the header of the source says; None where `error` is set.
+        frame: Which of several frames is read, from 1; None is the only one.
+        room: Bytes that its file will take, about.
+        page: Where a comparison goes; None is nowhere.
+        may_replace: Whether what is there by then may be replaced.
         is_done: Whether the result is there already and shall stay.
         error: Why nothing can come of it.
     """
@@ -86,6 +53,11 @@ class Job:
     format: str = "png"
     width: int = 0
     height: int = 0
+    info: PictureInfo | None = None
+    frame: int | None = None
+    room: int = 0
+    page: Path | None = None
+    may_replace: bool = False
     is_done: bool = False
     error: SrcliError | None = None
 
@@ -138,8 +110,8 @@ def prepare_folders(jobs: Iterable[Job]) -> None:
 
 def _plan_all(sources: Sequence[Source], naming: Naming) -> list[Job]:
     """`plan_jobs`, except that what the operating system refuses is raised as it is."""
-    folder = _choose_folder(sources, naming)
-    kept = [source for source in sources if not _is_earlier(source, naming, folder)]
+    folder = choose_folder(sources, naming)
+    kept = [source for source in sources if not is_earlier(source, naming, folder)]
     if len(kept) < len(sources):
         log.info("%d earlier results are left out", len(sources) - len(kept))
     if not kept:
@@ -149,120 +121,36 @@ def _plan_all(sources: Sequence[Source], naming: Naming) -> list[Job]:
     return _check_existing(jobs, naming.existing)
 
 
-def _choose_folder(sources: Sequence[Source], naming: Naming) -> Path | None:
-    """The folder that `naming.output` names, or None where it names none."""
-    if naming.output is None:
-        return None
-    several = len(sources) > 1 or sources[0].root is not None
-    if naming.output == STREAM:
-        if several:
-            raise UsageError("standard output takes one picture: -o needs a folder")
-        return None
-    path = Path(naming.output)
-    if path.is_dir() or naming.output.endswith(("/", "\\")):
-        return path
-    if not several:
-        _check_file_name(path, naming.format)
-        if not path.parent.is_dir():
-            raise OutputError(f"folder {path.parent} does not exist: make it first")
-        return None
-    if format_of(path) is not None or path.exists():
-        raise UsageError(f"{path} is one file for several pictures: name a folder")
-    return path
-
-
-def _check_file_name(path: Path, format: str) -> None:
-    """Refuse a file name that says nothing of its format, or another than was asked."""
-    named = format_of(path)
-    if format == "auto":
-        if named is None:
-            raise UsageError(
-                f"{path} does not say its format: end it in .png or another format, "
-                "add --format, or end it in / for a folder"
-            )
-    elif named not in (None, format):
-        raise UsageError(f"{path} and --format {format} contradict each other")
-
-
-def _is_earlier(source: Source, naming: Naming, folder: Path | None) -> bool:
-    """Whether a listed file is a result that the same command left there before."""
-    if source.root is None or source.path is None:
-        return False
-    if folder is None or folder.resolve() == source.root.resolve():
-        return naming.is_result(source.path.stem)
-    # A folder for results inside the folder of the pictures.
-    is_inside = folder.resolve().is_relative_to(source.root.resolve())
-    return is_inside and source.path.resolve().is_relative_to(folder.resolve())
-
-
 def _plan(source: Source, naming: Naming, folder: Path | None) -> Job:
     """The job for one source; what is wrong with it alone is in its `error`."""
     try:
-        info = probe_picture(source.content, name=source.name)
+        if source.error is not None:
+            raise source.error
+        info = probe_picture(source.content, name=source.name, frame=naming.frame)
         # The factor is checked before the size: it has the clearer message.
         naming.goal.factor(info.height, info.width)
         height, width = naming.goal.size(info.height, info.width)
-        format = _choose_format(source, naming, folder, info, (height, width))
-        output = _name_output(source, naming, folder, format, (height, width))
+        format = choose_format(source, naming, folder, info, (height, width))
+        tag = naming.tag(height, width)
+        if info.frames > 1 and naming.frame is not None:
+            tag = f"_frame{naming.frame}{tag}"
+        output = name_output(source, naming, folder, format, tag)
     except SrcliError as error:
         return Job(source=source, error=error)
-    return Job(source=source, output=output, format=format, width=width, height=height)
-
-
-def _choose_format(
-    source: Source,
-    naming: Naming,
-    folder: Path | None,
-    info: PictureInfo,
-    size: tuple[int, int],
-) -> str:
-    """The format of a result of `size`: as asked, or the input's own, or PNG.
-
-    Raises:
-        OutputError: If the format asked for cannot hold the result.
-    """
-    asked = None if naming.format == "auto" else naming.format
-    if asked is None and folder is None and naming.output not in (None, STREAM):
-        asked = format_of(Path(naming.output or ""))
-    height, width = size
-    if asked is not None:
-        # Transparency may yet turn out to be opaque everywhere. A format that is asked
-        # for gets the depth that it has.
-        misfit = find_misfit(asked, width, height, alpha=False, depth=8)
-        if misfit is not None:
-            raise OutputError(f"{source.name} cannot be written: {misfit}; choose png")
-        return asked
-    kind = {"alpha": info.alpha, "depth": info.depth}
-    misfit = find_misfit(info.format, width, height, **kind)
-    if misfit is None:
-        return info.format
-    fallback = next(
-        name
-        for name in ("png", "tiff")
-        if find_misfit(name, width, height, **kind) is None
+    if naming.compare and output is None:
+        raise UsageError("a comparison goes beside a file: --compare needs -o FILE")
+    return Job(
+        source=source,
+        output=output,
+        format=format,
+        width=width,
+        height=height,
+        info=info,
+        frame=naming.frame,
+        page=name_page(output) if naming.compare and output else None,
+        room=estimate_room(info, format, width * height, source.size),
+        may_replace=naming.existing == "overwrite",
     )
-    title = FORMATS[fallback].title
-    log.info("%s: %s: it becomes a %s", source.name, misfit, title)
-    return fallback
-
-
-def _name_output(
-    source: Source,
-    naming: Naming,
-    folder: Path | None,
-    format: str,
-    size: tuple[int, int],
-) -> Path | None:
-    """Where the result goes; None is standard output."""
-    if naming.output == STREAM or (naming.output is None and source.path is None):
-        return None
-    if naming.output is not None and folder is None:
-        return Path(naming.output)
-    original = source.path or Path("stdin")
-    own = original.suffix if format_of(original) == format else None
-    name = original.stem + naming.tag(*size) + (own or FORMATS[format].suffixes[0])
-    home = original.parent if folder is None else folder / source.branch
-    return home / name
 
 
 def _check_names(jobs: Sequence[Job]) -> None:
@@ -270,24 +158,26 @@ def _check_names(jobs: Sequence[Job]) -> None:
     sources = {job.source.path.resolve() for job in jobs if job.source.path is not None}
     taken: dict[Path, Job] = {}
     for job in jobs:
-        if job.output is None:
-            continue
-        place = job.output.resolve()
-        if place in sources:
-            raise OutputError(
-                f"{job.output} is itself an input: choose another name or folder"
-            )
-        other = taken.setdefault(place, job)
-        if other is not job:
-            raise OutputError(
-                f"{other.source.name} and {job.source.name} would both become "
-                f"{job.output}: enlarge them into different folders"
-            )
+        for output in (job.output, job.page):
+            if output is None:
+                continue
+            place = output.resolve()
+            if place in sources:
+                raise OutputError(
+                    f"{output} is itself an input: choose another name or folder"
+                )
+            other = taken.setdefault(place, job)
+            if other is not job:
+                raise OutputError(
+                    f"{other.source.name} and {job.source.name} would both become "
+                    f"{output}: enlarge them into different folders"
+                )
 
 
 def _check_existing(jobs: Sequence[Job], existing: Existing) -> list[Job]:
     """Refuse, mark or accept results that are there already."""
-    there = [job.output for job in jobs if job.output and job.output.exists()]
+    wanted = [path for job in jobs for path in (job.output, job.page) if path]
+    there = [path for path in wanted if path.exists()]
     for output in there:
         if output.is_dir():
             raise OutputError(f"{output} is a folder: choose another name")

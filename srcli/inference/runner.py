@@ -18,6 +18,7 @@ from srcli.errors import DeviceError
 from srcli.inference.device import (
     DTYPES,
     SMALLEST_TILE,
+    activation_bytes_per_pixel,
     choose_device,
     choose_precision,
     choose_tile,
@@ -43,6 +44,7 @@ ReadTile = Callable[[Box], Tensor]
 WriteTile = Callable[[Box, Tensor], None]
 
 _WHOLE = 1 << 30  # px; longer than any picture
+_PACE_SECONDS = 0.2  # from which on the time of a tile says what others will take
 _CPU = torch.device("cpu")
 
 
@@ -114,6 +116,7 @@ class Runner:
         self._tile_wanted = tile
         self._overlap = _resolve_overlap(model, self.scale, overlap)
         self._ensemble = ensemble
+        self._pace: float | None = None
         self._place(choose_device(device))
 
     @property
@@ -187,6 +190,44 @@ class Runner:
                 self._make_room(tile)
                 queue.appendleft(tile)
         self.stats = replace(self.stats, seconds=time.perf_counter() - started)
+
+    def estimate_seconds(self, height: int, width: int) -> float:
+        """About how long a picture will take, from tiles of random pixels timed here.
+
+        Args:
+            height: Rows of the LR picture.
+            width: Columns of the LR picture.
+        """
+        tiles = plan_tiles(height, width, self._side, self._overlap)
+        if self._pace is None:
+            self._pace = self._measure_pace()
+        return self._pace * sum(tile.padded.area for tile in tiles)
+
+    def estimate_memory(self, height: int, width: int) -> int:
+        """About how many bytes of host memory the network takes for such a picture.
+
+        Args:
+            height: Rows of the LR picture.
+            width: Columns of the LR picture.
+        """
+        if self._device.type != "cpu":
+            return 0
+        tiles = plan_tiles(height, width, self._side, self._overlap)
+        dtype = DTYPES[self._precision]
+        need = activation_bytes_per_pixel(self._model, self.scale, dtype)
+        return int(need * max(tile.padded.area for tile in tiles))
+
+    def _measure_pace(self) -> float:
+        """Seconds that an LR pixel takes, in the largest tile that is soon done."""
+        side = SMALLEST_TILE
+        while True:
+            lr = torch.rand(self._model.channels, side, side)
+            self.enlarge(lr)  # what is done once for a size is done here
+            self.enlarge(lr)
+            seconds = self.stats.seconds
+            if seconds > _PACE_SECONDS or 2 * side > self._side:
+                return seconds / side**2
+            side *= 2
 
     def _run_tile(self, tile: Tile, read: ReadTile, write: WriteTile) -> bool:
         """Compute one tile; False if memory ran out."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,11 +25,13 @@ class Source:
         root: The input folder, or the fixed part of the pattern, that it was found
             below; None where the file itself was named.
         data: What standard input held.
+        error: Why there is nothing to read: a folder that may not be looked into.
     """
 
     path: Path | None
     root: Path | None = None
     data: bytes = field(default=b"", repr=False)
+    error: InputError | None = None
 
     @property
     def name(self) -> str:
@@ -39,6 +42,14 @@ class Source:
     def content(self) -> Path | bytes:
         """What `read_picture` takes."""
         return self.path or self.data
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file; 0 where it cannot be told."""
+        try:
+            return self.path.stat().st_size if self.path else len(self.data)
+        except OSError:
+            return 0
 
     @property
     def branch(self) -> Path:
@@ -92,8 +103,18 @@ def _read_stream() -> Source:
 
 
 def _list_folder(folder: Path, recursive: bool) -> list[Source]:
-    paths = sorted(folder.rglob("*") if recursive else folder.iterdir())
-    pictures = [Source(path, folder) for path in paths if _is_picture(path, folder)]
+    closed: list[OSError] = []
+    if recursive:
+        tree = os.walk(folder, onerror=closed.append)
+        paths = [Path(place, name) for place, _, names in tree for name in names]
+    else:
+        paths = list(folder.iterdir())
+    found = [path for path in sorted(paths) if _is_picture(path, folder)]
+    pictures = [Source(path, folder) for path in found]
+    for error in closed:
+        place, reason = Path(error.filename), error.strerror or str(error)
+        failure = InputError(f"folder {place} cannot be read: {reason}")
+        pictures.append(Source(place, folder, error=failure))
     if not pictures:
         hint = "" if recursive else "; --recursive looks into its folders too"
         raise InputError(f"folder {folder} holds no pictures{hint}")
@@ -112,6 +133,11 @@ def _match_pattern(pattern: Path) -> list[Source]:
 
 
 def _is_picture(path: Path, base: Path) -> bool:
-    """Whether a listed file is a picture by its name, and not hidden."""
+    """Whether a listed file is a picture by its name, and not hidden.
+
+    A link that leads nowhere counts, so that it is reported as missing.
+    """
     hidden = any(part.startswith(".") for part in path.relative_to(base).parts)
-    return not hidden and path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()
+    if hidden or path.suffix.lower() not in PICTURE_SUFFIXES:
+        return False
+    return path.is_file() or (path.is_symlink() and not path.exists())

@@ -23,13 +23,13 @@ from srcli.training.data import CropSampler
 from srcli.training.history import History, read_history
 from srcli.training.machine import describe_machine
 from srcli.training.markdown import (
-    format_duration,
     format_table,
     join_words,
     quote_code,
 )
 from srcli.training.measure import make_request
 from srcli.training.recipe import Recipe, load_recipe
+from srcli.units import format_duration
 from srcli.writing import write_whole
 
 NAME = "report.md"

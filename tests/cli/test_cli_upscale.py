@@ -40,6 +40,9 @@ def upscaler(monkeypatch):
             if model == "untrained":
                 raise WeightsError("no weights for untrained x4")
 
+        def runners(self, height, width):
+            return []
+
         def describe(self, height, width):
             rows, columns = self.goal.size(height, width)
             exact = self.goal.scale in (2, 3, 4)
@@ -271,7 +274,7 @@ def test_folders_and_json(run, upscaler):
     assert {(row["width"], row["height"]) for row in rows} == {(16, 12)}
     assert set(rows[0]) == {
         "input", "output", "status", "width", "height", "seconds", "device",
-        "precision", "tiles", "error",
+        "precision", "tiles", "bytes", "comparison", "estimate", "error",
     }  # fmt: skip
     assert len(upscaler) == 1
 
@@ -297,8 +300,11 @@ def test_dry_run_touches_nothing(run, upscaler):
     result = run("upscale", "in", "-o", "out", "--dry-run")
     assert (result.exit_code, result.stdout) == (0, "out/a_mrnet_x4.png\n")
     result = run("upscale", "in", "-o", "out", "--dry-run", "--json")
-    (row,) = json.loads(result.stdout)["results"]
+    document = json.loads(result.stdout)
+    (row,) = document["results"]
     assert (row["status"], row["width"], row["height"]) == ("planned", 32, 24)
+    assert row["estimate"] == document["estimate"]
+    assert set(row["estimate"]) == {"seconds", "memory", "bytes"}
     assert files() == before
     assert not Path("out").exists()
     assert len(upscaler) == 2  # a wrong model would have been an error

@@ -1,0 +1,20 @@
+"""Quantities as a sentence says them."""
+
+from __future__ import annotations
+
+
+def format_bytes(size: float) -> str:
+    """A number of bytes: "0.3 MB", "2.1 GB"."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+def format_duration(seconds: float) -> str:
+    """A time in its two largest units, of seconds, minutes, hours and days."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes == 0:
+        return f"{rest} s"
+    hours, minutes = divmod(minutes, 60)
+    if hours == 0:
+        return f"{minutes} min {rest} s"
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h" if days else f"{hours} h {minutes} min"

@@ -1,0 +1,85 @@
+"""Files that appear whole or not at all, also where two programs write one."""
+
+import os
+
+import pytest
+
+from srcli.errors import OutputError
+from srcli.writing import write_whole
+
+
+def test_a_file_appears_whole(tmp_path):
+    path = tmp_path / "a.txt"
+    with write_whole(path) as part:
+        part.write_text("new")
+        assert not path.exists()
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "full"), KeyboardInterrupt()])
+def test_what_was_there_stays(tmp_path, error):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises((OutputError, KeyboardInterrupt)), write_whole(path) as part:
+        part.write_text("ne")
+        raise error
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_appears_meanwhile_is_left_alone(tmp_path):
+    path = tmp_path / "a.txt"
+    with (
+        pytest.raises(OutputError, match="has appeared meanwhile: left alone"),
+        write_whole(path, replace=False) as part,
+    ):
+        part.write_text("ours")
+        path.write_text("theirs")
+    assert path.read_text() == "theirs"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_without_second_names(tmp_path, monkeypatch):
+    """As on a memory card, whose file system has none."""
+
+    def link(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    path = tmp_path / "a.txt"
+    with write_whole(path, replace=False) as part:
+        part.write_text("new")
+    assert path.read_text() == "new"
+    with pytest.raises(OutputError), write_whole(path, replace=False) as part:
+        part.write_text("newer")
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_two_writers_of_one_file(tmp_path):
+    path = tmp_path / "a.txt"
+    with write_whole(path) as part:
+        part.write_text("first")
+        with pytest.raises(OutputError, match="another program is writing it"):
+            with write_whole(path) as other:
+                other.write_text("second")
+        assert part.read_text() == "first"
+    assert path.read_text() == "first"
+
+
+def test_what_a_killed_program_left_is_taken_over(tmp_path):
+    path = tmp_path / "a.txt"
+    (tmp_path / "a.txt.part").write_text("half of something much longer")
+    with write_whole(path) as part:
+        part.write_text("new")
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_places_that_are_not_there(tmp_path):
+    with (
+        pytest.raises(OutputError, match=r"cannot write .*a\.txt: No such file"),
+        write_whole(tmp_path / "none" / "a.txt"),
+    ):
+        raise AssertionError
