@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-_Level = TypeVar("_Level", np.uint8, np.uint16, np.float32)
 
 _BAND = 256  # rows worked on at a time
 # Levels of alpha from which on a colour is taken as it is. Most programs compute with
@@ -21,9 +19,7 @@ def peak_level(dtype: np.dtype[Any]) -> int:
     return 1 if dtype == np.float32 else int(np.iinfo(dtype).max)
 
 
-def fill_transparent(
-    pixels: NDArray[_Level], alpha: NDArray[_Level]
-) -> NDArray[_Level]:
+def fill_transparent(pixels: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
     """The picture with visible colour spread into its transparent pixels.
 
     The colour of a pixel with alpha 0 is undefined and mostly black, that of a pixel
@@ -35,7 +31,7 @@ def fill_transparent(
     Source: the pull-push of Gortler et al., "The Lumigraph", SIGGRAPH 1996.
 
     Args:
-        pixels: (H, W, C), not premultiplied.
+        pixels: (H, W, C), uint8, uint16 or float32, not premultiplied.
         alpha: Opacity, (H, W), same dtype; floating point in [0, 1].
 
     Returns:

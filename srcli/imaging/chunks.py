@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import IO
 
@@ -17,14 +18,18 @@ COLOUR_CHUNKS = frozenset((b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI")
 # Shown as sRGB: BT.709 and unspecified; for the curve sRGB itself and BT.601, too.
 _SRGB_PRIMARIES, _SRGB_TRANSFERS = (1, 2), (1, 2, 6, 13)
 _TEXTS = frozenset((b"tEXt", b"zTXt", b"iTXt"))
+# What pixels are made of, and the frames of an animation.
+_PIXELS = frozenset((b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"acTL", b"fcTL", b"fdAT"))
 
 
-def read_chunks(file: IO[bytes], skip: bytes = b"") -> Iterator[Chunk]:
+def read_chunks(
+    file: IO[bytes], wanted: Callable[[bytes], bool] = bool
+) -> Iterator[Chunk]:
     """The chunks of a PNG up to its IEND, one after the other.
 
     Args:
         file: Standing behind the signature.
-        skip: Chunks of this kind are passed over unread.
+        wanted: Says of which kind; the others are passed over unread.
 
     Raises:
         ValueError: If the file ends before, or a chunk's check sum is wrong.
@@ -35,7 +40,7 @@ def read_chunks(file: IO[bytes], skip: bytes = b"") -> Iterator[Chunk]:
         if len(head) < 8:
             raise ValueError("it ends within its picture")
         length, kind = struct.unpack(">I4s", head)
-        if kind == skip:
+        if not wanted(kind):
             file.seek(length + 4, 1)
             continue
         # Read, not allocated: a length that lies costs no more than the file has.
@@ -44,7 +49,7 @@ def read_chunks(file: IO[bytes], skip: bytes = b"") -> Iterator[Chunk]:
         if len(data) < length or len(check) < 4:
             raise ValueError("it ends within its picture")
         if zlib.crc32(data, zlib.crc32(kind)) != int.from_bytes(check, "big"):
-            raise ValueError(f"its chunk {kind.decode('latin-1')} is damaged")
+            raise ValueError(f"its chunk {ascii(kind)[2:-1]} is damaged")
         yield kind, data
 
 
@@ -54,11 +59,8 @@ def write_chunk(file: IO[bytes], kind: bytes, data: bytes) -> None:
     file.write(struct.pack(">I4s", len(data), kind) + data + struct.pack(">I", check))
 
 
-def read_ancillary(file: IO[bytes]) -> tuple[Chunk, ...]:
-    """The chunks of a PNG that say its colours and what it is about, as they are.
-
-    Left out is what Pillow reads and writes: profile, EXIF, XMP, resolution, also where
-    an old program has put one of them into a text.
+def read_ancillary(file: IO[bytes]) -> list[Chunk]:
+    """The chunks of a PNG beside its pixels, wherever they stand.
 
     Args:
         file: The file; may be damaged behind its pixels.
@@ -66,29 +68,53 @@ def read_ancillary(file: IO[bytes]) -> tuple[Chunk, ...]:
     found: list[Chunk] = []
     file.seek(len(SIGNATURE))
     with suppress(ValueError):
-        for kind, data in read_chunks(file, skip=b"IDAT"):
-            is_other = data.startswith((b"XML:com.adobe.xmp", b"Raw profile type"))
-            if kind in COLOUR_CHUNKS or (kind in _TEXTS and not is_other):
-                found.append((kind, data))
-    return tuple(found)
+        for chunk in read_chunks(file, lambda kind: kind not in _PIXELS):
+            found.append(chunk)
+    return [chunk for chunk in found if chunk[0] != b"IEND"]
 
 
-def find_exif(file: IO[bytes]) -> bytes | None:
-    """The EXIF of a PNG, b"" where it has none, without reading its pixels.
+def read_critical(file: IO[bytes]) -> bytes:
+    """A PNG with nothing but its pixels.
 
-    Returns:
-        None where an old program has put it into a text, or the file is damaged.
+    Raises:
+        ValueError: If the file is damaged.
     """
-    file.seek(len(SIGNATURE))
-    try:
-        for kind, data in read_chunks(file, skip=b"IDAT"):
-            if kind == b"eXIf":
-                return data
-            if kind in _TEXTS and data.startswith(b"Raw profile type"):
-                return None
-    except ValueError:
-        return None
-    return b""
+    kept = io.BytesIO()
+    file.seek(0)
+    kept.write(file.read(len(SIGNATURE)))
+    kinds = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+    for kind, data in read_chunks(file, lambda kind: kind in kinds):
+        write_chunk(kept, kind, data)
+    return kept.getvalue()
+
+
+def one_pixel(chunks: list[Chunk]) -> bytes:
+    """A PNG of one pixel with these chunks.
+
+    Pillow reads the chunks behind the pixels only once it has decoded these. Of such a
+    file it tells at once what is said anywhere in the other.
+    """
+    made = io.BytesIO()
+    made.write(SIGNATURE)
+    grey = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)
+    pixels = ((b"IDAT", zlib.compress(b"\x00\x00")), (b"IEND", b""))
+    for kind, data in ((b"IHDR", grey), *chunks, *pixels):
+        write_chunk(made, kind, data)
+    return made.getvalue()
+
+
+def carried(chunks: list[Chunk]) -> tuple[Chunk, ...]:
+    """Of a PNG's chunks those that say its colours and what it is about.
+
+    Left out is what Pillow reads and writes: profile, EXIF, XMP, resolution, also where
+    an old program has put one of them into a text.
+    """
+    found: list[Chunk] = []
+    for kind, data in chunks:
+        is_other = data.startswith((b"XML:com.adobe.xmp", b"Raw profile type"))
+        if kind in COLOUR_CHUNKS or (kind in _TEXTS and not is_other):
+            found.append((kind, data))
+    return tuple(found)
 
 
 def find_nclx(head: bytes) -> tuple[Chunk, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import IO
@@ -13,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from srcli.errors import InputError
-from srcli.imaging.chunks import SIGNATURE, read_chunks, write_chunk
+from srcli.imaging.chunks import read_critical
+from srcli.imaging.planes import Planes, split_alpha, widen
 from srcli.imaging.profiles import convert_cmyk
-from srcli.imaging.tiff import widen
 
 # Pillow's mode -> the mode of the planes: opaque, and with a transparent colour.
 _PLANES: Mapping[str, tuple[str, str]] = MappingProxyType(
@@ -33,9 +32,12 @@ _PLANES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "YCbCr": ("RGB", "RGB"),
     }
 )
-_BITS_PER_SAMPLE = 258  # TIFF 6.0, section 8
-# What the pixels of a PNG are made of; all else is left to Pillow, which bounds it.
-_CRITICAL = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+
+# PNG: third edition, section 11.2.1; the signature, length and name of IHDR come first.
+_PNG_HEADER, _PNG_DEPTH, _PNG_COLOUR = slice(12, 16), 24, 25
+_PNG_GREY = (0, 4)  # colour types, without and with alpha
+# Flags of an AVIF: AV1 in ISOBMFF, section 2.3.3.
+_HIGH_BITDEPTH, _TWELVE_BIT, _MONOCHROME = 0x40, 0x20, 0x10
 
 
 def stored_bits(image: Image.Image, head: bytes) -> int:
@@ -44,25 +46,50 @@ def stored_bits(image: Image.Image, head: bytes) -> int:
     Args:
         image: What Pillow opened.
         head: The first bytes of the file.
+
+    Raises:
+        ValueError: If they do not begin as they have to.
     """
     if image.format == "PNG":
-        return head[24]  # IHDR: width, height, bit depth (PNG, section 11.2.1)
-    if image.format == "TIFF":
-        bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, 8)
-        return max(bits) if isinstance(bits, tuple) else int(bits)
-    if image.format == "AVIF" and (box := head.find(b"av1C")) >= 0:
-        # high_bitdepth and twelve_bit (AV1 in ISOBMFF, section 2.3.3)
-        flags = int.from_bytes(head[box + 6 : box + 7], "big")
-        return 8 if not flags & 0x40 else 12 if flags & 0x20 else 10
+        if head[_PNG_HEADER] != b"IHDR":
+            raise ValueError("its header does not come first")
+        return head[_PNG_DEPTH]
+    if image.format == "AVIF":
+        flags = _avif_flags(head)
+        return 8 if not flags & _HIGH_BITDEPTH else 12 if flags & _TWELVE_BIT else 10
     return 8
 
 
+def is_grey(image: Image.Image, head: bytes) -> bool:
+    """Whether the file has no colours, whatever Pillow makes of it.
+
+    Args:
+        image: What Pillow opened.
+        head: The first bytes of the file.
+    """
+    if image.format == "PNG":
+        return head[_PNG_COLOUR] in _PNG_GREY
+    if image.format == "AVIF":
+        return bool(_avif_flags(head) & _MONOCHROME)
+    return image.getbands()[0] in ("1", "L")
+
+
+def _avif_flags(head: bytes) -> int:
+    """What the first bytes of an AVIF say of the depth and colours that it has."""
+    box = head.find(b"av1C")
+    return 0 if box < 0 else int.from_bytes(head[box + 6 : box + 7], "big")
+
+
 def decode_planes(image: Image.Image, name: str) -> tuple[NDArray[np.uint8], bool]:
-    """What Pillow loaded, see `Opened.load`.
+    """What Pillow loaded.
 
     Args:
         image: The loaded picture, of 8 bits a channel at most.
         name: What messages call it.
+
+    Returns:
+        (H, W, C), C being grey, grey and alpha, RGB, or RGB and alpha; and whether they
+        are still in the file's own colours.
 
     Raises:
         InputError: If the pixels are of a kind that would lose what they hold.
@@ -85,9 +112,7 @@ def decode_planes(image: Image.Image, name: str) -> tuple[NDArray[np.uint8], boo
     return planes if planes.ndim == 3 else planes[:, :, None], True
 
 
-def decode_deep(
-    file: IO[bytes], format: str, bits: int, frame: int
-) -> NDArray[np.uint16]:
+def decode_deep(file: IO[bytes], format: str, bits: int, frame: int) -> Planes:
     """The pixels of a PNG or AVIF of more than 8 bits a channel.
 
     Args:
@@ -97,25 +122,15 @@ def decode_deep(
         frame: Which frame, from 0.
 
     Returns:
-        (H, W, C), grey, grey and alpha, RGB, or RGB and alpha, in the full range.
+        uint16 in the full range.
 
     Raises:
         ValueError: If the file is damaged (RuntimeError: if the decoder says so).
     """
-    file.seek(0)
-    if format == "avif":
-        levels = imagecodecs.avif_decode(file.read(), index=frame)
-        planes = widen(levels, bits)
+    if format == "png":
+        levels = imagecodecs.png_decode(read_critical(file))
     else:
-        planes = imagecodecs.png_decode(_critical(file))
-    return planes if planes.ndim == 3 else planes[:, :, None]
-
-
-def _critical(file: IO[bytes]) -> bytes:
-    """A PNG with nothing but its picture."""
-    kept = io.BytesIO()
-    kept.write(file.read(len(SIGNATURE)))
-    for kind, data in read_chunks(file):
-        if kind in _CRITICAL:
-            write_chunk(kept, kind, data)
-    return kept.getvalue()
+        file.seek(0)
+        levels = imagecodecs.avif_decode(file.read(), index=frame)
+    levels = levels if levels.ndim == 3 else levels[:, :, None]
+    return split_alpha(widen(levels, bits))

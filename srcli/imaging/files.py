@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import io
-import logging
 import struct
-import dataclasses
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,8 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, features
 
 from srcli.errors import OutputError, unknown
-from srcli.imaging.alpha import peak_level
-from srcli.imaging.formats import FORMATS, find_misfit, format_of
+from srcli.imaging.formats import FORMATS, format_of
 from srcli.imaging.metadata import (
     Metadata,
     fit_metadata,
@@ -25,18 +21,23 @@ from srcli.imaging.metadata import (
     read_metadata,
 )
 from srcli.imaging.opened import open_picture, turn_upright
-from srcli.imaging.pillow import quiet
-from srcli.imaging.profiles import convert_to_srgb
+from srcli.imaging.picture import (
+    Picture,
+    PictureInfo,
+    Pixels,
+    reduce_depth,
+    strip_metadata,
+)
+from srcli.imaging.pillow import explain, quiet
 from srcli.imaging.strips import strip_rows, write_jpeg, write_png
 from srcli.imaging.tiff_writer import write_tiff
 from srcli.writing import write_whole
-
-log = logging.getLogger(__name__)
 
 __all__ = [
     "Metadata",
     "Picture",
     "PictureInfo",
+    "Pixels",
     "encode_picture",
     "probe_picture",
     "read_picture",
@@ -46,83 +47,6 @@ __all__ = [
 ]
 
 _ENCODE_ERRORS = (OSError, ValueError, OverflowError, RuntimeError, struct.error)
-
-Pixels = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A decoded picture, turned upright.
-
-    Attributes:
-        pixels: (H, W, 1) grey or (H, W, 3) RGB, uint8, uint16 or float32 (finite), not
-            premultiplied.
-        alpha: Opacity, (H, W), same dtype, floating point in [0, 1]; None where the
-            file has none.
-        metadata: What goes from the input file to the output file.
-        format: The file format it came in, a key of `FORMATS`.
-    """
-
-    pixels: Pixels
-    alpha: Pixels | None = None
-    metadata: Metadata = field(default_factory=Metadata)
-    format: str = "png"
-
-    @property
-    def width(self) -> int:
-        """Width in pixels."""
-        return int(self.pixels.shape[1])
-
-    @property
-    def height(self) -> int:
-        """Height in pixels."""
-        return int(self.pixels.shape[0])
-
-    @property
-    def depth(self) -> int:
-        """Bits a channel: 8, 16, or 32 for floating point."""
-        return 8 * self.pixels.itemsize
-
-    @property
-    def levels(self) -> tuple[float, float]:
-        """The values of black and white.
-
-        For whole numbers the ends of their range. Floating point has none: black is 0
-        and white 1, or the picture's own extremes where they lie further out.
-        """
-        if self.pixels.dtype != np.float32:
-            return 0, peak_level(self.pixels.dtype)
-        low, high = float(self.pixels.min()), float(self.pixels.max())
-        return min(0.0, low), max(1.0, high)
-
-    def find_misfit(self, name: str) -> str | None:
-        """What keeps the picture out of the file format `name`, or None."""
-        return find_misfit(
-            name,
-            self.width,
-            self.height,
-            alpha=self._is_transparent(),
-            depth=self.depth,
-        )
-
-    def _is_transparent(self) -> bool:
-        """Whether any pixel lets the background through."""
-        if self.alpha is None:
-            return False
-        return bool(self.alpha.min() < peak_level(self.alpha.dtype))
-
-
-@dataclass(frozen=True, slots=True)
-class PictureInfo:
-    """What a file's header says of its picture; sizes in pixels, turned upright."""
-
-    format: str
-    width: int
-    height: int
-    alpha: bool
-    depth: int  # bits a channel: 8, 16, or 32 for floating point
-    channels: int  # of colour, 1 or 3, as far as the header tells
-    frames: int = 1  # that the file has
 
 
 def probe_picture(
@@ -167,54 +91,15 @@ def read_picture(
     """
     name = _name(source, name)
     with open_picture(source, name, frame) as (opened, _):
-        planes, own_colours = opened.load()
-        planes = turn_upright(planes, opened.orientation)
-        alpha = None
-        if planes.shape[2] in (2, 4):
-            planes, alpha = planes[:, :, :-1], np.ascontiguousarray(planes[:, :, -1])
-        channels = planes.shape[2] if own_colours else 0
+        pixels, alpha, own_colours = opened.load()
+        pixels = turn_upright(pixels, opened.orientation)
+        if alpha is not None:
+            alpha = turn_upright(alpha, opened.orientation)
+        channels = pixels.shape[2] if own_colours else 0
         metadata = read_metadata(
             opened.info, opened.exif, opened.chunks, name, channels
         )
-        pixels = np.ascontiguousarray(planes)
         return Picture(pixels, alpha, metadata, opened.format)
-
-
-def strip_metadata(picture: Picture, name: str = "the picture") -> Picture:
-    """The picture with nothing beside its pixels, which are converted to sRGB.
-
-    Args:
-        picture: The picture.
-        name: What the log calls it.
-    """
-    metadata = picture.metadata.stripped()
-    if metadata.icc is None:
-        return dataclasses.replace(picture, metadata=metadata)
-    try:
-        pixels = convert_to_srgb(picture.pixels, metadata.icc)
-    except ValueError:
-        log.warning("%s: its colour profile cannot be used: left out", name)
-        pixels = picture.pixels
-    return dataclasses.replace(picture, pixels=pixels, metadata=Metadata())
-
-
-def reduce_depth(picture: Picture, depth: int) -> Picture:
-    """The picture with 8 or 16 bits a channel, to the nearest level.
-
-    Args:
-        picture: The picture, of a greater depth; floating point in [0, 1].
-        depth: 8 or 16.
-    """
-    peak = 255 if depth == 8 else 65535
-    dtype = np.uint8 if depth == 8 else np.uint16
-
-    def reduce(levels: NDArray[Any]) -> NDArray[Any]:
-        if levels.dtype == np.uint16:  # 65535 = 257 * 255
-            return ((levels.astype(np.uint32) + 128) // 257).astype(dtype)
-        return np.floor(levels * np.float32(peak) + np.float32(0.5)).astype(dtype)
-
-    alpha = None if picture.alpha is None else reduce(picture.alpha)
-    return dataclasses.replace(picture, pixels=reduce(picture.pixels), alpha=alpha)
 
 
 def encode_picture(picture: Picture, format: str, quality: int = 95) -> bytes:
@@ -285,8 +170,7 @@ def _encode(
         with quiet():
             _save(picture, file, format, quality, name)
     except _ENCODE_ERRORS as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise OutputError(f"{name} cannot be written: {reason}") from error
+        raise OutputError(f"{name} cannot be written: {explain(error)}") from error
 
 
 def _save(

@@ -59,7 +59,7 @@ class Metadata:
 
 
 def read_metadata(
-    info: Mapping[str, Any],
+    info: Mapping[Any, Any],
     exif: Image.Exif,
     chunks: tuple[Chunk, ...],
     name: str,

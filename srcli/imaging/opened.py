@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Protocol, cast
+from typing import IO, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from srcli.errors import InputError
-from srcli.imaging.chunks import Chunk, find_exif, find_nclx, read_ancillary
-from srcli.imaging.decode import decode_deep, decode_planes, stored_bits
-from srcli.imaging.exif import read_orientation
+from srcli.imaging.chunks import (
+    Chunk,
+    carried,
+    find_nclx,
+    one_pixel,
+    read_ancillary,
+)
+from srcli.imaging.decode import decode_deep, decode_planes, is_grey, stored_bits
+from srcli.imaging.exif import MALFORMED, read_orientation
 from srcli.imaging.formats import FORMATS
 from srcli.imaging.pillow import check_size, identify, open_file
-from srcli.imaging.tiff import MAGIC, TiffPage, list_pages
+from srcli.imaging.planes import Planes, split_alpha
+from srcli.imaging.tiff import TiffPage
+from srcli.imaging.tiff_pages import MAGIC, list_pages
 
 log = logging.getLogger(__name__)
 
 _HEAD = 1 << 16  # bytes in which a header is looked for
-_PNG_COLOUR = 25  # where a PNG has its colour type; 0 and 4 are grey (section 11.2.1)
 
 
 class Opened(Protocol):
@@ -36,6 +44,7 @@ class Opened(Protocol):
         has_alpha: Whether it has transparency.
         depth: Bits a channel that its pixels come in: 8, 16, or 32 for floating point.
         channels: Of colour, 1 or 3.
+        chunks: PNG chunks that say its colours and what it is about.
     """
 
     format: str
@@ -44,13 +53,10 @@ class Opened(Protocol):
     has_alpha: bool
     depth: int
     channels: int
+    chunks: tuple[Chunk, ...]
 
     @property
-    def chunks(self) -> tuple[Chunk, ...]:
-        """PNG chunks that say its colours and what it is about."""
-
-    @property
-    def info(self) -> Mapping[str, Any]:
+    def info(self) -> Mapping[Any, Any]:
         """What Pillow calls so: profile, EXIF, XMP, resolution, texts."""
 
     @property
@@ -61,12 +67,8 @@ class Opened(Protocol):
     def orientation(self) -> int:
         """The EXIF orientation that `load` leaves to be applied, 1 to 8."""
 
-    def load(self) -> tuple[NDArray[Any], bool]:
+    def load(self) -> Planes:
         """The pixels as stored.
-
-        Returns:
-            (H, W, C), C being grey, grey and alpha, RGB, or RGB and alpha; uint8,
-            uint16 or float32; and whether they are still in the file's own colours.
 
         Raises:
             InputError: If they are of a kind that would lose what it holds.
@@ -88,70 +90,66 @@ class PillowFile:
             frame: Which frame, from 0.
         """
         self._file, self._image, self._name, self._frame = file, image, name, frame
-        self._is_loaded = False
         file.seek(0)
-        self._head = file.read(_HEAD)
+        head = file.read(_HEAD)
         self.format = format_name(image)
+        self.chunks: tuple[Chunk, ...] = ()
+        self._spoken = image  # that knows what is said beside the pixels
+        if image.format == "PNG":
+            chunks = read_ancillary(file)
+            self.chunks = carried(chunks)
+            self._spoken = identify(io.BytesIO(one_pixel(chunks)))
+        elif image.format == "AVIF":
+            self.chunks = find_nclx(head)
+        self._size = image.size
         self.width, self.height = image.size
         # Pillow gives a TIFF's size as it will be once turned, others' as stored.
         if image.format != "TIFF" and self.orientation >= 5:
             self.width, self.height = self.height, self.width
         self.has_alpha = image.has_transparency_data
-        self._bits = stored_bits(image, self._head)
+        self._bits = stored_bits(image, head)
         # An animated PNG's frames are composed by Pillow, in 8 bits.
         self._is_deep = self._bits > 8 and not (image.format == "PNG" and frame)
         self.depth = 16 if self._is_deep else 8
-        # Pillow opens a PNG of deep grey with transparency as colour.
-        is_grey = image.getbands()[0] in ("1", "L", "I")
-        if image.format == "PNG":
-            is_grey = self._head[_PNG_COLOUR] in (0, 4)
-        self.channels = 1 if is_grey else 3
+        self.channels = 1 if is_grey(image, head) else 3
 
     @property
-    def chunks(self) -> tuple[Chunk, ...]:
+    def info(self) -> Mapping[Any, Any]:
         """See `Opened`."""
-        if self.format == "png" and self._image.format == "PNG":
-            return read_ancillary(self._file)
-        if self.format == "avif":
-            return find_nclx(self._head)
-        return ()
-
-    @property
-    def info(self) -> Mapping[str, Any]:
-        """See `Opened`."""
-        return cast("dict[str, Any]", self._image.info)
+        return self._spoken.info
 
     @property
     def exif(self) -> Image.Exif:
-        """See `Opened`."""
-        return self._image.getexif()
+        """See `Opened`; empty where it cannot be read."""
+        try:
+            return self._spoken.getexif()
+        except MALFORMED:
+            return Image.Exif()
 
     @property
     def orientation(self) -> int:
         """See `Opened`; 1 once a TIFF is loaded, which Pillow turns itself."""
-        if self._image.format == "PNG" and not self._is_loaded:
-            # Pillow would decode the pixels, as EXIF may stand behind them.
-            blob = find_exif(self._file)
-            if blob is not None:
-                exif = Image.Exif()
-                exif.load(blob)
-                return read_orientation(exif)
         return read_orientation(self.exif)
 
-    def load(self) -> tuple[NDArray[Any], bool]:
+    def load(self) -> Planes:
         """See `Opened`."""
-        self._image.load()
-        self._is_loaded = True
+        planes = self._decode()
+        if planes.pixels.shape[1::-1] != self._size:
+            raise ValueError("its frames differ in size")
+        if self.channels < planes.pixels.shape[2]:
+            return planes._replace(pixels=planes.pixels[:, :, :1])  # all are the same
+        return planes
+
+    def _decode(self) -> Planes:
         if self._is_deep:
-            deep = decode_deep(self._file, self.format, self._bits, self._frame)
-            if deep.shape[:2] != self._image.size[::-1]:
-                raise ValueError("its frames differ in size")
-            return deep, True
+            return decode_deep(self._file, self.format, self._bits, self._frame)
         if self._bits > 8:
             log.warning(
                 "%s: its %d bits a channel are read as 8", self._name, self._bits
             )
-        return decode_planes(self._image, self._name)
+        self._image.load()
+        planes, own_colours = decode_planes(self._image, self._name)
+        return split_alpha(planes)._replace(own_colours=own_colours)
 
 
 @contextmanager
@@ -193,15 +191,16 @@ def _open_other(file: IO[bytes], name: str, frame: int | None) -> tuple[Opened, 
     if frame is None and image.format == "MPO":
         frame = 1  # a JPEG that carries more pictures, such as a depth map
     index = _choose_frame(name, frame, frames, "frame")
-    if frames > 1:
-        image.seek(index)
+    for number in range(frames > 1 and index + 1):
+        image.seek(number)
+        check_size(*image.size, name)  # frames of a GIF may outgrow it
     return PillowFile(file, image, name, index), frames
 
 
 def _open_tiff(file: IO[bytes], name: str, frame: int | None) -> tuple[Opened, int]:
     pages = list_pages(file, name)
     page = pages[_choose_frame(name, frame, len(pages), "page")]
-    if not page.is_deep:
+    if page.suits_pillow:
         try:
             image = identify(file)
             if page.index:
@@ -228,16 +227,16 @@ def _choose_frame(name: str, frame: int | None, frames: int, kind: str) -> int:
     return (frame or 1) - 1
 
 
-def turn_upright(planes: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Stored pixels (H, W, C) as EXIF's `orientation` wants them shown.
+def turn_upright(plane: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Stored pixels, (H, W) or (H, W, C), as EXIF's `orientation` wants them shown.
 
     Source: Exif 2.32, section 4.6.4, tag Orientation: which edges the stored first row
     and first column are.
     """
     if orientation >= 5:
-        planes = planes.swapaxes(0, 1)
+        plane = plane.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
-        planes = planes[::-1]
+        plane = plane[::-1]
     if orientation in (2, 3, 6, 7):
-        planes = planes[:, ::-1]
-    return np.ascontiguousarray(planes)
+        plane = plane[:, ::-1]
+    return np.ascontiguousarray(plane)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import logging
 import struct
@@ -13,19 +14,22 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
-from PIL import Image, PngImagePlugin, UnidentifiedImageError, features
+from PIL import Image, PngImagePlugin, UnidentifiedImageError, _imaging, features
 
 from srcli.errors import InputError
 from srcli.imaging.formats import FORMATS
 
 MAX_PIXELS = 500_000_000  # an input of more is taken for a decompression bomb
+_MOST_SAID = 200  # characters of a library's message that are passed on
 _MAX_TEXT = 32 << 20  # bytes; so is a text of more in a PNG
 
 # What decoders raise on damaged files, found by feeding them many.
 DECODE_ERRORS = (
-    OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, AttributeError,
+    OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError,
     ArithmeticError, AssertionError, RuntimeError, EOFError, struct.error, zlib.error,
 )  # fmt: skip
+
+_LIBRARIES = ("PIL", "tifffile", "imagecodecs")
 
 # A GIF of one frame is a palette picture like any other.
 _READABLE = (*(entry.pillow for entry in FORMATS.values()), "GIF")
@@ -49,7 +53,8 @@ class _Settings:
         with self._lock:
             if self._inside == 0:
                 self._saved.enter_context(warnings.catch_warnings())
-                warnings.filterwarnings("ignore", module=r"PIL\b")
+                for library in _LIBRARIES:
+                    warnings.filterwarnings("ignore", module=rf"{library}\b")
                 most = Image.MAX_IMAGE_PIXELS
                 self._saved.callback(setattr, Image, "MAX_IMAGE_PIXELS", most)
                 Image.MAX_IMAGE_PIXELS = None
@@ -60,11 +65,11 @@ class _Settings:
                     setattr(PngImagePlugin, limit, _MAX_TEXT)
                 # Nor may their logs reach stderr where nobody has asked for them.
                 handler = logging.NullHandler()
-                for library in ("PIL", "tifffile"):
-                    logging.getLogger(library).addHandler(handler)
-                    self._saved.callback(
-                        logging.getLogger(library).removeHandler, handler
-                    )
+                for library in _LIBRARIES:
+                    logger = logging.getLogger(library)
+                    logger.addHandler(handler)
+                    self._saved.callback(logger.removeHandler, handler)
+                self._saved.enter_context(_silent_libtiff())
             self._inside += 1
         try:
             yield
@@ -76,6 +81,25 @@ class _Settings:
 
 
 quiet = _Settings().hold
+
+
+@contextmanager
+def _silent_libtiff() -> Iterator[None]:
+    """libtiff, which Pillow decodes with, printing nothing on stderr by itself.
+
+    Pillow offers no way to say so. Where its libtiff cannot be reached, it prints.
+    """
+    try:
+        set_handler = ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler
+    except (OSError, AttributeError):
+        yield
+        return
+    set_handler.argtypes, set_handler.restype = (ctypes.c_void_p,), ctypes.c_void_p
+    handler = set_handler(None)
+    try:
+        yield
+    finally:
+        set_handler(handler)
 
 
 @contextmanager
@@ -103,8 +127,16 @@ def open_file(source: Path | bytes, name: str) -> Iterator[IO[bytes]]:
         except MemoryError as error:
             raise InputError(f"{name} does not fit into memory") from error
         except DECODE_ERRORS as error:
-            detail = " ".join(str(error).split()) or type(error).__name__
+            detail = explain(error)
             raise InputError(f"{name} is damaged or cut off: {detail}") from error
+
+
+def explain(error: Exception) -> str:
+    """What a library says of a failure, in one line that a terminal can be given."""
+    said = str(getattr(error, "strerror", None) or error)
+    said = " ".join(said.split()) or type(error).__name__
+    plain = "".join(letter if letter.isprintable() else "?" for letter in said)
+    return plain if len(plain) <= _MOST_SAID else f"{plain[:_MOST_SAID]}..."
 
 
 def identify(file: IO[bytes]) -> Image.Image:
@@ -122,7 +154,10 @@ def check_size(width: int, height: int, name: str) -> None:
 
     Raises:
         InputError: If it has more than `MAX_PIXELS`.
+        ValueError: If it has none.
     """
+    if width < 1 or height < 1:
+        raise ValueError("it has no pixels")
     if width * height > MAX_PIXELS:
         raise InputError(
             f"{name} claims {width}x{height} pixels: more than {MAX_PIXELS // 10**6} "

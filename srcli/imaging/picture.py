@@ -1,0 +1,138 @@
+"""Decoded pictures: their pixels, transparency and metadata."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srcli.imaging.alpha import peak_level
+from srcli.imaging.formats import find_misfit
+from srcli.imaging.metadata import Metadata
+from srcli.imaging.planes import in_bands
+from srcli.imaging.profiles import convert_to_srgb
+
+log = logging.getLogger(__name__)
+
+Pixels = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A decoded picture, turned upright.
+
+    Attributes:
+        pixels: (H, W, 1) grey or (H, W, 3) RGB, uint8, uint16 or float32 (finite), not
+            premultiplied.
+        alpha: Opacity, (H, W), same dtype, floating point in [0, 1]; None where the
+            file has none.
+        metadata: What goes from the input file to the output file.
+        format: The file format it came in, a key of `FORMATS`.
+    """
+
+    pixels: Pixels
+    alpha: Pixels | None = None
+    metadata: Metadata = field(default_factory=Metadata)
+    format: str = "png"
+
+    @property
+    def width(self) -> int:
+        """Width in pixels."""
+        return int(self.pixels.shape[1])
+
+    @property
+    def height(self) -> int:
+        """Height in pixels."""
+        return int(self.pixels.shape[0])
+
+    @property
+    def depth(self) -> int:
+        """Bits a channel: 8, 16, or 32 for floating point."""
+        return 8 * self.pixels.itemsize
+
+    @property
+    def levels(self) -> tuple[float, float]:
+        """The values of black and white.
+
+        For whole numbers the ends of their range. Floating point has none: black is 0
+        and white 1, or the picture's own extremes where they lie further out.
+        """
+        if self.pixels.dtype != np.float32:
+            return 0, peak_level(self.pixels.dtype)
+        low, high = float(self.pixels.min()), float(self.pixels.max())
+        return min(0.0, low), max(1.0, high)
+
+    def find_misfit(self, name: str) -> str | None:
+        """What keeps the picture out of the file format `name`, or None."""
+        return find_misfit(
+            name,
+            self.width,
+            self.height,
+            alpha=self.is_transparent,
+            depth=self.depth,
+        )
+
+    @property
+    def is_transparent(self) -> bool:
+        """Whether any pixel lets the background through."""
+        if self.alpha is None:
+            return False
+        return bool(self.alpha.min() < peak_level(self.alpha.dtype))
+
+
+@dataclass(frozen=True, slots=True)
+class PictureInfo:
+    """What a file's header says of its picture; sizes in pixels, turned upright."""
+
+    format: str
+    width: int
+    height: int
+    alpha: bool
+    depth: int  # bits a channel: 8, 16, or 32 for floating point
+    channels: int  # of colour, 1 or 3, as far as the header tells
+    frames: int = 1  # that the file has
+
+
+def strip_metadata(picture: Picture, name: str = "the picture") -> Picture:
+    """The picture with nothing beside its pixels, which are converted to sRGB.
+
+    Args:
+        picture: The picture.
+        name: What the log calls it.
+    """
+    metadata = picture.metadata.stripped()
+    if metadata.icc is None:
+        return replace(picture, metadata=metadata)
+    try:
+        pixels = convert_to_srgb(picture.pixels, metadata.icc)
+    except ValueError:
+        log.warning("%s: its colour profile cannot be used: left out", name)
+        pixels = picture.pixels
+    return replace(picture, pixels=pixels, metadata=Metadata())
+
+
+def reduce_depth(picture: Picture, depth: int) -> Picture:
+    """The picture with 8 or 16 bits a channel, to the nearest level.
+
+    Args:
+        picture: The picture, of a greater depth; floating point is cut off at 0 and 1.
+        depth: 8 or 16.
+    """
+    dtype = np.uint8 if depth == 8 else np.uint16
+    peak = np.float32(peak_level(np.dtype(dtype)))
+
+    def lower(levels: NDArray[Any]) -> NDArray[Any]:
+        if levels.dtype == np.uint16:  # 65535 = 257 * 255
+            return (levels.astype(np.uint32) + 128) // 257
+        return np.floor(levels.clip(0, 1) * peak + np.float32(0.5))
+
+    def reduce(levels: NDArray[Any]) -> NDArray[Any]:
+        return in_bands(lower, levels, channels=levels.shape[2], dtype=dtype)
+
+    if picture.alpha is None:
+        return replace(picture, pixels=reduce(picture.pixels))
+    alpha = reduce(picture.alpha[:, :, None])[:, :, 0]
+    return replace(picture, pixels=reduce(picture.pixels), alpha=alpha)

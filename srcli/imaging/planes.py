@@ -1,0 +1,92 @@
+"""Arrays of pixels on their way out of a file, worked on in bands to save memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+_BAND = 256  # rows worked on at a time
+
+
+class Planes(NamedTuple):
+    """Decoded pixels, not turned upright.
+
+    Attributes:
+        pixels: (H, W, 1) grey or (H, W, 3) RGB, uint8, uint16 or float32.
+        alpha: Opacity, (H, W), same dtype; None where there is none.
+        own_colours: Whether they are still in the file's own colours.
+    """
+
+    pixels: NDArray[Any]
+    alpha: NDArray[Any] | None = None
+    own_colours: bool = True
+
+
+def split_alpha(planes: NDArray[Any]) -> Planes:
+    """Planes (H, W, C), C being grey, grey and alpha, RGB, or RGB and alpha."""
+    if planes.shape[2] in (2, 4):
+        return Planes(planes[:, :, :-1], planes[:, :, -1])
+    return Planes(planes)
+
+
+def in_bands(
+    function: Callable[..., NDArray[Any]],
+    *planes: NDArray[Any],
+    channels: int,
+    dtype: DTypeLike,
+) -> NDArray[Any]:
+    """A function of each pixel, applied to a few rows at a time.
+
+    Args:
+        function: Takes rows of `planes`, gives (rows, W, C).
+        *planes: (H, W) or (H, W, ...), all of one height and width.
+        channels: C of the result.
+        dtype: Of the result.
+
+    Returns:
+        (H, W, C).
+    """
+    result = np.empty((*planes[0].shape[:2], channels), dtype)
+    for top in range(0, len(result), _BAND):
+        rows = slice(top, top + _BAND)
+        result[rows] = function(*(plane[rows] for plane in planes))
+    return result
+
+
+def widen(levels: NDArray[Any], bits: int) -> NDArray[Any]:
+    """Levels of 1 to 16 bits as the full range of uint8, or of uint16 above 8 bits.
+
+    Args:
+        levels: (H, W, C), whole numbers.
+        bits: How many they have.
+
+    Returns:
+        (H, W, C), to the nearest level.
+    """
+    dtype = np.dtype(np.uint8 if bits <= 8 else np.uint16)
+    if bits == 8 * dtype.itemsize:
+        return levels.astype(dtype, copy=False)
+    peak, most = 2**bits - 1, np.uint32(2 ** (8 * dtype.itemsize) - 1)
+
+    def stretch(band: NDArray[Any]) -> NDArray[Any]:
+        capped = np.minimum(band.astype(np.uint32), peak)
+        return (capped * most + peak // 2) // peak
+
+    return in_bands(stretch, levels, channels=levels.shape[2], dtype=dtype)
+
+
+def unmultiply(colours: NDArray[Any], opacity: NDArray[Any]) -> NDArray[Any]:
+    """Colours, (H, W, C), that were multiplied by the opacity, (H, W), without it."""
+
+    def divide(band: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
+        if band.dtype == np.float32:
+            return band / np.where(alpha > 0, alpha, np.float32(1))[:, :, None]
+        peak = np.uint32(np.iinfo(band.dtype).max)
+        some = np.maximum(alpha, 1).astype(np.uint32)[:, :, None]
+        return np.minimum((band.astype(np.uint32) * peak + some // 2) // some, peak)
+
+    channels, dtype = colours.shape[2], colours.dtype
+    return in_bands(divide, colours, opacity, channels=channels, dtype=dtype)
