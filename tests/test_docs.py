@@ -1,10 +1,12 @@
-"""The documents say what the program does: options, exit codes, commands, links."""
+"""The documents say what the program does: options, exit codes, examples, links."""
 
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
+from PIL import Image
 
 from srcli.cli.app import app
 from srcli.errors import ExitCode
@@ -14,6 +16,12 @@ ROOT = Path(__file__).parent.parent
 DOCS = {path.name: path.read_text("utf-8") for path in (ROOT / "docs").glob("*.md")}
 README = (ROOT / "README.md").read_text("utf-8")
 COMMANDS = typer.main.get_command(app).commands
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+EXAMPLES = [
+    pytest.param(code, id=f"{name}-{number}")
+    for name in ("usage.md", "python.md")
+    for number, code in enumerate(PYTHON.findall(DOCS[name]), 1)
+]
 
 
 def options_of(command):
@@ -78,3 +86,35 @@ def test_every_module_is_on_the_folder_map():
     for folder in sorted((ROOT / "srcli").iterdir()):
         if (folder / "__init__.py").exists():
             assert f"`srcli/{folder.name}/`" in DOCS["contributing.md"]
+
+
+@pytest.fixture
+def example_folder(tmp_path, monkeypatch, picture):
+    """The current folder, with the pictures that the examples name."""
+    pixels = picture(24, 32)
+    noise = np.random.default_rng(0).normal(0, 30, pixels.shape)
+    alpha = np.repeat(np.linspace(0, 255, 32).round().astype(np.uint8)[None], 24, 0)
+    pictures = {
+        "photo": pixels,
+        "noisy": np.clip(pixels + noise, 0, 255).astype(np.uint8),
+        "logo": np.dstack((pixels, alpha)),
+        "scan": pixels[:, :, 0] * np.uint16(257),
+    }
+    for name, array in pictures.items():
+        Image.fromarray(array).save(tmp_path / f"{name}.png")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("example_folder")
+@pytest.mark.parametrize("code", EXAMPLES)
+def test_examples_run_and_print_what_they_say(code, capsys):
+    exec(compile(code, "example", "exec"), {"__name__": "example"})
+    said = re.findall(r"^ *print\(.*\)  # (.*)$", code, re.M)
+    assert capsys.readouterr().out.splitlines() == said
+
+
+def test_there_are_examples_of_the_whole_api():
+    code = "\n".join(example.values[0] for example in EXAMPLES)
+    for name in ("srcli.upscale(", "srcli.Upscaler(", "srcli.load_model("):
+        assert name in code
+    assert PYTHON.search(README) is None, "examples there would not be run"

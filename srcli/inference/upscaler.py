@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import KW_ONLY, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from srcli.imaging.alpha import fill_transparent
 from srcli.imaging.files import Picture
@@ -18,7 +20,7 @@ from srcli.imaging.resize import imresize
 from srcli.inference.canvas import Canvas, check_memory
 from srcli.inference.choice import BICUBIC, Choice, choose
 from srcli.inference.device import choose_device, choose_precision
-from srcli.inference.exchange import array_of_picture, image_of_picture, picture_of
+from srcli.inference.exchange import Enlarged, Given, map_pictures
 from srcli.inference.runner import Runner, RunStats
 from srcli.inference.sizes import Goal
 from srcli.inference.tiling import Overlap, TileSize, check_tiling
@@ -26,6 +28,9 @@ from srcli.models.base import SRModel
 from srcli.progress import SILENT, Progress
 
 _UNUSED = RunStats("cpu", "fp32")  # of pictures that no network has seen
+
+_Scalar = TypeVar("_Scalar", bound=np.generic)
+_Kind = TypeVar("_Kind", Picture, Image.Image, Tensor)
 
 
 @dataclass(eq=False, repr=False)
@@ -37,6 +42,8 @@ class Upscaler:
     step down. The first pass is by weights for the pictures' `degradation`, all others
     by the model's ordinary ones. Transparency is always enlarged by bicubic
     interpolation.
+
+    Not thread-safe: no two pictures may be enlarged at once.
     """
 
     model: str | Path | SRModel = "mrnet"  # a name of `srcli models`, file, or network
@@ -108,6 +115,16 @@ class Upscaler:
         factor = self._goal.factor(height, width)
         return self._choice.plan(factor, asked=not self._goal.is_sized)
 
+    def runners(self, height: int, width: int) -> list[Runner]:
+        """The networks that a picture of this size goes through, loaded, in turn.
+
+        Raises:
+            UsageError: If the factor is not between 1 and 8.
+            WeightsError: If weights are missing or damaged.
+        """
+        steps = enumerate(self.plan(height, width))
+        return [self._get_runner(step, position) for position, step in steps]
+
     def describe(self, height: int, width: int) -> str:
         """How a picture of this size is enlarged: "mrnet x3, then bicubic to 90x60".
 
@@ -123,18 +140,41 @@ class Upscaler:
             parts.append(f"bicubic to {size[1]}x{size[0]}")
         return ", then ".join(parts)
 
-    def __call__(self, picture: Picture, progress: Progress = SILENT) -> Picture:
-        """The enlarged picture, with the same metadata, bit depth and channels.
+    @overload
+    def __call__(self, image: Path | str, progress: Progress = ...) -> Image.Image: ...
+    @overload
+    def __call__(
+        self, image: NDArray[_Scalar], progress: Progress = ...
+    ) -> NDArray[_Scalar]: ...
+    @overload
+    def __call__(self, image: _Kind, progress: Progress = ...) -> _Kind: ...
+    def __call__(self, image: Given, progress: Progress = SILENT) -> Enlarged:
+        """The enlarged picture, of the kind that was given; of a path, a Pillow image.
+
+        Depth, channels, metadata, dtype, number of dimensions and device stay. What is
+        given is never modified. Of a tensor, the result has no gradients.
 
         Args:
-            picture: Any size.
+            image: A picture file; a Pillow image; a NumPy array, (H, W) grey, (H, W, C)
+                or a batch (N, H, W, C); a PyTorch tensor, (H, W), (C, H, W) or a batch
+                (N, C, H, W); or what `srcli.imaging.files.read_picture` returns. C is 1
+                grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha (not premultiplied).
+                Black and white are 0 and 255 in uint8, 0 and 65535 in uint16, 0 and 1
+                in floating point, or the picture's own extremes where they lie further
+                out; all values must be finite, and alpha in [0, 1].
             progress: Told of tiles.
 
         Raises:
-            UsageError: If the factor is not between 1 and 8.
+            UsageError: If the kind of image is not valid, or the factor not between 1
+                and 8.
+            InputError: If a file cannot be read.
             DeviceError: If memory does not suffice.
             WeightsError: If weights that only this size needs are missing.
         """
+        return map_pictures(image, partial(self._enlarge, progress=progress))
+
+    def _enlarge(self, picture: Picture, progress: Progress) -> Picture:
+        """The enlarged picture, with the same metadata, bit depth and channels."""
         pixels: NDArray[Any] = picture.pixels
         alpha: NDArray[Any] | None = picture.alpha
         height, width, channels = pixels.shape
@@ -144,10 +184,13 @@ class Upscaler:
             pixels = fill_transparent(pixels, alpha)
             alpha = imresize(alpha, size=size)
         self.stats = _UNUSED
-        for position, step in enumerate(self.plan(height, width)):
-            pixels = self._run(self._get_runner(step, position), pixels, progress)
+        for runner in self.runners(height, width):
+            pixels = self._run(runner, pixels, picture.levels, progress)
         if pixels.shape[:2] != size:
             pixels = imresize(pixels, size=size)
+        if pixels.dtype == np.float32:
+            pixels = pixels.clip(*picture.levels)  # the cubic swings over at edges
+            alpha = None if alpha is None else alpha.clip(0, 1)
         return dataclasses.replace(picture, pixels=pixels, alpha=alpha)
 
     def _get_runner(self, scale: int, position: int) -> Runner:
@@ -172,10 +215,14 @@ class Upscaler:
         return self._runners[key]
 
     def _run(
-        self, runner: Runner, pixels: NDArray[Any], progress: Progress
+        self,
+        runner: Runner,
+        pixels: NDArray[Any],
+        levels: tuple[float, float],
+        progress: Progress,
     ) -> NDArray[Any]:
         """One network over one picture; adds to `stats`."""
-        canvas = Canvas(pixels, runner.scale, runner.color)
+        canvas = Canvas(pixels, runner.scale, runner.color, levels)
         height, width, _ = pixels.shape
         runner.run_tiles(height, width, canvas.read, canvas.write, progress)
         self.stats = self.stats.followed_by(runner.stats)
@@ -184,29 +231,36 @@ class Upscaler:
 
 @overload
 def upscale(
-    image: Path | str | Image.Image,
+    image: Path | str,
     model: str | Path | SRModel = ...,
     scale: float | None = ...,
     **options: Any,  # noqa: ANN401 - the fields of `Upscaler`
 ) -> Image.Image: ...
 @overload
 def upscale(
-    image: NDArray[Any],
+    image: NDArray[_Scalar],
     model: str | Path | SRModel = ...,
     scale: float | None = ...,
     **options: Any,  # noqa: ANN401
-) -> NDArray[Any]: ...
+) -> NDArray[_Scalar]: ...
+@overload
 def upscale(
-    image: Path | str | Image.Image | NDArray[Any],
+    image: _Kind,
+    model: str | Path | SRModel = ...,
+    scale: float | None = ...,
+    **options: Any,  # noqa: ANN401
+) -> _Kind: ...
+def upscale(
+    image: Given,
     model: str | Path | SRModel = "mrnet",
     scale: float | None = None,
     **options: Any,
-) -> Image.Image | NDArray[Any]:
+) -> Enlarged:
     """The enlarged picture, of the kind that was given (for a path, a Pillow image).
 
     Args:
-        image: A picture file; a Pillow image; or an array, (H, W) grey or (H, W, 3)
-            RGB, uint8 or uint16.
+        image: As `Upscaler` takes it: a picture file, Pillow image, NumPy array or
+            PyTorch tensor.
         model: A name of `srcli models`, "bicubic", a weight file, or a network.
         scale: Factor from 1 to 8; not looked at where a width or height is given. None
             is 4, or else what the model does in one pass: 3 for blurred and noisy
@@ -220,8 +274,4 @@ def upscale(
         WeightsError: If the weights are missing or damaged.
         DeviceError: If the device is not there or memory does not suffice.
     """
-    picture = picture_of(image)
-    larger = Upscaler(model, scale, **options)(picture)
-    if isinstance(image, np.ndarray):
-        return array_of_picture(larger, image.ndim)
-    return image_of_picture(larger)
+    return Upscaler(model, scale, **options)(image)

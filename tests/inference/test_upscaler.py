@@ -9,11 +9,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms
 
-from srcli.errors import DeviceError, InputError, UsageError, WeightsError
+from srcli.errors import DeviceError, UsageError, WeightsError
 from srcli.imaging.color import RGB_TO_YCBCR, YCBCR_OFFSET, YCBCR_TO_RGB
-from srcli.imaging.files import Metadata, Picture, write_picture
+from srcli.imaging.files import Metadata, Picture
 from srcli.imaging.resize import imresize
 from srcli.inference import canvas as canvas_module
 from srcli.inference.sizes import plan_steps
@@ -374,92 +373,3 @@ def test_results_too_large_for_the_memory_are_refused_before_the_work(
     monkeypatch.setattr(Constant, "predictions", never)
     with pytest.raises(DeviceError, match="240x160 pixels"):
         upscaler(Picture(picture(40, 60)))
-
-
-# What Python programs hand over
-
-
-@pytest.mark.parametrize("kind", [str, "path", "array", "image"])
-def test_every_kind_of_input(picture, tmp_path, kind):
-    pixels = picture(9, 7)
-    path = tmp_path / "in.png"
-    write_picture(Picture(pixels), path)
-    given = {
-        str: str(path),
-        "path": path,
-        "array": pixels,
-        "image": Image.fromarray(pixels),
-    }[kind]
-    result = upscale(given, "bicubic", 2)
-    assert isinstance(result, np.ndarray if kind == "array" else Image.Image)
-    np.testing.assert_array_equal(np.asarray(result), imresize(pixels, 2))
-
-
-@pytest.mark.parametrize(
-    ("mode", "becomes"),
-    [
-        ("1", "L"), ("L", "L"), ("LA", "LA"), ("RGB", "RGB"), ("RGBA", "RGBA"),
-        ("P", "RGB"), ("CMYK", "RGB"), ("I;16", "I;16"),
-    ],
-)  # fmt: skip
-def test_pillow_modes(mode, becomes):
-    image = Image.linear_gradient("L").resize((12, 10))
-    image = (
-        image.convert("RGB").convert(mode) if mode != "I;16" else image.convert(mode)
-    )
-    result = upscale(image, "bicubic", 2)
-    assert result.mode == becomes
-    assert result.size == (24, 20)
-
-
-def test_a_transparent_palette_colour_becomes_alpha():
-    image = Image.new("P", (6, 6), 1)
-    image.putpalette([10, 20, 30, 40, 50, 60])
-    image.paste(0, (0, 0, 6, 3))
-    image.info["transparency"] = 0
-    result = upscale(image, "bicubic", 2)
-    assert result.mode == "RGBA"
-    assert result.getpixel((6, 11)) == (40, 50, 60, 255)
-    assert result.getpixel((6, 0))[3] == 0
-
-
-def test_profile_and_resolution_pass_through():
-    image = Image.new("RGB", (6, 6))
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    image.info.update(icc_profile=profile, dpi=(72, 72))
-    result = upscale(image, "bicubic", 2)
-    assert result.info["icc_profile"] == profile
-    assert result.info["dpi"] == pytest.approx((72, 72), rel=1e-3)
-
-
-def test_pillow_modes_that_would_lose_values_are_refused():
-    with pytest.raises(InputError, match=r"floating.point"):
-        upscale(Image.new("F", (4, 4)), "bicubic", 2)
-
-
-def test_a_turned_photograph_is_turned_upright():
-    image = Image.new("RGB", (12, 8))
-    image.getexif()[0x0112] = 6
-    assert upscale(image, "bicubic", 2).size == (16, 24)
-
-
-@pytest.mark.parametrize("shape", [(6, 5), (6, 5, 3)])
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_arrays_keep_their_kind(shape, dtype):
-    array = np.arange(math.prod(shape)).reshape(shape).astype(dtype)
-    result = upscale(array, Constant(), 3, device="cpu", precision="fp32")
-    assert result.dtype == dtype
-    np.testing.assert_array_equal(result, array.repeat(3, 0).repeat(3, 1))
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        np.zeros((4, 4), np.float32), np.zeros((4, 4), bool), np.zeros(4, np.uint8),
-        np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4), np.uint8), [[1, 2]],
-        torch.zeros(4, 4),
-    ],
-)  # fmt: skip
-def test_what_is_no_picture_is_refused(given):
-    with pytest.raises(UsageError):
-        upscale(given, "bicubic", 2)
