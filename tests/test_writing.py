@@ -8,6 +8,16 @@ from srcli.errors import OutputError
 from srcli.writing import write_whole
 
 
+def write(path, text, *, replace=True, meanwhile=None, error=None):
+    """Write a file; what somebody else writes meanwhile, and what hinders us."""
+    with write_whole(path, replace=replace) as part:
+        part.write_text(text)
+        if meanwhile is not None:
+            path.write_text(meanwhile)
+        if error is not None:
+            raise error
+
+
 def test_a_file_appears_whole(tmp_path):
     path = tmp_path / "a.txt"
     with write_whole(path) as part:
@@ -21,21 +31,16 @@ def test_a_file_appears_whole(tmp_path):
 def test_what_was_there_stays(tmp_path, error):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises((OutputError, KeyboardInterrupt)), write_whole(path) as part:
-        part.write_text("ne")
-        raise error
+    with pytest.raises((OutputError, KeyboardInterrupt)):
+        write(path, "ne", error=error)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_what_appears_meanwhile_is_left_alone(tmp_path):
     path = tmp_path / "a.txt"
-    with (
-        pytest.raises(OutputError, match="has appeared meanwhile: left alone"),
-        write_whole(path, replace=False) as part,
-    ):
-        part.write_text("ours")
-        path.write_text("theirs")
+    with pytest.raises(OutputError, match="has appeared meanwhile: left alone"):
+        write(path, "ours", replace=False, meanwhile="theirs")
     assert path.read_text() == "theirs"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -51,8 +56,8 @@ def test_without_second_names(tmp_path, monkeypatch):
     with write_whole(path, replace=False) as part:
         part.write_text("new")
     assert path.read_text() == "new"
-    with pytest.raises(OutputError), write_whole(path, replace=False) as part:
-        part.write_text("newer")
+    with pytest.raises(OutputError):
+        write(path, "newer", replace=False)
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -62,8 +67,7 @@ def test_two_writers_of_one_file(tmp_path):
     with write_whole(path) as part:
         part.write_text("first")
         with pytest.raises(OutputError, match="another program is writing it"):
-            with write_whole(path) as other:
-                other.write_text("second")
+            write(path, "second")
         assert part.read_text() == "first"
     assert path.read_text() == "first"
 

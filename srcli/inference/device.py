@@ -189,6 +189,18 @@ def keep_freed_memory() -> None:
     ask(_M_TRIM_THRESHOLD, 1 << 30)
 
 
+def give_back_memory() -> None:
+    """Have the C library give back to the system what is free now.
+
+    What was kept suits tiles of one size. Between the blocks for another size it would
+    lie idle, half a gigabyte of it after a few tiles. Only glibc can be asked.
+    """
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):
+        return
+
+
 def _host_memory() -> int:
     """Memory that the operating system could give, in bytes."""
     try:

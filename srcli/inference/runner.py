@@ -23,6 +23,7 @@ from srcli.inference.device import (
     choose_precision,
     choose_tile,
     empty_cache,
+    give_back_memory,
     is_out_of_memory,
     keep_freed_memory,
 )
@@ -178,8 +179,12 @@ class Runner:
         queue = deque(plan_tiles(height, width, self._side, self._overlap))
         progress.start(f"{self._model.arch} x{self.scale}", len(queue))
         tile_area = height * width / len(queue)
+        size = queue[0].padded.size
         while queue:
             tile = queue.popleft()
+            if tile.padded.size != size and self._device.type == "cpu":
+                give_back_memory()
+            size = tile.padded.size
             if tile.core.side > self._side:
                 parts = split_tile(tile, self._side, height, width, self._overlap)
                 queue.extendleft(reversed(parts))

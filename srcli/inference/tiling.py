@@ -44,6 +44,11 @@ class Box:
         return self.height * self.width
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.height, self.width
+
+    @property
     def side(self) -> int:
         """The longer of height and width."""
         return max(self.height, self.width)

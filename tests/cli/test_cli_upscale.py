@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -512,3 +513,84 @@ def test_enlarging_loads_nothing_that_it_does_not_use():
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
     assert size_of("b.png") == (32, 24)
+
+
+def test_a_frame_is_chosen(run, upscaler):
+    frames = [Image.new("RGB", (8, 6), colour) for colour in ("red", "blue")]
+    frames[0].save("film.gif", save_all=True, append_images=frames[1:])
+    message = "film.gif has 2 frames: choose one with --frame 1 to 2"
+    assert fails(run("upscale", "film.gif"), 3, message)
+    result = run("upscale", "film.gif", "--frame", "2", "-x", "2")
+    assert (result.exit_code, result.stdout) == (0, "film_frame2_mrnet_x2.png\n")
+    with Image.open("film_frame2_mrnet_x2.png") as image:
+        assert image.convert("RGB").getpixel((5, 5)) == (0, 0, 255)
+    assert fails(run("upscale", "film.gif", "--frame", "3"), 3, "there is no frame 3")
+    # Files of one frame come along, under their usual names.
+    make("photo.png")
+    result = run("upscale", "photo.png", "film.gif", "--frame", "1", "-x", "2")
+    assert result.stdout.split() == ["photo_mrnet_x2.png", "film_frame1_mrnet_x2.png"]
+    # A later run does not take the results for pictures.
+    result = run("upscale", ".", "--frame", "1", "-x", "2", "--overwrite")
+    assert result.stdout.split() == ["film_frame1_mrnet_x2.png", "photo_mrnet_x2.png"]
+
+
+def test_comparisons_lie_beside_the_results(run, upscaler):
+    make("in/a.png", "in/b.jpg")
+    result = run("upscale", "in", "-o", "out", "--compare", "--json")
+    assert result.exit_code == 0, result.stderr
+    rows = json.loads(result.stdout)["results"]
+    pages = ["out/a_mrnet_x4.png.html", "out/b_mrnet_x4.jpg.html"]
+    assert [row["comparison"] for row in rows] == pages
+    for page, name in zip(pages, ("a.png", "b.jpg"), strict=True):
+        text = Path(page).read_text("utf-8")
+        assert name in text
+        assert "8x6 to 32x24 pixels" in text
+        assert "mrnet x3" in text  # how the stand-in says it enlarged
+    before = files()
+    Path("out/a_mrnet_x4.png").unlink()
+    message = "out/a_mrnet_x4.png.html exists already"
+    assert fails(run("upscale", "in/a.png", "-o", "out/", "--compare"), 4, message)
+    assert run("upscale", "in", "-o", "out", "--compare", "--overwrite").exit_code == 0
+    assert files().keys() == before.keys()
+    assert fails(run("upscale", "in/a.png", "-o", "-", "--compare"), 2, "--compare")
+
+
+def test_a_format_that_is_asked_for_gets_the_depth_that_it_has(run, upscaler):
+    deep = np.full((6, 8), 0x8000, np.uint16)
+    Image.fromarray(deep).save("deep.png")
+    result = run("upscale", "deep.png", "-o", "flat.jpg")
+    assert result.exit_code == 0
+    assert "JPEG holds 8 bits a channel at most: reduced" in result.stderr
+    with Image.open("flat.jpg") as image:
+        assert image.getpixel((9, 9)) == 128
+    result = run("upscale", "deep.png")
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", ["a b.png", "a\nb.png", "caf\udce9.png", "-x.png"])
+def test_names_of_every_kind(name, run_process):
+    try:
+        Image.new("RGB", (8, 6)).save(Path("made.png"))
+        Path("made.png").rename(name)
+    except OSError:
+        pytest.skip("this file system refuses such a name")
+    result = run_process("upscale", "--json", "-m", "bicubic", f"./{name}")
+    assert (result.returncode, result.stderr) == (0, b"")
+    (row,) = json.loads(result.stdout)["results"]
+    assert row["status"] == "done"
+    assert len(list(Path().glob("*bicubic_x4.png"))) == 1
+
+
+def test_links_pipes_and_folders_named_like_pictures(run, upscaler):
+    make("real/a.png")
+    Path("in/folder.png").mkdir(parents=True)
+    Path("in/link.png").symlink_to(Path("real/a.png").absolute())
+    Path("in/loop").symlink_to(Path("in").absolute())
+    os.mkfifo("in/pipe.png")
+    result = run("upscale", "in", "-r", "-o", "out")
+    assert (result.exit_code, result.stdout) == (0, "out/link_mrnet_x4.png\n")
+    assert fails(run("upscale", "in/pipe.png"), 3, "is no file but a device or pipe")
+    Path("in/broken.png").symlink_to("nowhere.png")
+    result = run("upscale", "in", "-o", "out", "--skip-existing")
+    assert result.exit_code == 7
+    assert "broken.png does not exist" in result.stderr

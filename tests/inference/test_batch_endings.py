@@ -134,7 +134,10 @@ def test_a_file_that_may_not_grow_is_one_clear_error(folder):
 def test_a_full_disk(folder):
     Path("disk").mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", "disk"]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+    if (
+        shutil.which("mount") is None
+        or subprocess.run(mount, capture_output=True).returncode
+    ):
         pytest.skip("needs the right to mount a file system")
     try:
         # Too small at a glance, before anything is computed.
