@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -97,3 +99,38 @@ def test_models_lists_what_is_bundled_and_what_is_not(run):
     assert untrained.exit_code == 5
     assert "no weights are bundled yet" in untrained.stderr
     assert not Path("never.png").exists()
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_sixteen_bits_all_the_way(suffix, channels, tmp_path, run):
+    random = np.random.default_rng(0)
+    low = random.integers(0, 257, (20, 24, channels), np.uint16)
+    deep = np.zeros_like(low)
+    deep[:, :, :3] = hr(4)[100:120, 100:124].astype(np.uint16) * 256 + low[:, :, :3]
+    deep[:, :, 3:] = 65535 - low[:, :, 3:]
+    source, target = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
+    if suffix == "png":
+        source.write_bytes(imagecodecs.png_encode(deep))
+    else:
+        tifffile.imwrite(
+            source, deep, photometric="rgb", extrasamples=["unassalpha"][: channels - 3]
+        )
+    result = run("upscale", source, "-o", target, "-x", "2", "--precision", "fp32")
+    assert (result.exit_code, result.stderr) == (0, "")
+    if suffix == "png":
+        larger = imagecodecs.png_decode(target.read_bytes())
+    else:
+        larger = tifffile.imread(target)
+    assert (larger.shape, larger.dtype) == ((40, 48, channels), np.uint16)
+
+    network = srcli.load_model("mrnet", 2).eval()
+    lr = torch.from_numpy(deep[:, :, :3].astype(np.float32) / 65535)
+    with torch.no_grad():
+        sr = network(lr.permute(2, 0, 1)[None], 2)[0].permute(1, 2, 0)
+    expected = (sr.numpy().clip(0, 1) * 65535).round().astype(int)
+    # In 8 bits the nearest level would be 64 away on average.
+    assert np.abs(larger[:, :, :3] - expected).max() <= 3
+    assert np.mean(larger % 257 == 0) < 0.05
+    if channels == 4:
+        assert (larger[:, :, 3] == imresize(deep[:, :, 3], 2.0)).all()

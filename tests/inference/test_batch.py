@@ -2,8 +2,10 @@
 
 import io
 import logging
+import shutil
 import sys
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,14 +26,10 @@ from srcli.imaging import files
 from srcli.imaging.files import Metadata, Picture
 from srcli.imaging.resize import imresize
 from srcli.inference import batch
-from srcli.inference.batch import (
-    FileOptions,
-    preview_batch,
-    raise_failures,
-    run_batch,
-)
+from srcli.inference.batch import FileOptions, preview_batch, run_batch
 from srcli.inference.jobs import plan_jobs, prepare_folders
 from srcli.inference.naming import Naming
+from srcli.inference.results import raise_failures
 from srcli.inference.sizes import Goal
 from srcli.inference.sources import Source, expand_inputs
 
@@ -523,6 +521,44 @@ def test_write_failure_is_one_pictures_failure(make, monkeypatch):
     assert [result.status for result in results] == ["failed", "done"]
     assert "No space left" in str(results[0].error)
     assert sorted(everything()) == ["a.png", "b.png", "b_mrnet_x2.png"]
+
+
+def test_a_folder_that_is_removed_meanwhile(make, caplog):
+    make("in/a.png", "in/b.png", "in/c.png")
+    before = everything("in")
+    count = iter(range(3))
+
+    def remove(_):
+        if next(count) == 1:
+            end = time.monotonic() + 30
+            while not Path("out/a_mrnet_x2.png").exists():
+                assert time.monotonic() < end
+                time.sleep(0.01)
+            shutil.rmtree("out")
+
+    results = work(plan("in", output="out/"), Stub(fail=remove))
+    assert [result.status for result in results] == ["done", "failed", "failed"]
+    assert {type(result.error) for result in results[1:]} == {OutputError}
+    assert "cannot write out/b_mrnet_x2.png: No such file or directory" in caplog.text
+    assert everything() == before
+    assert not Path("out").exists()
+
+
+def test_a_disk_that_fills_up_is_noticed_before_the_work(make, monkeypatch):
+    make("a.png", "b.png", "c.png", size=(200, 200))
+    worked = []
+    usage = SimpleNamespace(total=10**9, free=10**9)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+
+    def fill(picture):
+        worked.append(picture)
+        usage.free = 0
+
+    results = work(plan("a.png", "b.png", "c.png"), Stub(fail=fill))
+    # The second was read while there still was room.
+    assert [result.status for result in results[2:]] == ["failed"]
+    assert "no room" in str(results[2].error)
+    assert len(worked) == 2
 
 
 def test_interruption_leaves_whole_files_only(make):
