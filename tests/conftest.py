@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import io
 import json
 import subprocess
 import sys
+from html.parser import HTMLParser
 from types import SimpleNamespace
 
 import numpy as np
@@ -164,3 +167,64 @@ def shelf(tmp_path, monkeypatch, save_rrrn, make_entry):
     monkeypatch.setattr(catalog, "manifest", lambda: tuple(entries))
     monkeypatch.setattr(catalog, "bundled_folder", lambda: tmp_path / "bundled")
     return SimpleNamespace(folder=folder, networks=networks)
+
+
+class _PageReader(HTMLParser):
+    """What a page holds: `images`, `links`, `tags`, `texts`."""
+
+    def __init__(self):
+        super().__init__()
+        self.images, self.links, self.tags, self.texts = [], [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        known = dict(attributes)
+        self.tags.append((tag, known))
+        # Whatever a browser would fetch by itself, or follow on a click.
+        fetching = ("src", "href", "srcset", "data", "poster", "action", "background")
+        self.links += [value for name, value in attributes if name in fetching]
+        if tag == "img":
+            self.images.append(self._open(known))
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+    @property
+    def text(self):
+        """All that is written, in one line."""
+        return " ".join(" ".join(self.texts).split())
+
+    @staticmethod
+    def _open(known):
+        from PIL import Image
+
+        head, body = known["src"].split(",", 1)
+        image = Image.open(io.BytesIO(base64.b64decode(body, validate=True)))
+        image.load()
+        assert head == f"data:image/{image.format.lower()};base64"
+        return SimpleNamespace(
+            alt=known["alt"],
+            kind=known.get("class"),
+            size=(int(known["width"]), int(known["height"])),
+            pixels=np.asarray(image),
+            info=image.info,
+        )
+
+
+@pytest.fixture
+def read_page():
+    """A function that reads a page and makes sure that it asks for no other file."""
+
+    def read(path) -> _PageReader:
+        page = _PageReader()
+        page.feed(path.read_text("utf-8"))
+        page.close()
+        assert all(link.startswith(("data:", "#")) for link in page.links), page.links
+        assert not {"link", "iframe", "object", "base"} & {
+            tag for tag, known in page.tags if known.get("href") != "data:,"
+        }
+        styles = "".join(page.texts).split("url(")[1:]
+        assert all(style.startswith('"data:') for style in styles)
+        assert "@import" not in "".join(page.texts)
+        return page
+
+    return read

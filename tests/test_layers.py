@@ -18,10 +18,12 @@ FLOORS = {
     "inference": 2,
     "pretrained": 1,
     "models": 0,
+    "pages": 0,
     "imaging": -1,
     "writing": -2,
     "errors": -3,
     "progress": -3,
+    "units": -3,
 }
 
 

@@ -36,6 +36,7 @@ def test_wheel_is_small_and_has_what_is_read_at_run_time(wheel):
         "srcli/weights_manifest.json",
         "srcli/py.typed",
         "srcli/evaluation/published.json",
+        *(f"srcli/pages/page.{kind}" for kind in ("html", "css", "js")),
         "srcli/training/recipes/mrnet_fast.toml",
         "srcli/pretrained/mrnet.safetensors",
     ):

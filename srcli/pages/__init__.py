@@ -1,0 +1,1 @@
+"""Web pages that need nothing but themselves: pictures compared, results with crops."""
