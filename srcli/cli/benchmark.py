@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -24,7 +24,20 @@ DATASETS_HELP = (
     "set5, set14, b100, urban100, manga109, div2k-valid, or a folder of HR pictures;"
     " repeat for several."
 )
+REPORT_HELP = (
+    "Write a web page, .html, with the table and the crops where each network gains"
+    " most and least."
+)
 DATA_DIR_DEFAULT = "$SRCLI_DATA_DIR, the cache, the current folder"
+
+
+class Files(NamedTuple):
+    """Where the reports go; None for those that are not asked for."""
+
+    csv: Path | None
+    markdown: Path | None
+    latex: Path | None
+    page: Path | None
 
 
 def benchmark(
@@ -112,6 +125,9 @@ def benchmark(
     latex: Annotated[
         Path | None, typer.Option(help="Write the table as LaTeX.", metavar="FILE")
     ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help=REPORT_HELP, metavar="FILE.html")
+    ] = None,
     save_images: Annotated[
         Path | None,
         typer.Option(help="Save the measured pictures here.", metavar="FOLDER"),
@@ -144,9 +160,12 @@ def benchmark(
 
     from srcli.evaluation.benchmark import BenchmarkRequest
     from srcli.evaluation.contenders import Engine, Selection, choose_degradation
+    from srcli.evaluation.page import check_page
     from srcli.evaluation.report import check_reports
 
-    check_reports((csv, markdown, latex), overwrite)
+    check_page(report)
+    files = Files(csv, markdown, latex, report)
+    check_reports(files, overwrite)
     request = BenchmarkRequest(
         datasets=split_names(dataset) or ("set5",),
         selection=Selection(
@@ -168,25 +187,23 @@ def benchmark(
         data_dir=data_dir,
         ifc=ifc,
         stages=stages,
+        crops=report is not None,
         gray_as_rgb=gray_as_rgb,
         seed=seed,
         save_images=save_images,
         overwrite=overwrite,
     )
-    _run(request, (csv, markdown, latex), per_image=per_image, as_json=as_json)
+    _run(request, files, per_image=per_image, as_json=as_json)
 
 
 def _run(
-    request: BenchmarkRequest,
-    files: tuple[Path | None, Path | None, Path | None],
-    *,
-    per_image: bool,
-    as_json: bool,
+    request: BenchmarkRequest, files: Files, *, per_image: bool, as_json: bool
 ) -> None:
-    """Measure, write the reports (CSV, Markdown, LaTeX), print the result."""
+    """Measure, print the result, write the reports."""
     from srcli.cli.console import out, print_json, progress_bar
     from srcli.evaluation import report
     from srcli.evaluation.benchmark import run_benchmark
+    from srcli.evaluation.page import write_benchmark
     from srcli.evaluation.stage_table import print_stages
     from srcli.evaluation.table import format_line, print_table
 
@@ -203,10 +220,11 @@ def _run(
         if request.stages:
             out.print()
             print_stages(out, rows, per_image=per_image)
-    csv, markdown, latex = files
-    if csv is not None:
-        report.write_report(report.format_csv(rows, per_image=per_image), csv)
-    if markdown is not None:
-        report.write_report(report.format_markdown(rows, command), markdown)
-    if latex is not None:
-        report.write_report(report.format_latex(rows, command), latex)
+    if files.csv is not None:
+        report.write_report(report.format_csv(rows, per_image=per_image), files.csv)
+    if files.markdown is not None:
+        report.write_report(report.format_markdown(rows, command), files.markdown)
+    if files.latex is not None:
+        report.write_report(report.format_latex(rows, command), files.latex)
+    if files.page is not None:
+        write_benchmark(rows, command, files.page)

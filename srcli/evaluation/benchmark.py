@@ -20,6 +20,7 @@ from srcli.evaluation.contenders import (
     Selection,
     prepare_contenders,
 )
+from srcli.evaluation.crops import Crop, Showcase
 from srcli.evaluation.datasets import Dataset, find_dataset, label_pictures, read_hr
 from srcli.evaluation.picture import PictureResult, StageResult, measure_picture
 from srcli.evaluation.protocol import Protocol, Task
@@ -27,6 +28,7 @@ from srcli.evaluation.published import PublishedResult, lookup
 from srcli.imaging.degrade import Degradation
 from srcli.imaging.files import Picture, write_picture
 from srcli.progress import SILENT, Progress
+from srcli.writing import make_folder
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +45,7 @@ class BenchmarkRequest:
     data_dir: Path | None = None  # where named sets lie
     ifc: bool = False
     stages: bool = False  # also every prediction on the way to a network's last
+    crops: bool = False  # also where a network gains most and least
     gray_as_rgb: bool = False  # convert grey pictures to studio range, as RGB ones
     seed: int = 0  # of the noise of "dn"; every picture draws its own
     save_images: Path | None = None
@@ -67,6 +70,8 @@ class Row:
     stage_names: tuple[str, ...] = ()  # of `stages`
     stage_weights: tuple[float, ...] = ()  # of `stages`, their sum last; may be none
     pictures: tuple[PictureResult, ...]
+    most: tuple[Crop, ...] = ()  # where it gains most over bicubic
+    least: tuple[Crop, ...] = ()  # and where least
 
     @property
     def psnr(self) -> float:
@@ -222,8 +227,11 @@ def _measure(
     title = f"{group.dataset.name} x{group.scale} {contender.name}"
     progress.start(title, len(group.paths))
     results = []
+    showcase = Showcase()
     for index, (path, label) in enumerate(zip(group.paths, group.labels, strict=True)):
-        result, picture = _measure_picture(request, contender, path, label, index)
+        result, picture = _measure_picture(
+            request, contender, path, label, index, showcase
+        )
         if request.save_images is not None:
             _save(
                 picture, _place(request, request.save_images, group, contender, label)
@@ -233,6 +241,7 @@ def _measure(
         progress.note(f"{result.psnr:.2f} dB")
     degradation = cast(Degradation, request.selection.degradation)
     stats = contender.runner.stats if contender.runner else None
+    most, least = showcase.draw()
     return Row(
         dataset=group.dataset.name,
         scale=group.scale,
@@ -248,6 +257,8 @@ def _measure(
         stage_names=contender.stages,
         stage_weights=contender.stage_weights,
         pictures=tuple(results),
+        most=most,
+        least=least,
     )
 
 
@@ -257,8 +268,9 @@ def _measure_picture(
     path: Path,
     label: str,
     index: int,
+    showcase: Showcase,
 ) -> tuple[PictureResult, NDArray[np.uint8]]:
-    """One picture's figures, and the enlarged picture."""
+    """One picture's figures, and the enlarged picture; networks show their crops."""
     hr = read_hr(path)
     if request.gray_as_rgb and hr.ndim == 2:
         hr = np.repeat(hr[:, :, None], 3, axis=2)
@@ -269,9 +281,14 @@ def _measure_picture(
         request.seed + index,
     )
     try:
-        return measure_picture(label, hr, task, contender.enlarger, ifc=request.ifc)
+        result, made = measure_picture(
+            label, hr, task, contender.enlarger, ifc=request.ifc
+        )
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+    if request.crops and contender.runner is not None:
+        showcase.offer(label, hr, task, made)
+    return result, made.picture
 
 
 def _save(pixels: NDArray[np.uint8], path: Path) -> None:
@@ -280,10 +297,7 @@ def _save(pixels: NDArray[np.uint8], path: Path) -> None:
     Raises:
         OutputError: If it cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make {path.parent}: {error.strerror}") from error
+    make_folder(path.parent)
     shaped = pixels[:, :, None] if pixels.ndim == 2 else pixels
     write_picture(Picture(shaped), path)
 

@@ -39,8 +39,8 @@ def measure_picture(
     enlarger: Enlarger,
     *,
     ifc: bool = False,
-) -> tuple[PictureResult, NDArray[np.uint8]]:
-    """One picture's figures, and the enlarged picture, (H, W) or (H, W, 3).
+) -> tuple[PictureResult, Estimate]:
+    """One picture's figures, and the enlarged picture with its luma.
 
     Where the enlarger returns several pictures they are stages, of which the last one
     is the result.
@@ -67,7 +67,7 @@ def measure_picture(
         seconds=last.seconds,
         stages=stages if len(stages) > 1 else (),
     )
-    return result, last.picture
+    return result, last
 
 
 def _measure_stage(made: Estimate, border: int) -> StageResult:

@@ -1,0 +1,159 @@
+"""The parts of a data set's pictures in which a network gains most and least."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srcli.evaluation.metrics import psnr
+from srcli.evaluation.protocol import Enlarger, Estimate, Task, estimate
+from srcli.imaging.degrade import crop_to_multiple
+from srcli.pages.windows import Grid, Window
+
+SIDE = 128  # pixels of a crop, where the picture has as many
+COUNT = 3  # crops of each kind
+PER_PICTURE = 2  # of each kind from one picture
+# Crops with less than this share of the larger mean error of their picture's show
+# nothing: where there is hardly an error, a gain is one of hardly anything.
+HARDNESS = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Crop:
+    """A part of a picture, enlarged in two ways.
+
+    Attributes:
+        image: The picture's name.
+        window: Which part of the HR picture.
+        bicubic: (h, w) luma or (h, w, 3) RGB, uint8, as the protocol compares it.
+        ours: The network's, likewise.
+        original: The HR picture, likewise.
+        bicubic_psnr: Of the luma of the crop, in dB.
+        psnr: The network's.
+    """
+
+    image: str
+    window: Window
+    bicubic: NDArray[np.uint8]
+    ours: NDArray[np.uint8]
+    original: NDArray[np.uint8]
+    bicubic_psnr: float
+    psnr: float
+
+    @property
+    def gain(self) -> float:
+        """The network's PSNR less bicubic's, in dB."""
+        # Two infinite ones have no difference.
+        return 0.0 if self.psnr == self.bicubic_psnr else self.psnr - self.bicubic_psnr
+
+
+@dataclass(slots=True)
+class Showcase:
+    """The crops that can still win; no more are kept, however many pictures come."""
+
+    _most: list[Crop] = field(default_factory=list)
+    _least: list[Crop] = field(default_factory=list)
+
+    def draw(self) -> tuple[tuple[Crop, ...], tuple[Crop, ...]]:
+        """The largest gains, the largest first, and the least, the worst first.
+
+        No crop is in both: where there are few, they are shared out.
+        """
+        most: list[Crop] = []
+        least: list[Crop] = []
+        for high, low in zip_longest(self._most, self._least):
+            if high and high not in least and all(high.gain >= c.gain for c in least):
+                most.append(high)
+            if low and low not in most and all(low.gain <= c.gain for c in most):
+                least.append(low)
+        return tuple(most), tuple(least)
+
+    def offer(
+        self, name: str, hr: NDArray[np.uint8], task: Task, made: Estimate
+    ) -> None:
+        """Look for crops in one more picture.
+
+        Only those whose error matters within the picture are considered.
+
+        Args:
+            name: Of the picture.
+            hr: (H, W) or (H, W, 3), as it was given to `measure_picture`.
+            task: How it was measured.
+            made: What the network made of it.
+        """
+        hr = crop_to_multiple(hr, task.scale)
+        bicubic = estimate(hr, task, Enlarger())
+        original = made.reference if task.protocol == "y" else hr
+        border = task.scale
+        height, width = (side - 2 * border for side in original.shape[:2])
+        grid = Grid.lay(height, width, SIDE)
+        ours, theirs = (
+            grid.average(_square_error(each)[border:-border, border:-border])
+            for each in (made, bicubic)
+        )
+        crops = [
+            _cut(name, window.moved(border, border), original, made, bicubic)
+            for window in _choose(grid, ours, theirs)
+        ]
+        crops.sort(key=lambda crop: crop.gain)
+        self._least += crops[:PER_PICTURE]
+        self._least = sorted(self._least, key=lambda crop: crop.gain)[:COUNT]
+        self._most += crops[: -PER_PICTURE - 1 : -1]
+        self._most = sorted(self._most, key=lambda crop: -crop.gain)[:COUNT]
+
+
+def _choose(
+    grid: Grid, ours: NDArray[np.float64], theirs: NDArray[np.float64]
+) -> list[Window]:
+    """The windows of the largest and of the least gains in turn; no two overlap.
+
+    Args:
+        grid: Of the windows.
+        ours: Mean square errors of the network in each, (m, n).
+        theirs: Those of bicubic.
+    """
+    larger = np.maximum(ours, theirs)
+    dull = larger < HARDNESS * larger.mean()
+    gains = _gain(ours, theirs)
+    chosen: list[Window] = []
+    for sign in (1.0, -1.0) * PER_PICTURE:
+        chosen += grid.choose(np.where(dull, -math.inf, sign * gains), 1, taken=chosen)
+    return chosen
+
+
+def _square_error(made: Estimate) -> NDArray[np.float64]:
+    """Of the luma, (H, W)."""
+    difference = made.luma.astype(np.float64) - made.reference
+    return np.square(difference, out=difference)
+
+
+def _gain(ours: NDArray[Any], theirs: NDArray[Any]) -> NDArray[np.float64]:
+    """The gain in dB that two mean square errors mean; 0 where both are 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gain: NDArray[np.float64] = 10.0 * (np.log10(theirs) - np.log10(ours))
+    return np.where(ours == theirs, 0.0, gain)
+
+
+def _cut(
+    name: str,
+    window: Window,
+    original: NDArray[Any],
+    made: Estimate,
+    bicubic: Estimate,
+) -> Crop:
+    """The crop of a picture; copies, so that the picture itself can go."""
+    part = (window.rows, window.columns)
+    return Crop(
+        image=name,
+        window=window,
+        bicubic=bicubic.picture[part].copy(),
+        ours=made.picture[part].copy(),
+        original=original[part].copy(),
+        bicubic_psnr=psnr(bicubic.luma[part], bicubic.reference[part]),
+        psnr=psnr(made.luma[part], made.reference[part]),
+    )

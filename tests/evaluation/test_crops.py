@@ -1,0 +1,138 @@
+"""Crops of a benchmark: where a network gains most and least, and how many are kept."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import weakref
+
+import numpy as np
+import pytest
+
+from srcli.evaluation.crops import SIDE, Showcase
+from srcli.evaluation.metrics import psnr
+from srcli.evaluation.picture import measure_picture
+from srcli.evaluation.protocol import Enlarger, Estimate, Task, estimate
+from srcli.imaging.color import rgb_to_y
+from srcli.imaging.degrade import crop_to_multiple
+
+TASK = Task("rgb", 2)
+
+
+def grain(height, width, channels=3):
+    """A picture on which bicubic errs everywhere alike."""
+    values = np.random.default_rng(5).integers(60, 196, (height, width, channels))
+    return values.astype(np.uint8)
+
+
+def made_of(hr, task, *changes):
+    """Bicubic's enlargement, in some places mixed with the original by a share."""
+    hr = crop_to_multiple(hr, task.scale)
+    bicubic = estimate(hr, task, Enlarger())
+    picture = bicubic.picture.astype(float)
+    original = bicubic.reference if task.protocol == "y" else hr
+    for rows, columns, share in changes:
+        part = (rows, columns)
+        picture[part] += share * (original[part].astype(float) - picture[part])
+    picture = np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+    luma = picture if picture.ndim == 2 else rgb_to_y(picture)
+    return Estimate(picture, luma, bicubic.reference, 0.0)
+
+
+BETTER = (slice(10, 160), slice(10, 160), 0.8)
+WORSE = (slice(300, 450), slice(400, 560), -0.5)
+
+
+@pytest.mark.parametrize("task", [TASK, Task("y", 3), Task("rgb", 3, "dn", seed=4)])
+def test_best_and_worst_crops_are_found_and_measured(task):
+    hr = grain(480, 601)
+    made = made_of(hr, task, BETTER, WORSE)
+    showcase = Showcase()
+    showcase.offer("grain", hr, task, made)
+    (best, *_), (worst, *_) = showcase.draw()
+    assert best.gain > 5
+    assert worst.gain < -1
+    assert best.window.top < 160 > best.window.left
+    assert worst.window.top > 200 < worst.window.left
+    bicubic = estimate(crop_to_multiple(hr, task.scale), task, Enlarger())
+    for crop in (best, worst):
+        part = (crop.window.rows, crop.window.columns)
+        assert np.array_equal(crop.ours, made.picture[part])
+        assert np.array_equal(crop.bicubic, bicubic.picture[part])
+        original = made.reference if task.protocol == "y" else hr
+        assert np.array_equal(crop.original, original[part])
+        assert crop.original.shape[:2] == (SIDE, SIDE)
+        assert crop.psnr == psnr(made.luma[part], made.reference[part])
+        assert crop.bicubic_psnr == psnr(bicubic.luma[part], made.reference[part])
+        assert crop.gain == pytest.approx(crop.psnr - crop.bicubic_psnr)
+
+
+def test_crops_keep_clear_of_the_border_that_is_not_measured():
+    hr = grain(200, 300)
+    edge = (slice(0, 3), slice(None), 1.0)
+    showcase = Showcase()
+    showcase.offer("grain", hr, Task("rgb", 3), made_of(hr, Task("rgb", 3), edge))
+    for crop in itertools.chain(*showcase.draw()):
+        assert crop.gain == 0
+        assert crop.window.top >= 3 <= crop.window.left
+        assert crop.window.rows.stop <= 195
+        assert crop.window.columns.stop <= 297
+
+
+def test_parts_where_hardly_anything_can_go_wrong_are_left_out():
+    hr = grain(400, 400)
+    hr[:, 200:] = 100
+    hr[::8, 200::8] = 102  # bicubic's error is small here
+    flat = (slice(None), slice(230, None), 0.99)
+    detail = (slice(0, 200), slice(0, 200), 0.2)
+    showcase = Showcase()
+    showcase.offer("mixed", hr, TASK, made_of(hr, TASK, flat, detail))
+    most, least = showcase.draw()
+    assert all(crop.window.left < 200 for crop in (*most, *least))
+    assert 0 < most[0].gain < 5
+
+
+def test_only_crops_that_can_still_win_are_kept():
+    showcase, pictures = Showcase(), []
+    shares = [0.1, 0.5, 0.3, 0.7, 0.2, 0.6]
+    for number, share in enumerate(shares):
+        hr = grain(300, 420)
+        made = made_of(hr, TASK, (slice(None), slice(None), share))
+        pictures += [weakref.ref(hr), weakref.ref(made.picture)]
+        showcase.offer(str(number), hr, TASK, made)
+        del hr, made
+    assert not any(picture() is not None for picture in pictures)
+    most, least = showcase.draw()
+    assert [crop.image for crop in most] == ["3", "3", "5"]
+    assert [crop.image for crop in least] == ["0", "0", "4"]
+    assert not most[0].window.overlaps(most[1].window)
+    gains = [crop.gain for crop in (*reversed(least), *reversed(most))]
+    assert gains[:3] == sorted(gains[:3], reverse=True)
+    assert gains[3:] == sorted(gains[3:])
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (20, 300), (300, 20), (16, 18, 3)])
+@pytest.mark.parametrize("protocol", ["y", "rgb"])
+def test_pictures_smaller_than_a_crop_are_one(shape, protocol):
+    hr = grain(*shape)[:, :, 0] if len(shape) == 2 else grain(*shape)
+    task = Task(protocol, 2)
+    _, made = measure_picture("small", hr, task, Enlarger())
+    showcase = Showcase()
+    showcase.offer("small", hr, task, made)
+    (first, *_), least = showcase.draw()
+    inside = tuple(side - side % 2 - 4 for side in shape[:2])
+    assert first.ours.shape[:2] == tuple(min(side, SIDE) for side in inside)
+    assert first.gain == 0
+    if max(shape[:2]) < SIDE:
+        assert least == ()  # it would be the same
+
+
+def test_perfect_pictures_gain_without_end():
+    hr = grain(100, 100)
+    showcase = Showcase()
+    showcase.offer("a", hr, TASK, made_of(hr, TASK, (slice(None), slice(None), 1.0)))
+    assert showcase.draw()[0][0].gain == math.inf
+    flat = np.full((100, 100, 3), 80, np.uint8)
+    showcase = Showcase()
+    showcase.offer("b", flat, TASK, made_of(flat, TASK))
+    assert showcase.draw()[0][0].gain == 0
