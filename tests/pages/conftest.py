@@ -87,8 +87,10 @@ class Browser:
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory):
-    """A `Browser`; the test is skipped where Chromium or its driver is missing."""
+    """A `Browser`; tests are skipped where Chromium or its driver is missing."""
     webdriver = pytest.importorskip("selenium.webdriver")
+    from selenium.common.exceptions import SessionNotCreatedException
+
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
     driver = shutil.which("chromedriver")
     if program is None or driver is None:
@@ -109,5 +111,9 @@ def browser(tmp_path_factory):
         patch.setenv("NO_PROXY", "localhost,127.0.0.1")
         patch.setenv("no_proxy", "localhost,127.0.0.1")
         service = webdriver.ChromeService(executable_path=driver)
-        with webdriver.Chrome(options=options, service=service) as session:
+        try:
+            session = webdriver.Chrome(options=options, service=service)
+        except SessionNotCreatedException as error:  # a driver of another version, say
+            pytest.skip(f"{program} cannot be driven: {error.msg}")
+        with session:
             yield Browser(session)
