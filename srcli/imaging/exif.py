@@ -16,10 +16,11 @@ from PIL import Image
 _HEADER = b"Exif\x00\x00"
 _ORIENTATION = 0x0112
 EXIF_IFD, GPS_IFD = 0x8769, 0x8825
+_INTEROP_IFD = 0xA005  # below that of Exif
 _WIDTH_TAGS = (0x0100, 0xA002)  # ImageWidth, PixelXDimension
 _HEIGHT_TAGS = (0x0101, 0xA003)  # ImageLength, PixelYDimension
 _THUMBNAIL_OFFSET, _THUMBNAIL_LENGTH = 0x0201, 0x0202
-_SHORT, _LONG = 3, 4
+_SHORT, _LONG, _IFD = 3, 4, 13
 MALFORMED = (
     struct.error, SyntaxError, ValueError, TypeError, KeyError, IndexError, OSError,
     ArithmeticError, AttributeError, RuntimeError,
@@ -81,10 +82,13 @@ def copy_descriptive(source: Image.Exif, target: Image.Exif) -> frozenset[int]:
     """Copy the tags that describe a picture, not its layout, and say which."""
     copied = _DESCRIPTIVE & set(source)
     for tag in sorted(copied):
-        if tag in (EXIF_IFD, GPS_IFD):
-            target.get_ifd(tag).update(source.get_ifd(tag))
-        else:
+        if tag not in (EXIF_IFD, GPS_IFD):
             target[tag] = source[tag]
+            continue
+        nested = dict(source.get_ifd(tag))
+        if _INTEROP_IFD in nested:  # now where it was in the source
+            nested[_INTEROP_IFD] = dict(source.get_ifd(_INTEROP_IFD))
+        target.get_ifd(tag).update(nested)
     return copied
 
 
@@ -97,9 +101,9 @@ def _entries(exif: bytes | bytearray, order: str, start: int) -> range:
 
 
 def _number_at(exif: bytes | bytearray, order: str, entry: int) -> int:
-    """The single SHORT or LONG that an entry holds."""
+    """The single SHORT, LONG or IFD that an entry holds."""
     kind, count = struct.unpack_from(f"{order}HI", exif, entry + 2)
-    if kind not in (_SHORT, _LONG) or count != 1:
+    if kind not in (_SHORT, _LONG, _IFD) or count != 1:
         raise ValueError("not a single whole number")
     code = "H" if kind == _SHORT else "I"
     number: int = struct.unpack_from(order + code, exif, entry + 8)[0]
@@ -123,7 +127,9 @@ def _edit(exif: bytes, values: Mapping[int, int]) -> bytes:
         for entry in _entries(exif, order, directory):
             (tag,) = struct.unpack_from(f"{order}H", exif, entry)
             if tag == EXIF_IFD and directory == main:
-                directories.append(_number_at(exif, order, entry))
+                nested = _number_at(exif, order, entry)
+                if nested not in directories:  # lest it goes round for ever
+                    directories.append(nested)
             elif tag in values:
                 # A size may outgrow a SHORT; a LONG takes the same four bytes.
                 number = (_LONG, 1, values[tag])

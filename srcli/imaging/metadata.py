@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -27,6 +26,8 @@ log = logging.getLogger(__name__)
 
 _XMP_MARKER = b"http://ns.adobe.com/xap/1.0/\x00"
 _XMP_KEYWORD = b"XML:com.adobe.xmp"
+_X_RESOLUTION = 0x011A  # in EXIF
+_MOST_DPI = 65_535  # that a JPEG can say
 _SEGMENT = 65_533  # bytes that a JPEG segment holds
 
 
@@ -84,7 +85,7 @@ def read_metadata(
         icc=icc,
         exif=_read_exif(info, exif, name),
         xmp=_edit_xmp(xmp, {"Orientation": 1}) if isinstance(xmp, bytes) else None,
-        dpi=_read_dpi(info.get("dpi")),
+        dpi=_read_dpi(info, exif),
         iptc=iptc.find(info.get("photoshop"), exif),
         comment=comment if isinstance(comment, bytes) and comment else None,
         chunks=tuple(c for c in chunks if icc is None or c[0] not in COLOUR_CHUNKS),
@@ -184,17 +185,21 @@ def _drop_oversized(metadata: Metadata) -> tuple[Metadata, list[str]]:
     return replace(metadata, **without), [key.upper() for key in long]
 
 
-def _read_dpi(dpi: Any) -> tuple[float, float] | None:  # noqa: ANN401 - Pillow's info
+def _read_dpi(info: Mapping[Any, Any], exif: Image.Exif) -> tuple[float, float] | None:
     """Resolution in pixels per inch, unless it is Pillow's stand-in for "unknown"."""
     try:
-        x, y = (float(value) for value in dpi)
-    except (TypeError, ValueError, ZeroDivisionError):
+        x, y = (float(value) for value in info.get("dpi", ()))
+    except (TypeError, ValueError, ArithmeticError):
         return None
-    plausible = all(math.isfinite(value) and 1 < value < 65_536 for value in (x, y))
-    return (x, y) if plausible else None
+    # A JPEG that says nothing gets the 72 that EXIF has for unknown.
+    is_unsaid = "exif" in info and _X_RESOLUTION not in exif
+    if is_unsaid and (x, y) == (72, 72) and info.get("jfif_unit") not in (1, 2):
+        return None
+    # Also refuses what is no number, which compares with nothing.
+    return (x, y) if min(x, y) > 1 and max(x, y) <= _MOST_DPI else None
 
 
-def _read_exif(info: Mapping[str, Any], exif: Image.Exif, name: str) -> bytes | None:
+def _read_exif(info: Mapping[Any, Any], exif: Image.Exif, name: str) -> bytes | None:
     blob = info.get("exif")
     try:
         if not isinstance(blob, bytes):

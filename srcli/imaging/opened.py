@@ -200,6 +200,7 @@ def _open_other(file: IO[bytes], name: str, frame: int | None) -> tuple[Opened, 
 def _open_tiff(file: IO[bytes], name: str, frame: int | None) -> tuple[Opened, int]:
     pages = list_pages(file, name)
     page = pages[_choose_frame(name, frame, len(pages), "page")]
+    page.check_extent(file.seek(0, 2))
     if page.suits_pillow:
         try:
             image = identify(file)

@@ -20,6 +20,7 @@ from srcli.errors import InputError
 from srcli.imaging.formats import FORMATS
 
 MAX_PIXELS = 500_000_000  # an input of more is taken for a decompression bomb
+_TOO_LARGE = "{} claims more than {} million pixels: refused; cut it into parts"
 _MOST_SAID = 200  # characters of a library's message that are passed on
 _MAX_TEXT = 32 << 20  # bytes; so is a text of more in a PNG
 
@@ -38,9 +39,10 @@ _READABLE = (*(entry.pillow for entry in FORMATS.values()), "GIF")
 class _Settings:
     """Pillow's global settings as we need them while any thread is inside.
 
-    Its warnings are kept from the user, and its own limit of pixels, which both warns
-    and refuses, gives way to `MAX_PIXELS`. Neither may be set and set back by two
-    threads in turns, so the first one in sets them and the last one out restores them.
+    Its warnings are kept from the user, and its own limit of pixels gives way to
+    `MAX_PIXELS`, so that it refuses more before it sets aside memory for them. Neither
+    may be set and set back by two threads in turns, so the first one in sets them and
+    the last one out restores them.
     """
 
     def __init__(self) -> None:
@@ -57,7 +59,7 @@ class _Settings:
                     warnings.filterwarnings("ignore", module=rf"{library}\b")
                 most = Image.MAX_IMAGE_PIXELS
                 self._saved.callback(setattr, Image, "MAX_IMAGE_PIXELS", most)
-                Image.MAX_IMAGE_PIXELS = None
+                Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # it refuses twice as many
                 # A profile or a text may be larger than Pillow's cautious megabyte.
                 for limit in ("MAX_TEXT_CHUNK", "MAX_TEXT_MEMORY"):
                     kept = getattr(PngImagePlugin, limit)
@@ -124,6 +126,8 @@ def open_file(source: Path | bytes, name: str) -> Iterator[IO[bytes]]:
             yield file
         except UnidentifiedImageError as error:
             raise InputError(f"{name} {_explain_unknown(head)}") from error
+        except Image.DecompressionBombError as error:
+            raise InputError(_TOO_LARGE.format(name, MAX_PIXELS // 10**6)) from error
         except MemoryError as error:
             raise InputError(f"{name} does not fit into memory") from error
         except DECODE_ERRORS as error:
@@ -159,10 +163,7 @@ def check_size(width: int, height: int, name: str) -> None:
     if width < 1 or height < 1:
         raise ValueError("it has no pixels")
     if width * height > MAX_PIXELS:
-        raise InputError(
-            f"{name} claims {width}x{height} pixels: more than {MAX_PIXELS // 10**6} "
-            "million are refused; cut it into parts"
-        )
+        raise InputError(_TOO_LARGE.format(name, MAX_PIXELS // 10**6))
 
 
 @contextmanager

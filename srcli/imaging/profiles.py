@@ -10,18 +10,22 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
+from srcli.imaging.planes import in_bands
+
 log = logging.getLogger(__name__)
 
-_BAND = 256  # rows converted at a time
-# The data colour space of a profile: ICC.1:2022, section 7.2, bytes 16 to 19.
+# Of a profile, ICC.1:2022, section 7.2: the class, bytes 12 to 15, of those that
+# say what the colours of a picture are; and the data colour space, bytes 16 to 19.
+_CLASSES = (b"scnr", b"mntr", b"prtr", b"spac")
 _SPACES = {b"GRAY": "gray", b"RGB ": "rgb", b"CMYK": "cmyk"}
 _CHANNELS = {"gray": 1, "rgb": 3, "cmyk": 4}
 
 
 def profile_fits(icc: bytes, channels: int) -> bool:
-    """Whether a profile's colour space has this number of channels: 1, 3 or 4."""
+    """Whether a profile says what colours of 1, 3 or 4 channels are."""
     space = _SPACES.get(icc[16:20])
-    return space is not None and _CHANNELS[space] == channels
+    is_meaning = icc[12:16] in _CLASSES
+    return space is not None and is_meaning and _CHANNELS[space] == channels
 
 
 def convert_to_srgb(planes: NDArray[Any], icc: bytes) -> NDArray[Any]:
@@ -48,11 +52,11 @@ def convert_to_srgb(planes: NDArray[Any], icc: bytes) -> NDArray[Any]:
     if space != "cmyk" and _is_srgb(icc, space):
         return planes
     channels = 1 if space == "gray" else 3
-    converted = np.empty((*planes.shape[:2], channels), planes.dtype)
-    for top in range(0, len(planes), _BAND):
-        band = _transform(planes[top : top + _BAND], icc, space)
-        converted[top : top + _BAND] = band[:, :, :channels]
-    return converted
+
+    def convert(band: NDArray[Any]) -> NDArray[Any]:
+        return _transform(band, icc, space)[:, :, :channels]
+
+    return in_bands(convert, planes, channels=channels, dtype=planes.dtype)
 
 
 def convert_cmyk(planes: NDArray[Any], icc: bytes | None, name: str) -> NDArray[Any]:
@@ -72,9 +76,12 @@ def convert_cmyk(planes: NDArray[Any], icc: bytes | None, name: str) -> NDArray[
         except ValueError:
             log.warning("%s: its CMYK profile cannot be used: converted plainly", name)
     peak = int(np.iinfo(planes.dtype).max)
-    paper = peak - planes.astype(np.uint32)
-    light = paper[:, :, :3] * paper[:, :, 3:]
-    return ((light + peak // 2) // peak).astype(planes.dtype)
+
+    def convert(band: NDArray[Any]) -> NDArray[Any]:
+        paper = peak - band.astype(np.uint32)
+        return (paper[:, :, :3] * paper[:, :, 3:] + peak // 2) // peak
+
+    return in_bands(convert, planes, channels=3, dtype=planes.dtype)
 
 
 def _transform(planes: NDArray[Any], icc: bytes, space: str) -> NDArray[Any]:

@@ -33,7 +33,7 @@ _ALL_FILTERS = 0xF8  # libpng's PNG_ALL_FILTERS: the best of them for each row
 
 def strip_rows(width: int) -> int:
     """The rows of a strip of a picture so wide; one of no more needs no strips."""
-    return _BLOCK * (_MOST_BLOCKS // math.ceil(width / _BLOCK))
+    return _BLOCK * max(1, _MOST_BLOCKS // math.ceil(width / _BLOCK))
 
 
 def write_jpeg(pixels: NDArray[np.uint8], file: IO[bytes], **options: Any) -> None:  # noqa: ANN401

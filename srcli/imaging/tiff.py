@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from srcli.errors import InputError
+from srcli.imaging import pillow
 from srcli.imaging.alpha import peak_level
 from srcli.imaging.chunks import Chunk
-from srcli.imaging.pillow import MAX_PIXELS
 from srcli.imaging.planes import Planes, in_bands, unmultiply, widen
 from srcli.imaging.profiles import convert_cmyk
 from srcli.imaging.tiff_pages import (
@@ -39,9 +39,9 @@ _KINDS: Mapping[int, str] = {
     Photometric.ICCLAB: "Lab",
     Photometric.ITULAB: "Lab",
 }
-# Bytes that a picture has at most, with RGB and alpha in single precision; and that a
-# tile may have beyond those of four pictures.
-_MOST_BYTES, _SPARE_BYTES = 16 * MAX_PIXELS, 1 << 28
+# Bytes that the largest picture has a pixel: RGB and alpha in single precision; and
+# that a tile may have beyond those of four pictures.
+_MOST_BYTES, _SPARE_BYTES = 16, 1 << 28
 
 
 class TiffPage:
@@ -61,7 +61,7 @@ class TiffPage:
         self._photometric = page.number(Tag.PHOTOMETRIC, Photometric.BLACK_IS_ZERO)
         self._bits = page.number(Tag.BITS, 1)
         self._kind = page.number(Tag.SAMPLE_FORMAT, SampleFormat.UINT)
-        self._samples = page.number(Tag.SAMPLES, 1)
+        self._samples = page.samples
         self._check_kind()
         self._colours = COLOURS[self._photometric]
         if self._samples < self._colours:
@@ -150,7 +150,7 @@ class TiffPage:
         with tifffile.TiffFile(self._file) as tiff:
             page = tiff.pages[self._page.index]
             assert isinstance(page, tifffile.TiffPage)
-            _check_extent(self._file, page)
+            _check_size(page)
             pixels = page.asarray()
             axes = page.axes
         if axes.startswith("S"):
@@ -191,20 +191,16 @@ class TiffPage:
         return single
 
 
-def _check_extent(file: IO[bytes], page: Any) -> None:  # noqa: ANN401 - tifffile's
-    """Refuse a page whose data the file does not hold, or that claims too much.
+def _check_size(page: Any) -> None:  # noqa: ANN401 - tifffile's
+    """Refuse a page that claims too much.
 
     Raises:
         ValueError: If it is one.
     """
-    end = file.seek(0, 2)
-    pieces = list(zip(page.dataoffsets, page.databytecounts, strict=True))
-    if not pieces or any(start + count > end for start, count in pieces):
-        raise ValueError("it ends within its picture")
     size = page.samplesperpixel * page.dtype.itemsize if page.dtype else 0
     picture = page.imagewidth * page.imagelength * size
     tile = page.tilewidth * page.tilelength * size
-    if not 0 < picture <= _MOST_BYTES or page.imagedepth > 1:
+    if not 0 < picture <= _MOST_BYTES * pillow.MAX_PIXELS or page.imagedepth > 1:
         raise ValueError("its tags make no sense")
     if tile > 4 * picture + _SPARE_BYTES:
         raise ValueError("its tiles are larger than the picture")

@@ -5,6 +5,7 @@ Source: TIFF 6.0, sections 2 and 8 to 19; for BigTIFF the design that libtiff pu
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,13 +27,21 @@ class Tag(IntEnum):
     WIDTH = 256
     LENGTH = 257
     BITS = 258
+    COMPRESSION = 259
     PHOTOMETRIC = 262
+    STRIP_OFFSETS = 273
     ORIENTATION = 274
     SAMPLES = 277
+    STRIP_ROWS = 278
+    STRIP_COUNTS = 279
     X_RESOLUTION = 282
     Y_RESOLUTION = 283
     PLANAR = 284
     RESOLUTION_UNIT = 296
+    TILE_WIDTH = 322
+    TILE_LENGTH = 323
+    TILE_OFFSETS = 324
+    TILE_COUNTS = 325
     SUB_DIRECTORIES = 330
     EXTRA_SAMPLES = 338
     SAMPLE_FORMAT = 339
@@ -82,7 +91,8 @@ _PER_INCH = {2: 1, 3: 2.54}  # by ResolutionUnit: inches, centimetres
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _SEPARATE = 2  # planes of PlanarConfiguration
 _RAW = (Photometric.FILTER_ARRAY, Photometric.LINEAR_RAW)
-_MOST_PAGES, _MOST_TAGS = 10_000, 65_535
+_OLD_JPEG = 6  # of Compression: keeps its data in its own way
+_MOST_PAGES, _MOST_TAGS, _MOST_SAMPLES = 10_000, 65_535, 65_535
 # Bytes of a value by its type.
 _SIZES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8)
 _SPARE = 1 << 20  # bytes
@@ -145,9 +155,21 @@ class Directory:
         return COLOURS.get(self.number(Tag.PHOTOMETRIC, Photometric.BLACK_IS_ZERO))
 
     @property
+    def samples(self) -> int:
+        """Samples of a pixel.
+
+        Raises:
+            ValueError: If it has implausibly many.
+        """
+        samples = self.number(Tag.SAMPLES, 1)
+        if samples > _MOST_SAMPLES:
+            raise ValueError(f"it claims {samples} samples a pixel")
+        return samples
+
+    @property
     def extra(self) -> tuple[int, ...]:
         """What the samples behind the colours are; 0 is unspecified."""
-        extra = self.number(Tag.SAMPLES, 1) - (self.colours or 0)
+        extra = self.samples - (self.colours or 0)
         said = self.numbers(Tag.EXTRA_SAMPLES)[: max(extra, 0)]
         return said + (0,) * (extra - len(said))
 
@@ -170,6 +192,40 @@ class Directory:
             return True
         in_planes = self.colours == 1 and self.number(Tag.PLANAR, 1) == _SEPARATE
         return self.extra == () or (self.extra == (STRAIGHT,) and not in_planes)
+
+    def check_extent(self, end: int) -> None:
+        """Refuse pixels that the file does not hold: decoders would make up black ones.
+
+        Args:
+            end: The size of the file in bytes.
+
+        Raises:
+            ValueError: If there are fewer strips or tiles than the picture needs.
+        """
+        if self.number(Tag.COMPRESSION, 1) == _OLD_JPEG:
+            return
+        width, length = self.number(Tag.WIDTH, 0), self.number(Tag.LENGTH, 0)
+        if Tag.TILE_OFFSETS in self.tags:
+            offsets, counts = self._pieces(Tag.TILE_OFFSETS, Tag.TILE_COUNTS)
+            tile_width = max(1, self.number(Tag.TILE_WIDTH, 1))
+            needed = math.ceil(width / tile_width)
+            needed *= math.ceil(length / max(1, self.number(Tag.TILE_LENGTH, 1)))
+        else:
+            offsets, counts = self._pieces(Tag.STRIP_OFFSETS, Tag.STRIP_COUNTS)
+            rows = max(1, self.number(Tag.STRIP_ROWS, max(1, length)))
+            needed = math.ceil(length / rows)
+        if self.number(Tag.PLANAR, 1) == _SEPARATE:
+            needed *= self.samples
+        whole = [0 < a <= end - b for a, b in zip(offsets, counts, strict=False)]
+        if sum(whole) < max(1, needed):
+            raise ValueError("it ends within its picture")
+
+    def _pieces(self, offsets: int, counts: int) -> tuple[tuple[int, ...], ...]:
+        """Where strips or tiles begin, and of how many bytes they are, at least one."""
+        starts, sizes = self.numbers(offsets), self.numbers(counts)
+        # Some programs leave out the sizes where nothing is compressed.
+        sizes = sizes or (1,) * len(starts)
+        return starts, tuple(max(size, 1) for size in sizes)
 
 
 def list_pages(file: IO[bytes], name: str) -> list[Directory]:

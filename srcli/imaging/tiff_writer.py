@@ -20,7 +20,7 @@ from srcli.imaging.metadata import Metadata
 _XMP = 700
 _CLASSIC_END = 0xF000_0000  # offsets of 32 bits end at 4 GiB
 _STRIP = 1 << 22  # bytes of pixels that are compressed at a time
-_BYTE, _ASCII, _LONG, _UNDEFINED, _LONG8 = 1, 2, 4, 7, 16  # TIFF 6.0, section 2
+_BYTE, _ASCII, _LONG, _LONG8 = 1, 2, 4, 16  # TIFF 6.0, section 2
 
 
 def write_tiff(planes: NDArray[Any], file: IO[bytes], metadata: Metadata) -> None:
@@ -38,7 +38,6 @@ def write_tiff(planes: NDArray[Any], file: IO[bytes], metadata: Metadata) -> Non
     is_big = planes.nbytes > _CLASSIC_END
     found = _gather(metadata)
     nested = [tag for tag in (EXIF_IFD, GPS_IFD) if found.get_ifd(tag)]
-    tags = [_describe(tag, found[tag]) for tag in found if tag not in nested]
     with tifffile.TiffWriter(file, bigtiff=is_big, byteorder="<") as writer:
         writer.write(
             planes if channels > 1 else planes[:, :, 0],
@@ -53,7 +52,7 @@ def write_tiff(planes: NDArray[Any], file: IO[bytes], metadata: Metadata) -> Non
             resolutionunit="INCH" if metadata.dpi else None,
             software=False,
             metadata=None,
-            extratags=tags,
+            extratags=_describe(found),
         )
     places = {
         tag: _append_directory(file, tag, found.get_ifd(tag), is_big) for tag in nested
@@ -74,13 +73,20 @@ def _gather(metadata: Metadata) -> Image.Exif:
     return tags
 
 
-def _describe(tag: int, value: Any) -> tuple[int, int, int, Any, bool]:  # noqa: ANN401
-    """A tag as tifffile takes it: number, type, count, value, whether only once."""
-    if isinstance(value, bytes):
-        return tag, _BYTE if tag == _XMP else _UNDEFINED, len(value), value, True
-    # Pillow reads text as Latin-1, whatever it is, so this gives its bytes back.
-    text = str(value).encode("latin-1", "replace")
-    return tag, _ASCII, len(text) + 1, text, True
+def _describe(tags: Image.Exif) -> list[tuple[int, int, int, bytes, bool]]:
+    """Tags as tifffile takes them: number, type, count, value, whether only once.
+
+    All that describe a picture are text or bytes; what is neither makes no sense.
+    """
+    described: list[tuple[int, int, int, bytes, bool]] = []
+    for tag, value in tags.items():
+        if isinstance(value, bytes):
+            described.append((tag, _BYTE, len(value), value, True))
+        elif isinstance(value, str):
+            # Pillow reads all text as Latin-1, so this gives its bytes back.
+            text = value.encode("latin-1", "replace")
+            described.append((tag, _ASCII, len(text) + 1, text, True))
+    return described
 
 
 def _append_directory(

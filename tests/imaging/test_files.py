@@ -433,7 +433,7 @@ def test_resolution_that_is_not_there_is_not_invented(picture):
 
 
 def test_grey_profile_stays_with_grey_only(picture, caplog):
-    icc = bytes(16) + b"GRAY" + bytes(108)
+    icc = bytes(12) + b"mntrGRAY" + bytes(108)
     grey = Picture(picture(channels=1), None, Metadata(icc=icc), "png")
     assert opened(encode_picture(grey, "jpg")).info["icc_profile"] == icc
     # WebP stores grey as RGB, to which the profile does not apply.
@@ -662,7 +662,7 @@ def test_several_frames(format, picture):
 
 def test_bombs_are_refused_unread_and_large_pictures_are_not():
     bomb = make_png(100_000, 100_000, 8, 2, b"")
-    with pytest.raises(InputError, match=r"claims 100000x100000 pixels.*refused"):
+    with pytest.raises(InputError, match=r"claims more than 500 million pixels: refused"):
         read_picture(bomb)
     # Beyond both of Pillow's own limits, without a warning.
     info = probe_picture(make_png(20_000, 20_000, 8, 2, b""))
