@@ -53,6 +53,7 @@ class _Pair:
 
     source: Picture | None  # where it is still needed
     larger: Picture
+    model: str
     steps: str  # how it was enlarged
 
 
@@ -206,7 +207,8 @@ def _enlarge(
         precision=upscaler.stats.precision,
         tiles=upscaler.stats.tiles,
     )
-    return result, _Pair(picture if job.page else None, larger, steps)
+    source = picture if job.page else None
+    return result, _Pair(source, larger, upscaler.name, steps)
 
 
 def _finish(result: Result, pair: _Pair | None, options: FileOptions) -> Result:
@@ -269,6 +271,7 @@ def _list_facts(result: Result, pair: _Pair) -> dict[str, str]:
     source, seconds = pair.source, result.seconds or 0.0
     size = f"{source.width}x{source.height} to {result.width}x{result.height} pixels"
     return {
+        "Model": pair.model,
         "Enlarged by": pair.steps,
         "Size": size,
         "Computed": f"in {seconds:.1f} s on {result.device} in {result.precision}",

@@ -34,6 +34,8 @@ def upscaler(monkeypatch):
     made = []
 
     class Stub:
+        name = "mrnet"
+
         def __init__(self, model, scale, **options):
             made.append(SimpleNamespace(model=model, scale=scale, **options))
             self.goal = Goal(scale, options["width"], options["height"])

@@ -37,6 +37,8 @@ from srcli.inference.sources import Source, expand_inputs
 class Stub:
     """Enlarges by bicubic interpolation, as an `Upscaler` without weights would."""
 
+    name = "mrnet"
+
     def __init__(self, scale=2.0, fail=None):
         self.goal = Goal(scale)
         self.stats = SimpleNamespace(device="cpu", precision="fp32", tiles=3)
