@@ -117,6 +117,7 @@ def write_png(
 def _code_strip(strip: NDArray[Any]) -> Iterator[Chunk]:
     """A strip as a PNG by itself: its chunks, rows filtered but not compressed."""
     if strip.dtype == np.uint16:
+        strip = np.ascontiguousarray(strip)
         data = imagecodecs.png_encode(strip, level=0, filter=_ALL_FILTERS)
     else:
         buffer = io.BytesIO()

@@ -1,0 +1,246 @@
+"""Pictures of more than 8 bits a channel and in floating point, read and written."""
+
+import struct
+import zlib
+
+import imagecodecs
+import numpy as np
+import pytest
+from exact import KINDS, check, picture_of
+from sample_files import (
+    chunk,
+    deep_avif,
+    make_planes,
+    opened,
+    png_of,
+    sample,
+    save,
+    save_tiff,
+)
+
+from srcli.errors import OutputError
+from srcli.imaging.files import (
+    Picture,
+    encode_picture,
+    probe_picture,
+    read_picture,
+    reduce_depth,
+)
+from srcli.imaging.opened import turn_upright
+
+DEEP = [np.uint16, np.float32]
+
+
+def unfilter(data):
+    """The pixels of a PNG that is not interlaced, by the book (sections 7.2 and 9)."""
+    width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
+    position, packed = 8, b""
+    while position < len(data):
+        (length,) = struct.unpack_from(">I", data, position)
+        if data[position + 4 : position + 8] == b"IDAT":
+            packed += data[position + 8 : position + 8 + length]
+        position += length + 12
+    channels = {0: 1, 2: 3, 4: 2, 6: 4}[colour]
+    step = channels * depth // 8
+    line = width * step
+    rows = zlib.decompress(packed)
+    above, result = bytearray(line), bytearray()
+    for top in range(0, len(rows), line + 1):
+        kind, row = rows[top], bytearray(rows[top + 1 : top + 1 + line])
+        for i in range(line):
+            left, corner = (row[i - step], above[i - step]) if i >= step else (0, 0)
+            up = above[i]
+            guess = left + up - corner
+            paeth = min((left, up, corner), key=lambda value: abs(guess - value))
+            add = (0, left, up, (left + up) // 2, paeth)[kind]
+            row[i] = (row[i] + add) & 255
+        result += row
+        above = row
+    assert len(rows) == (line + 1) * height
+    return np.frombuffer(bytes(result), f">u{depth // 8}").reshape(height, width, -1)
+
+
+# PNG
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize("channels", KINDS, ids=KINDS.values())
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_png_is_read_exactly(dtype, channels, interlaced, capfd):
+    planes = make_planes(channels, dtype)
+    check(png_of(planes, interlaced=interlaced), planes)
+    assert capfd.readouterr().err == ""  # nor does libpng have anything to say
+
+
+@pytest.mark.parametrize("size", [(24, 32), (1, 7), (9, 1), (1, 1)])
+@pytest.mark.parametrize("channels", KINDS, ids=KINDS.values())
+def test_deep_png_is_written_exactly(channels, size):
+    planes = make_planes(channels, np.uint16)[: size[0], : size[1]]
+    data = encode_picture(picture_of(planes), "png")
+    assert (unfilter(data) == planes).all()
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_deep_png_in_strips_is_written_exactly(channels, monkeypatch):
+    planes = np.tile(make_planes(channels, np.uint16), (3, 1, 1))
+    monkeypatch.setattr("srcli.imaging.strips._MOST_BLOCKS", 5)  # nine strips
+    assert (unfilter(encode_picture(picture_of(planes), "png")) == planes).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_transparent_colour_of_a_deep_png(channels):
+    planes = make_planes(channels, np.uint16)
+    planes[5, 6] = planes[3, 4]
+    # A colour that differs in the lower byte only is another one.
+    planes[7, 8] = planes[3, 4] ^ 1
+    said = chunk(b"tRNS", planes[3, 4].astype(">u2").tobytes())
+    hidden = (planes == planes[3, 4]).all(axis=2)
+    assert hidden[5, 6]
+    assert not hidden[7, 8]
+    alpha = np.where(hidden, np.uint16(0), np.uint16(65535))
+    check(png_of(planes, before=said), np.dstack((planes, alpha)))
+
+
+def test_flipped_pixels_are_written():
+    planes = make_planes(3, np.uint16)[::-1, ::-1]
+    assert (unfilter(encode_picture(Picture(planes), "png")) == planes).all()
+    tiff = encode_picture(Picture(planes), "tiff")
+    assert (imagecodecs.tiff_decode(tiff) == planes).all()
+
+
+# AVIF
+
+
+@pytest.mark.parametrize("bits", [10, 12])
+@pytest.mark.parametrize("channels", KINDS, ids=KINDS.values())
+def test_deep_avif_fills_the_range(channels, bits):
+    stored = make_planes(channels, np.uint16) >> (16 - bits)
+    expected = np.rint(stored * (65535 / (2**bits - 1))).astype(np.uint16)
+    check(deep_avif(channels, bits), expected)
+
+
+@pytest.mark.parametrize("name", ["avif", "avif-alpha"])
+def test_flat_avif_is_near(name):
+    result = read_picture(sample(name))
+    expected = make_planes(3)
+    expected = turn_upright(expected, 6 if name == "avif" else 1)
+    assert np.abs(result.pixels.astype(int) - expected).mean() < 12
+
+
+def test_grey_avif_stays_grey():
+    data = encode_picture(Picture(make_planes(1)), "avif", 100)
+    info = probe_picture(data)
+    result = read_picture(data)
+    assert (info.channels, result.pixels.shape) == (1, (24, 32, 1))
+    assert np.abs(result.pixels.astype(int) - make_planes(1)).max() <= 3
+
+
+# Orientation
+
+
+def turned_tiff(orientation):
+    tiff = save_tiff(make_planes(3, np.uint16), photometric="rgb")
+    entry = struct.pack("<HHI", 259, 3, 1)  # Compression, which it does without
+    assert tiff.count(entry) == 1
+    return tiff.replace(entry, struct.pack("<HHI", 274, 3, 1), 1).replace(
+        struct.pack("<HHIHH", 274, 3, 1, 1, 0),
+        struct.pack("<HHIHH", 274, 3, 1, orientation, 0),
+    )
+
+
+def turned_png(orientation):
+    blob = b"MM\x00*\x00\x00\x00\x08\x00\x01"
+    blob += struct.pack(">HHIHHI", 274, 3, 1, orientation, 0, 0)
+    return png_of(make_planes(3, np.uint16), after=chunk(b"eXIf", blob))
+
+
+def turned_avif(orientation):
+    """A deep AVIF with the property `irot`: HEIF, section 6.5.10."""
+    data = deep_avif(3, 10)
+    turns = {1: 0, 6: 3, 3: 2, 8: 1}[orientation]  # anticlockwise
+    rotate = struct.pack(">I4sB", 9, b"irot", turns)
+    places = {name: data.index(name) - 4 for name in (b"meta", b"iprp", b"ipco")}
+    sizes = {name: struct.unpack_from(">I", data, at)[0] for name, at in places.items()}
+    changed = bytearray(data)
+    for name, at in places.items():
+        more = len(rotate) + (name != b"ipco")
+        struct.pack_into(">I", changed, at, sizes[name] + more)
+    # One extent, behind all this: version, sizes, items, item, ..., offset, length.
+    extent = data.index(b"iloc") + 18
+    (start,) = struct.unpack_from(">I", data, extent)
+    struct.pack_into(">I", changed, extent, start + len(rotate) + 1)
+    link = data.index(b"ipma")
+    (length,) = struct.unpack_from(">I", data, link - 4)
+    struct.pack_into(">I", changed, link - 4, length + 1)
+    count = link + 14
+    changed[count] += 1
+    end = link - 4 + length
+    changed[end:end] = bytes((0x80 | (data[count] + 1),))
+    behind = places[b"ipco"] + sizes[b"ipco"]
+    changed[behind:behind] = rotate
+    return bytes(changed)
+
+
+@pytest.mark.parametrize(
+    ("make", "orientation"),
+    [(make, number) for make in (turned_tiff, turned_png) for number in range(1, 9)]
+    + [(turned_avif, number) for number in (1, 3, 6, 8)],
+)
+def test_deep_pictures_are_turned_upright(make, orientation):
+    if make is turned_avif:
+        stored = make_planes(3, np.uint16) >> 6
+        stored = np.rint(stored * (65535 / 1023)).astype(np.uint16)
+    else:
+        stored = make_planes(3, np.uint16)
+    # As Exif 2.32 defines the eight, one by one.
+    expected = {
+        1: stored,
+        2: stored[:, ::-1],
+        3: stored[::-1, ::-1],
+        4: stored[::-1],
+        5: stored.swapaxes(0, 1),
+        6: np.rot90(stored, -1),
+        7: stored[::-1, ::-1].swapaxes(0, 1),
+        8: np.rot90(stored),
+    }[orientation]
+    result = check(make(orientation), expected)
+    for format in ("png", "tiff"):
+        again = opened(encode_picture(result, format))
+        assert again.getexif().get(274, 1) == 1
+
+
+# Less
+
+
+@pytest.mark.parametrize("format", ["png", "tiff"])
+def test_pillow_reads_what_it_can_of_them(format):
+    grey = make_planes(1, np.uint16)
+    again = opened(encode_picture(Picture(grey), format))
+    assert again.mode == "I;16"
+    assert (np.asarray(again) == grey[:, :, 0]).all()
+
+
+@pytest.mark.parametrize("format", ["jpg", "png", "webp", "bmp", "avif"])
+def test_floating_point_is_for_tiff_alone(format):
+    with pytest.raises(OutputError, match="holds no floating-point channels"):
+        encode_picture(Picture(make_planes(3, np.float32)), format)
+
+
+def test_depth_is_reduced_to_the_nearest_level():
+    deep = np.arange(65536, dtype=np.uint16).reshape(256, 256, 1)
+    less = reduce_depth(Picture(deep, deep[:, :, 0]), 8)
+    nearest = np.rint(deep / 257).astype(np.uint8)
+    assert (less.pixels == nearest).all()
+    assert (less.alpha == nearest[:, :, 0]).all()
+    values = np.array([[[-1], [0], [0.25], [0.5], [1], [7]]], np.float32)
+    expected = {8: [0, 0, 64, 128, 255, 255], 16: [0, 0, 16384, 32768, 65535, 65535]}
+    for depth, levels in expected.items():
+        less = reduce_depth(Picture(values), depth)
+        assert (less.pixels.ravel() == levels).all()
+        assert less.depth == depth
+
+
+def test_a_flat_picture_is_not_announced(caplog):
+    for data in (save(make_planes(1, np.uint16), "png"), deep_avif(3, 10)):
+        read_picture(data)
+    assert not caplog.messages
