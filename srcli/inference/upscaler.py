@@ -27,6 +27,7 @@ from srcli.inference.tiling import Overlap, TileSize, check_tiling
 from srcli.models.base import SRModel
 from srcli.progress import SILENT, Progress
 
+_FEW = 8  # px; a shorter side is mirrored until it is about as long
 _UNUSED = RunStats("cpu", "fp32")  # of pictures that no network has seen
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
@@ -222,11 +223,18 @@ class Upscaler:
         progress: Progress,
     ) -> NDArray[Any]:
         """One network over one picture; adds to `stats`."""
+        # Beyond the border a network sees zeros. In a picture of a few pixels it would
+        # see little else, and has not been trained for that: it gets a mirror image.
+        margins = [(max(0, _FEW - length) // 2,) * 2 for length in pixels.shape[:2]]
+        if any(before for before, _ in margins):
+            pixels = np.pad(pixels, (*margins, (0, 0)), "symmetric")
         canvas = Canvas(pixels, runner.scale, runner.color, levels)
         height, width, _ = pixels.shape
         runner.run_tiles(height, width, canvas.read, canvas.write, progress)
         self.stats = self.stats.followed_by(runner.stats)
-        return canvas.result
+        top, left = (before * runner.scale for before, _ in margins)
+        rows, columns = canvas.result.shape[:2]
+        return canvas.result[top : rows - top, left : columns - left]
 
 
 @overload

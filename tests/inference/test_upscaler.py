@@ -373,3 +373,13 @@ def test_results_too_large_for_the_memory_are_refused_before_the_work(
     monkeypatch.setattr(Constant, "predictions", never)
     with pytest.raises(DeviceError, match="240x160 pixels"):
         upscaler(Picture(picture(40, 60)))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 30), (2, 2), (5, 3)])
+def test_a_few_pixels_keep_their_colour(size):
+    """Zeros around the picture are not taken for a part of it."""
+    colour = np.array([225, 192, 165])
+    pixels = np.broadcast_to(colour, (*size, 3)).astype(np.uint8)
+    larger = Upscaler("mrnet", 4, precision="fp32")(Picture(pixels)).pixels
+    assert larger.shape == (4 * size[0], 4 * size[1], 3)
+    assert np.abs(larger[:, :4].astype(int) - colour).max() <= 4
