@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from PIL import Image
@@ -29,6 +30,30 @@ _XMP_KEYWORD = b"XML:com.adobe.xmp"
 _X_RESOLUTION = 0x011A  # in EXIF
 _MOST_DPI = 65_535  # that a JPEG can say
 _SEGMENT = 65_533  # bytes that a JPEG segment holds
+
+# The attributes of `Metadata` that each format holds, and what messages call those.
+_HELD: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "png": frozenset(("icc", "exif", "xmp", "dpi", "chunks")),
+        "jpg": frozenset(("icc", "exif", "xmp", "dpi", "iptc", "comment")),
+        "webp": frozenset(("icc", "exif", "xmp")),
+        "tiff": frozenset(("icc", "exif", "xmp", "dpi", "iptc")),
+        "bmp": frozenset(("dpi",)),
+        "avif": frozenset(("icc", "exif", "xmp")),
+    }
+)
+_TITLES: Mapping[str, str] = MappingProxyType(
+    {
+        "icc": "colour profile",
+        "exif": "EXIF",
+        "xmp": "XMP",
+        "iptc": "IPTC",
+        "comment": "comment",
+        "dpi": "resolution",
+    }
+)
+# Resolutions that programs write where they know none, so that none is missed.
+_USUAL = ((72, 72), (96, 96))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,34 +132,26 @@ def fit_metadata(
     exif = metadata.exif and size_exif(metadata.exif, *size)
     xmp = metadata.xmp and _size_xmp(metadata.xmp, *size)
     fitted = replace(metadata, exif=exif, xmp=xmp)
-    lost: list[str] = []
-    if format == "bmp":
-        lost = [key.upper() for key in ("icc", "exif", "xmp") if getattr(fitted, key)]
-        fitted = replace(fitted, icc=None, exif=None, xmp=None)
-    if exif and format in ("tiff", "avif") and not survives_pillow(exif):
-        lost.append("EXIF")
-        fitted = replace(fitted, exif=None)
-    if fitted.icc is not None and not profile_fits(fitted.icc, channels):
-        lost.append("colour profile")
-        fitted = replace(fitted, icc=None)
-    if fitted.iptc and format not in ("jpg", "tiff"):
-        lost.append("IPTC")
-        fitted = replace(fitted, iptc=None)
-    if fitted.comment and format != "jpg":
-        lost.append("comment")
-        fitted = replace(fitted, comment=None)
-    if fitted.chunks and format != "png":
-        kinds = {chunk[0] for chunk in fitted.chunks}
-        lost += ["colour space"] if kinds & (COLOUR_CHUNKS - {b"sRGB"}) else []
-        lost += ["texts"] if kinds - COLOUR_CHUNKS else []
-        fitted = replace(fitted, chunks=())
+    holds = _HELD[format]
+    lost = [key for key in _TITLES if key not in holds and getattr(fitted, key)]
     if format == "jpg":
-        fitted, long = _drop_oversized(fitted)
-        lost += long
-    if lost:
-        title, what = FORMATS[format].title, " and ".join(lost)
+        lost += _find_oversized(fitted)
+    if exif and format in ("tiff", "avif") and not survives_pillow(exif):
+        lost.append("exif")
+    if "icc" in holds and fitted.icc and not profile_fits(fitted.icc, channels):
+        lost.append("icc")
+    without: dict[str, Any] = dict.fromkeys(lost)
+    chunks = fitted.chunks if "chunks" in holds else ()
+    rounded = tuple(round(value) for value in fitted.dpi or ())
+    said = [_TITLES[key] for key in lost if key != "dpi" or rounded not in _USUAL]
+    if fitted.chunks and not chunks:
+        kinds = {chunk[0] for chunk in fitted.chunks}
+        said += ["colour space"] if kinds & (COLOUR_CHUNKS - {b"sRGB"}) else []
+        said += ["texts"] if kinds - COLOUR_CHUNKS else []
+    if said:
+        title, what = FORMATS[format].title, " and ".join(said)
         log.warning("%s: %s cannot hold its %s: left out", name, title, what)
-    return fitted
+    return replace(fitted, chunks=chunks, **without)
 
 
 def pillow_options(metadata: Metadata, format: str) -> dict[str, Any]:
@@ -168,21 +185,19 @@ def _size_xmp(xmp: bytes, width: int, height: int) -> bytes:
     return _edit_xmp(xmp, values)
 
 
-def _drop_oversized(metadata: Metadata) -> tuple[Metadata, list[str]]:
-    """Metadata without what one JPEG segment is too short for, and what that was."""
+def _find_oversized(metadata: Metadata) -> list[str]:
+    """The attributes that one segment of a JPEG is too short for."""
     limits = {
         "exif": _SEGMENT,
         "xmp": _SEGMENT - len(_XMP_MARKER),
         "iptc": _SEGMENT - len(iptc.MARKER),
         "comment": _SEGMENT,
     }
-    long = [
+    return [
         key
         for key, limit in limits.items()
         if len(getattr(metadata, key) or b"") > limit
     ]
-    without: dict[str, Any] = dict.fromkeys(long)
-    return replace(metadata, **without), [key.upper() for key in long]
 
 
 def _read_dpi(info: Mapping[Any, Any], exif: Image.Exif) -> tuple[float, float] | None:

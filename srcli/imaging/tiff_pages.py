@@ -182,11 +182,13 @@ class Directory:
     def suits_pillow(self) -> bool:
         """Whether Pillow reads the pixels as they are, if at all.
 
-        It makes 8 bits of whatever has more, mixes up the planes of grey and alpha, and
-        passes over samples without a word.
+        It makes 8 bits of whatever has more, mixes up the planes of grey and alpha,
+        passes over samples without a word, and stumbles over XMP that is no text.
         """
         kind = self.number(Tag.SAMPLE_FORMAT, SampleFormat.UINT)
         if self.number(Tag.BITS, 1) > 8 or kind != SampleFormat.UINT:
+            return False
+        if isinstance(self.tags.get(Tag.XMP), tuple):
             return False
         if self.colours is None:
             return True
