@@ -3,27 +3,10 @@
 import pytest
 
 from srcli.training.markdown import (
-    format_duration,
     format_table,
     join_words,
     quote_code,
 )
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0 s"),
-        (59.4, "59 s"),
-        (59.6, "1 min 0 s"),
-        (725, "12 min 5 s"),
-        (3600, "1 h 0 min"),
-        (86399, "23 h 59 min"),
-        (4 * 86400 + 3 * 3600 + 59, "4 d 3 h"),
-    ],
-)
-def test_durations_have_two_units(seconds, text):
-    assert format_duration(seconds) == text
 
 
 def test_tables_keep_their_shape():
