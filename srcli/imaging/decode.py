@@ -32,6 +32,7 @@ _PLANES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "YCbCr": ("RGB", "RGB"),
     }
 )
+_GREY_MODES = ("1", "L", "LA", "La")
 
 # PNG: third edition, section 11.2.1; the signature, length and name of IHDR come first.
 _PNG_HEADER, _PNG_DEPTH, _PNG_COLOUR = slice(12, 16), 24, 25
@@ -71,7 +72,7 @@ def is_grey(image: Image.Image, head: bytes) -> bool:
         return head[_PNG_COLOUR] in _PNG_GREY
     if image.format == "AVIF":
         return bool(_avif_flags(head) & _MONOCHROME)
-    return image.getbands()[0] in ("1", "L")
+    return image.mode in _GREY_MODES
 
 
 def _avif_flags(head: bytes) -> int:

@@ -87,6 +87,10 @@ def convert_cmyk(planes: NDArray[Any], icc: bytes | None, name: str) -> NDArray[
 def _transform(planes: NDArray[Any], icc: bytes, space: str) -> NDArray[Any]:
     """A band of planes as sRGB, (H, W, 3)."""
     pixels = np.ascontiguousarray(planes[:, :, 0] if space == "gray" else planes)
+    flags = int(imagecodecs.CMS.FLAGS.BLACKPOINTCOMPENSATION)
+    if planes.dtype != np.uint8 or space == "cmyk":
+        # Else it makes tables too coarse for these: up to 20 levels in 255 off.
+        flags |= imagecodecs.CMS.FLAGS.NOOPTIMIZE
     try:
         return imagecodecs.cms_transform(
             pixels,
@@ -95,7 +99,7 @@ def _transform(planes: NDArray[Any], icc: bytes, space: str) -> NDArray[Any]:
             colorspace=space,
             outcolorspace="rgb",
             intent=imagecodecs.CMS.INTENT.RELATIVE_COLORIMETRIC,
-            flags=imagecodecs.CMS.FLAGS.BLACKPOINTCOMPENSATION,
+            flags=flags,
         )
     except (RuntimeError, TypeError) as error:
         raise ValueError("the profile cannot be used") from error

@@ -119,6 +119,7 @@ def make_tiff(order, data, **tags):
     """A one-strip TIFF written by hand, for kinds that no library writes."""
     numbers = {"width": 256, "height": 257, "bits": 258, "photometric": 262}
     numbers |= {"samples": 277, "sample_format": 339, "extra": 338, "orientation": 274}
+    numbers |= {"subfile": 254, "sub_directories": 330}
     fields = {259: 1, 277: 1, 278: tags["height"], 279: len(data)}
     fields |= {numbers[name]: value for name, value in tags.items()}
     fields[273] = 8 + 2 + 12 * (len(fields) + 1) + 4

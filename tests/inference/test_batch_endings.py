@@ -36,9 +36,19 @@ def command(*arguments):
 BATCH = ("in", "-m", "bicubic", "-x", "4", "-o", "out")
 
 
+def heed_signals():
+    """As in a terminal, whatever ignores signals on behalf of the tests."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def start(*arguments):
     return subprocess.Popen(
-        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command(*arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_signals,
     )
 
 
