@@ -59,18 +59,22 @@ def write_chunk(file: IO[bytes], kind: bytes, data: bytes) -> None:
     file.write(struct.pack(">I4s", len(data), kind) + data + struct.pack(">I", check))
 
 
-def read_ancillary(file: IO[bytes]) -> list[Chunk]:
+def read_ancillary(file: IO[bytes]) -> tuple[list[Chunk], bool]:
     """The chunks of a PNG beside its pixels, wherever they stand.
 
     Args:
         file: The file; may be damaged behind its pixels.
+
+    Returns:
+        The chunks, and whether the file is whole.
     """
     found: list[Chunk] = []
     file.seek(len(SIGNATURE))
     with suppress(ValueError):
         for chunk in read_chunks(file, lambda kind: kind not in _PIXELS):
             found.append(chunk)
-    return [chunk for chunk in found if chunk[0] != b"IEND"]
+    kept = [chunk for chunk in found if chunk[0] != b"IEND"]
+    return kept, len(kept) < len(found)
 
 
 def read_critical(file: IO[bytes]) -> bytes:

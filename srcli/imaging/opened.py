@@ -94,9 +94,10 @@ class PillowFile:
         head = file.read(_HEAD)
         self.format = format_name(image)
         self.chunks: tuple[Chunk, ...] = ()
+        self._is_whole = True
         self._spoken = image  # that knows what is said beside the pixels
         if image.format == "PNG":
-            chunks = read_ancillary(file)
+            chunks, self._is_whole = read_ancillary(file)
             self.chunks = carried(chunks)
             self._spoken = identify(io.BytesIO(one_pixel(chunks)))
         elif image.format == "AVIF":
@@ -133,6 +134,8 @@ class PillowFile:
 
     def load(self) -> Planes:
         """See `Opened`."""
+        if not self._is_whole:
+            log.warning("%s: its metadata are damaged: some may be lost", self._name)
         planes = self._decode()
         if planes.pixels.shape[1::-1] != self._size:
             raise ValueError("its frames differ in size")

@@ -61,6 +61,7 @@ def save_tiff(planes, **options):
     return buffer.getvalue()
 
 
+@cache  # it says when it was made
 def srgb_profile():
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
