@@ -156,7 +156,14 @@ class TiffPage:
         if axes.startswith("S"):
             pixels = np.moveaxis(pixels, 0, -1)
         planes = pixels.reshape(*pixels.shape[:2], -1)
-        if planes.shape[2] != self._samples or axes.strip("YXS"):
+        # Of a damaged tag, tifffile and Pillow make different things.
+        is_float = self._kind == SampleFormat.FLOAT
+        kinds = "f" if is_float else "ub"
+        if (
+            planes.shape[2] != self._samples
+            or axes.strip("YXS")
+            or planes.dtype.kind not in kinds
+        ):
             raise ValueError("its tags contradict each other")
         left = self._samples - self._colours - self.has_alpha
         if left:
@@ -165,7 +172,7 @@ class TiffPage:
                 self._name,
                 "1 further channel is" if left == 1 else f"{left} further channels are",
             )
-        if self._kind == SampleFormat.FLOAT:
+        if is_float:
             return self._as_float(planes)
         return widen(planes, self._bits)
 

@@ -85,6 +85,18 @@ def test_every_entry_of_a_tiff_may_lie(name):
                 )
 
 
+def test_a_damaged_tag_that_two_libraries_read_differently():
+    data = sample("tiff-half")
+    (start,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, start)
+    for entry in range(start + 2, start + 2 + 12 * count, 12):
+        for kind in (0, 9, 127, 0x7F00):  # of the value; most are none
+            look_into(put_number(data, entry + 2, kind, 2, "little"), "half.tif")
+    # What the fuzz test has found: a directory that is shifted in part.
+    shifted = put_number(data, 124, 127, 4, "big")
+    look_into(shifted[:128] + shifted[128:163] + shifted[128:], "half.tif")
+
+
 def test_directories_in_a_circle():
     data = bytearray(save_tiff(make_planes(3, np.uint16), photometric="rgb"))
     (start,) = struct.unpack_from("<I", data, 4)
