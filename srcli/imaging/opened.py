@@ -134,11 +134,11 @@ class PillowFile:
 
     def load(self) -> Planes:
         """See `Opened`."""
-        if not self._is_whole:
-            log.warning("%s: its metadata are damaged: some may be lost", self._name)
         planes = self._decode()
         if planes.pixels.shape[1::-1] != self._size:
             raise ValueError("its frames differ in size")
+        if not self._is_whole:
+            log.warning("%s: its metadata are damaged: some may be lost", self._name)
         if self.channels < planes.pixels.shape[2]:
             return planes._replace(pixels=planes.pixels[:, :, :1])  # all are the same
         return planes

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from srcli.imaging.alpha import fill_transparent
+from srcli.imaging.alpha import fill_transparent, peak_level
 from srcli.imaging.resize import imresize
 
 
@@ -13,23 +13,30 @@ def disc(size, radius, softness=1.0):
     return np.clip((radius - np.hypot(x, y)) / softness + 0.5, 0, 1)
 
 
-@pytest.mark.parametrize("background", [0, 255])
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_enlarged_disc_has_no_fringe(background, dtype):
-    top = np.iinfo(dtype).max
-    alpha = np.rint(disc(40, 13) * top).astype(dtype)
-    pixels = np.zeros((40, 40, 3), dtype)
+# Black, grey, white, and two colours.
+BACKGROUNDS = [(0, 0, 0), (128, 128, 128), (255, 255, 255), (0, 0, 255), (255, 200, 0)]
+
+
+@pytest.mark.parametrize("background", BACKGROUNDS)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("hidden", [0, 255])
+def test_enlarged_disc_has_no_fringe(hidden, background, dtype):
+    top = peak_level(np.dtype(dtype))
+    behind = np.array(background) / 255
+    alpha = disc(40, 13) * top
+    alpha = (alpha if top == 1 else np.rint(alpha)).astype(dtype)
+    pixels = np.full((40, 40, 3), hidden * (top / 255)).astype(dtype)
     pixels[alpha > 0] = (top, 0, 0)
 
     def composite(colour):
         sharp = imresize(colour / top, 4).clip(0, 1)
         opacity = imresize(alpha / top, 4).clip(0, 1)[:, :, None]
-        return opacity * sharp + (1 - opacity) * (background / 255), opacity
+        return opacity * sharp + (1 - opacity) * behind, opacity
 
     result, opacity = composite(fill_transparent(pixels, alpha))
-    ideal = opacity * np.array([1.0, 0, 0]) + (1 - opacity) * (background / 255)
+    ideal = opacity * np.array([1.0, 0, 0]) + (1 - opacity) * behind
     assert np.abs(result - ideal).max() < 0.5 / 255
-    # The measure sees the fringe that the hidden black would make.
+    # The measure sees the fringe that the hidden colour would make.
     fringed, _ = composite(pixels)
     assert np.abs(fringed - ideal).max() > 10 / 255
 
@@ -54,7 +61,7 @@ def test_a_faint_picture_keeps_its_colours(picture):
     assert (fill_transparent(pixels, alpha)[:, 10:] == pixels[:, 10:]).all()
 
 
-@pytest.mark.parametrize("background", [0, 128, 255])
+@pytest.mark.parametrize("background", BACKGROUNDS)
 def test_colours_rounded_while_premultiplied_leave_no_fringe(background):
     """As a program leaves a cut-out that computes with premultiplied colours."""
     opacity = disc(40, 13, softness=5.0)
@@ -68,8 +75,8 @@ def test_colours_rounded_while_premultiplied_leave_no_fringe(background):
     def fringe(straight):
         sharp = imresize(straight / 255, 4).clip(0, 1) * 255
         share = imresize(alpha / 255, 4).clip(0, 1)[:, :, None]
-        result = share * sharp + (1 - share) * background
-        return np.abs(result - share * colour - (1 - share) * background).max()
+        behind = (1 - share) * np.array(background)
+        return np.abs(share * sharp + behind - (share * colour + behind)).max()
 
     assert fringe(fill_transparent(pixels, alpha)) < 2.0
     assert fringe(pixels) > 4.0
@@ -104,9 +111,20 @@ def test_nothing_to_fill(opacity, picture):
     assert fill_transparent(pixels, alpha) is pixels
 
 
-@pytest.mark.parametrize("shape", [(1, 2), (7, 1), (3, 5), (300, 2)])
-def test_any_size(shape):
-    pixels = np.zeros((*shape, 1), np.uint8)
-    alpha = np.zeros(shape, np.uint8)
-    alpha[0, 0], pixels[0, 0] = 255, 77
-    assert (fill_transparent(pixels, alpha) == 77).all()
+@pytest.mark.parametrize("shape", [(1, 2), (7, 1), (3, 5), (300, 2), (2, 300)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_any_size(shape, dtype, channels):
+    pixels = np.zeros((*shape, channels), dtype)
+    alpha = np.zeros(shape, dtype)
+    alpha[0, 0], pixels[0, 0] = peak_level(alpha.dtype), 77
+    filled = fill_transparent(pixels, alpha)
+    assert filled.dtype == dtype
+    assert (filled == 77).all()
+
+
+def test_colours_beyond_black_and_white_spread():
+    pixels = np.zeros((6, 8, 3), np.float32)
+    alpha = np.zeros((6, 8), np.float32)
+    pixels[2, 3], alpha[2, 3] = (-2, 0.5, 7), 1
+    assert np.allclose(fill_transparent(pixels, alpha), (-2, 0.5, 7))
