@@ -209,6 +209,13 @@ def test_strips_make_the_same_picture(format, picture, monkeypatch):
     assert one.metadata == other.metadata
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_png_wider_than_a_strip_has_blocks(dtype):
+    pixels = np.arange(9 * 524_289, dtype=np.uint32).astype(dtype).reshape(9, -1, 1)
+    result = read_back(Picture(pixels), "png")
+    assert (result.pixels == pixels).all()
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("kind", ["photograph", "drawing"])
 def test_png_is_about_as_small_as_pillow_makes_it(kind, channels):
