@@ -11,13 +11,7 @@ from PIL import Image
 
 from srcli.imaging.color import rgb_to_y
 
-
-@pytest.fixture(autouse=True)
-def _elsewhere(monkeypatch, tmp_path_factory):
-    """No data set of this machine is found by chance, and nothing is left here."""
-    monkeypatch.delenv("SRCLI_DATA_DIR", raising=False)
-    monkeypatch.setenv("SRCLI_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-    monkeypatch.chdir(tmp_path_factory.mktemp("current"))
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 @pytest.fixture

@@ -10,13 +10,7 @@ from PIL import Image
 
 from srcli import __version__
 
-
-@pytest.fixture(autouse=True)
-def _elsewhere(monkeypatch, tmp_path_factory):
-    """No data set of this machine is found by chance."""
-    monkeypatch.delenv("SRCLI_DATA_DIR", raising=False)
-    monkeypatch.setenv("SRCLI_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-    monkeypatch.chdir(tmp_path_factory.mktemp("current"))
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 @pytest.fixture

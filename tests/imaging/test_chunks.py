@@ -6,7 +6,6 @@ import zlib
 import imagecodecs
 import numpy as np
 import pytest
-from PIL import ExifTags
 from sample_files import (
     XMP,
     chunk,
@@ -24,10 +23,6 @@ from srcli.imaging.files import (
     read_picture,
     strip_metadata,
 )
-
-INTEROP = ExifTags.IFD.Interop
-EXIF, GPS = ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo
-
 
 TEXTS = (
     (b"tEXt", b"Title\x00Waves"),

@@ -24,7 +24,6 @@ from srcli.imaging.files import (
     read_picture,
 )
 
-INTEROP = ExifTags.IFD.Interop
 EXIF, GPS = ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo
 
 
