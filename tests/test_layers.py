@@ -21,9 +21,10 @@ FLOORS = {
     "pages": 0,
     "imaging": -1,
     "writing": -2,
-    "errors": -3,
-    "progress": -3,
-    "units": -3,
+    "storage": -3,
+    "errors": -4,
+    "progress": -4,
+    "units": -4,
 }
 
 

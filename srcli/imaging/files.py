@@ -31,6 +31,7 @@ from srcli.imaging.picture import (
 from srcli.imaging.pillow import explain, quiet
 from srcli.imaging.strips import strip_rows, write_jpeg, write_png
 from srcli.imaging.tiff_writer import write_tiff
+from srcli.storage import Place, fetch
 from srcli.writing import write_whole
 
 __all__ = [
@@ -50,7 +51,7 @@ _ENCODE_ERRORS = (OSError, ValueError, OverflowError, RuntimeError, struct.error
 
 
 def probe_picture(
-    source: Path | bytes, *, name: str | None = None, frame: int | None = None
+    source: Place | bytes, *, name: str | None = None, frame: int | None = None
 ) -> PictureInfo:
     """The format and size of a picture file, without decoding its pixels.
 
@@ -75,7 +76,7 @@ def probe_picture(
 
 
 def read_picture(
-    source: Path | bytes, *, name: str | None = None, frame: int | None = None
+    source: Place | bytes, *, name: str | None = None, frame: int | None = None
 ) -> Picture:
     """The picture in a file, upright, in grey or RGB, with its metadata.
 
@@ -90,6 +91,8 @@ def read_picture(
             that would lose what it holds (32-bit integers).
     """
     name = _name(source, name)
+    if not isinstance(source, (Path, bytes)):
+        source = fetch(source)  # in one piece: all of it is needed
     with open_picture(source, name, frame) as (opened, _):
         pixels, alpha, own_colours = opened.load()
         pixels = turn_upright(pixels, opened.orientation)
@@ -120,35 +123,39 @@ def encode_picture(picture: Picture, format: str, quality: int = 95) -> bytes:
 
 def write_picture(
     picture: Picture,
-    path: Path,
+    path: Place,
     *,
     format: str | None = None,
     quality: int = 95,
     replace: bool = True,
-) -> None:
-    """Write a picture file, which appears whole or not at all.
+    run: str | None = None,
+) -> int:
+    """Write a picture file, which appears whole or not at all; return its bytes.
 
     Args:
         picture: The picture.
-        path: Where. A file `<path>.part` exists meanwhile.
+        path: Where, here or remote. A file `<path>.part` exists meanwhile.
         format: A key of `FORMATS`; None takes it from the suffix of `path`, or where
             that names none, from `picture.format`.
         quality: As `encode_picture`.
         replace: Whether a file of this name may be there.
+        run: As `srcli.writing.write_whole`.
 
     Raises:
         OutputError: If the format cannot hold the picture, or the file cannot be
             written.
     """
     format = format or format_of(path) or picture.format
-    with write_whole(path, replace=replace) as part, part.open("w+b") as file:
-        _encode(picture, file, format, quality, str(path))
+    with write_whole(path, replace=replace, run=run) as part:
+        with part.open("w+b") as file:
+            _encode(picture, file, format, quality, str(path))
+        return part.stat().st_size
 
 
-def _name(source: Path | bytes, name: str | None) -> str:
+def _name(source: Place | bytes, name: str | None) -> str:
     if name is not None:
         return name
-    return str(source) if isinstance(source, Path) else "the picture"
+    return "the picture" if isinstance(source, bytes) else str(source)
 
 
 def _encode(

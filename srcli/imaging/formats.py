@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
+
+from srcli.storage import Place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +59,7 @@ PICTURE_SUFFIXES = frozenset(
 ) | {".gif"}
 
 
-def format_of(path: Path) -> str | None:
+def format_of(path: Place) -> str | None:
     """The format that the suffix of `path` names, or None."""
     suffix = path.suffix.lower()
     for name, entry in FORMATS.items():

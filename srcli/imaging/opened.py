@@ -6,7 +6,6 @@ import io
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO, Any, Protocol
 
 import numpy as np
@@ -28,6 +27,7 @@ from srcli.imaging.pillow import check_size, identify, open_file
 from srcli.imaging.planes import Planes, split_alpha
 from srcli.imaging.tiff import TiffPage
 from srcli.imaging.tiff_pages import MAGIC, list_pages
+from srcli.storage import Place
 
 log = logging.getLogger(__name__)
 
@@ -157,7 +157,7 @@ class PillowFile:
 
 @contextmanager
 def open_picture(
-    source: Path | bytes, name: str, frame: int | None = None
+    source: Place | bytes, name: str, frame: int | None = None
 ) -> Iterator[tuple[Opened, int]]:
     """A picture file opened but not yet decoded, and how many frames it has.
 

@@ -18,9 +18,11 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError, _imaging, feature
 
 from srcli.errors import InputError
 from srcli.imaging.formats import FORMATS
+from srcli.storage import Place, reached
 
 MAX_PIXELS = 500_000_000  # an input of more is taken for a decompression bomb
 _TOO_LARGE = "{} claims more than {} million pixels: refused; cut it into parts"
+_REMOTE_BLOCK = 1 << 18  # bytes that are fetched at a time from a remote file
 _MOST_SAID = 200  # characters of a library's message that are passed on
 _MAX_TEXT = 32 << 20  # bytes; so is a text of more in a PNG
 
@@ -105,7 +107,7 @@ def _silent_libtiff() -> Iterator[None]:
 
 
 @contextmanager
-def open_file(source: Path | bytes, name: str) -> Iterator[IO[bytes]]:
+def open_file(source: Place | bytes, name: str) -> Iterator[IO[bytes]]:
     """A file to be read as a picture; Pillow is quiet meanwhile.
 
     Whatever a decoder raises inside the `with` block becomes an `InputError`.
@@ -167,9 +169,15 @@ def check_size(width: int, height: int, name: str) -> None:
 
 
 @contextmanager
-def _open_stream(source: Path | bytes, name: str) -> Iterator[IO[bytes]]:
+def _open_stream(source: Place | bytes, name: str) -> Iterator[IO[bytes]]:
     if isinstance(source, bytes):
         yield io.BytesIO(source)
+        return
+    if not isinstance(source, Path):
+        with reached(name, InputError, "read"):
+            file = source.fs.open(source.path, "rb", block_size=_REMOTE_BLOCK)
+        with file:
+            yield file
         return
     try:
         if source.is_dir():

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -45,6 +44,7 @@ class FileOptions:
 
     quality: int = 95  # of JPEG, WebP and AVIF, 1 to 100
     keep_metadata: bool = True  # or nothing of it, and the colours in sRGB
+    run: str | None = None  # see `srcli.writing.write_whole`
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,16 +241,14 @@ def _write(job: Job, picture: Picture, options: FileOptions) -> int:
         data = encode_picture(picture, job.format, options.quality)
         _write_stream(data)
         return len(data)
-    write_picture(
+    return write_picture(
         picture,
         job.output,
         format=job.format,
         quality=options.quality,
         replace=job.may_replace,
+        run=options.run,
     )
-    with suppress(OSError):  # it may be gone again
-        return job.output.stat().st_size
-    return 0
 
 
 def _fit_depth(job: Job, picture: Picture) -> Picture:

@@ -25,6 +25,7 @@ from srcli.inference.naming import (
 )
 from srcli.inference.sources import Source
 from srcli.inference.space import estimate_room
+from srcli.storage import Place, find_existing
 
 log = logging.getLogger(__name__)
 
@@ -49,14 +50,14 @@ class Job:
     """
 
     source: Source
-    output: Path | None = None
+    output: Place | None = None
     format: str = "png"
     width: int = 0
     height: int = 0
     info: PictureInfo | None = None
     frame: int | None = None
     room: int = 0
-    page: Path | None = None
+    page: Place | None = None
     may_replace: bool = False
     is_done: bool = False
     error: SrcliError | None = None
@@ -91,14 +92,35 @@ def plan_jobs(sources: Sequence[Source], naming: Naming) -> list[Job]:
         raise OutputError(f"{error.filename} cannot be written: {reason}") from error
 
 
+def choose_sources(
+    sources: Sequence[Source], naming: Naming
+) -> tuple[Place | None, list[Source]]:
+    """The folder for results, and the sources without earlier results among them.
+
+    Raises:
+        UsageError: If `naming` does not fit the sources.
+        InputError: If all of them are earlier results.
+        OutputError: If the folder of a file is not there.
+    """
+    folder = choose_folder(sources, naming)
+    kept = [source for source in sources if not is_earlier(source, naming, folder)]
+    if len(kept) < len(sources):
+        log.info("%d earlier results are left out", len(sources) - len(kept))
+    if not kept:
+        raise InputError("every picture found is an earlier result: nothing to do")
+    return folder, kept
+
+
 def prepare_folders(jobs: Iterable[Job]) -> None:
     """Make the folders that results go to, and see that they can be written to.
 
     Raises:
         OutputError: If one cannot be made or written to.
     """
-    outputs = [job.output for job in jobs if job.output and job.is_open]
-    for folder in dict.fromkeys(output.parent for output in outputs):
+    outputs = [job.output for job in jobs if job.is_open]
+    # Remote folders come with their files.
+    local = [output.parent for output in outputs if isinstance(output, Path)]
+    for folder in dict.fromkeys(local):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
@@ -110,23 +132,31 @@ def prepare_folders(jobs: Iterable[Job]) -> None:
 
 def _plan_all(sources: Sequence[Source], naming: Naming) -> list[Job]:
     """`plan_jobs`, except that what the operating system refuses is raised as it is."""
-    folder = choose_folder(sources, naming)
-    kept = [source for source in sources if not is_earlier(source, naming, folder)]
-    if len(kept) < len(sources):
-        log.info("%d earlier results are left out", len(sources) - len(kept))
-    if not kept:
-        raise InputError("every picture found is an earlier result: nothing to do")
-    jobs = [_plan(source, naming, folder) for source in kept]
-    _check_names(jobs)
-    return _check_existing(jobs, naming.existing)
+    folder, kept = choose_sources(sources, naming)
+    jobs = [plan_job(source, naming, folder) for source in kept]
+    check_names(jobs, kept)
+    return check_existing(jobs, naming.existing)
 
 
-def _plan(source: Source, naming: Naming, folder: Path | None) -> Job:
-    """The job for one source; what is wrong with it alone is in its `error`."""
+def plan_job(
+    source: Source, naming: Naming, folder: Place | None, data: bytes | None = None
+) -> Job:
+    """The job for one source; what is wrong with it alone is in its `error`.
+
+    Args:
+        source: What to enlarge.
+        naming: How its result is named.
+        folder: As `choose_folder` gives it.
+        data: What the source holds, where it has been read already.
+
+    Raises:
+        UsageError: If `naming` contradicts itself.
+    """
     try:
         if source.error is not None:
             raise source.error
-        info = probe_picture(source.content, name=source.name, frame=naming.frame)
+        content = source.content if data is None else data
+        info = probe_picture(content, name=source.name, frame=naming.frame)
         # The factor is checked before the size: it has the clearer message.
         naming.goal.factor(info.height, info.width)
         height, width = naming.goal.size(info.height, info.width)
@@ -135,6 +165,7 @@ def _plan(source: Source, naming: Naming, folder: Path | None) -> Job:
         if info.frames > 1 and naming.frame is not None:
             tag = f"_frame{naming.frame}{tag}"
         output = name_output(source, naming, folder, format, tag)
+        length = source.size if data is None else len(data)
     except SrcliError as error:
         return Job(source=source, error=error)
     if naming.compare and output is None:
@@ -148,21 +179,25 @@ def _plan(source: Source, naming: Naming, folder: Path | None) -> Job:
         info=info,
         frame=naming.frame,
         page=name_page(output) if naming.compare and output else None,
-        room=estimate_room(info, format, width * height, source.size),
+        room=estimate_room(info, format, width * height, length),
         may_replace=naming.existing == "overwrite",
     )
 
 
-def _check_names(jobs: Sequence[Job]) -> None:
-    """Refuse results that would share a name or replace a source."""
-    sources = {job.source.path.resolve() for job in jobs if job.source.path is not None}
-    taken: dict[Path, Job] = {}
+def check_names(jobs: Iterable[Job], sources: Iterable[Source]) -> None:
+    """Refuse results that would share a name or replace a source.
+
+    Raises:
+        OutputError: If one would.
+    """
+    read = {source.path.resolve() for source in sources if source.path is not None}
+    taken: dict[Place, Job] = {}
     for job in jobs:
         for output in (job.output, job.page):
             if output is None:
                 continue
             place = output.resolve()
-            if place in sources:
+            if place in read:
                 raise OutputError(
                     f"{output} is itself an input: choose another name or folder"
                 )
@@ -174,10 +209,14 @@ def _check_names(jobs: Sequence[Job]) -> None:
                 )
 
 
-def _check_existing(jobs: Sequence[Job], existing: Existing) -> list[Job]:
-    """Refuse, mark or accept results that are there already."""
+def check_existing(jobs: Sequence[Job], existing: Existing) -> list[Job]:
+    """The jobs, marked where their results are there already and shall stay.
+
+    Raises:
+        OutputError: If results are there, and shall not be.
+    """
     wanted = [path for job in jobs for path in (job.output, job.page) if path]
-    there = [path for path in wanted if path.exists()]
+    there = find_existing(wanted)
     for output in there:
         if output.is_dir():
             raise OutputError(f"{output} is a folder: choose another name")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,7 @@ from srcli.imaging.files import PictureInfo
 from srcli.imaging.formats import FORMATS, find_misfit, format_of
 from srcli.inference.sizes import Goal
 from srcli.inference.sources import STREAM, Source
+from srcli.storage import Place, contains, is_remote, locate, reached
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +30,8 @@ class Naming:
         model: What they are named after, for example "mrnet", "rrrn_dn", or the name
             of a weight file.
         goal: The size wanted.
-        output: A file, a folder, or "-", as typed; None is beside the input.
+        output: A file, a folder (a path or URL each), or "-", as typed; None is beside
+            the input.
         format: "auto" or a key of `FORMATS`.
         suffix: Instead of "_<model>_x<scale>" or "_<model>_<width>x<height>".
         existing: What happens where a result is there already.
@@ -67,11 +70,12 @@ class Naming:
         return bool(tag) and stem.endswith(tag)
 
 
-def choose_folder(sources: Sequence[Source], naming: Naming) -> Path | None:
+def choose_folder(sources: Sequence[Source], naming: Naming) -> Place | None:
     """The folder that `naming.output` names, or None where it names none.
 
     Raises:
-        UsageError: If it cannot take the sources, or contradicts the format.
+        UsageError: If it cannot take the sources, contradicts the format, or is a URL
+            that cannot be reached.
         OutputError: If the folder of a file is not there.
     """
     if naming.output is None:
@@ -81,34 +85,38 @@ def choose_folder(sources: Sequence[Source], naming: Naming) -> Path | None:
         if several:
             raise UsageError("standard output takes one picture: -o needs a folder")
         return None
-    path = Path(naming.output)
-    if path.is_dir() or naming.output.endswith(("/", "\\")):
+    path = locate(naming.output)
+    if naming.output.endswith(("/", "\\")):
         return path
+    with reached(path, OutputError, "written") if is_remote(path) else nullcontext():
+        if path.is_dir():
+            return path
+        is_there = path.exists()
     if not several:
         _check_file_name(path, naming.format)
-        if not path.parent.is_dir():
+        # The folders of a store are but a part of its names.
+        if not is_remote(path) and not path.parent.is_dir():
             raise OutputError(f"folder {path.parent} does not exist: make it first")
         return None
-    if format_of(path) is not None or path.exists():
+    if format_of(path) is not None or is_there:
         raise UsageError(f"{path} is one file for several pictures: name a folder")
     return path
 
 
-def is_earlier(source: Source, naming: Naming, folder: Path | None) -> bool:
+def is_earlier(source: Source, naming: Naming, folder: Place | None) -> bool:
     """Whether a listed file is a result that the same command left there before."""
     if source.root is None or source.path is None:
         return False
     if folder is None or folder.resolve() == source.root.resolve():
         return naming.is_result(source.path.stem)
     # A folder for results inside the folder of the pictures.
-    is_inside = folder.resolve().is_relative_to(source.root.resolve())
-    return is_inside and source.path.resolve().is_relative_to(folder.resolve())
+    return contains(source.root, folder) and contains(folder, source.path)
 
 
 def choose_format(
     source: Source,
     naming: Naming,
-    folder: Path | None,
+    folder: Place | None,
     info: PictureInfo,
     size: tuple[int, int],
 ) -> str:
@@ -119,7 +127,7 @@ def choose_format(
     """
     asked = None if naming.format == "auto" else naming.format
     if asked is None and folder is None and naming.output not in (None, STREAM):
-        asked = format_of(Path(naming.output or ""))
+        asked = format_of(locate(naming.output or ""))
     height, width = size
     if asked is not None:
         # Transparency may yet turn out to be opaque everywhere. A format that is asked
@@ -144,28 +152,28 @@ def choose_format(
 def name_output(
     source: Source,
     naming: Naming,
-    folder: Path | None,
+    folder: Place | None,
     format: str,
     tag: str,
-) -> Path | None:
+) -> Place | None:
     """Where the result goes; None is standard output."""
     if naming.output == STREAM or (naming.output is None and source.path is None):
         return None
     if naming.output is not None and folder is None:
-        return Path(naming.output)
-    original = source.path or Path("stdin")
+        return locate(naming.output)
+    original: Place = source.path or Path("stdin")
     own = original.suffix if format_of(original) == format else None
     name = original.stem + tag + (own or FORMATS[format].suffixes[0])
     home = original.parent if folder is None else folder / source.branch
     return home / name
 
 
-def name_page(output: Path) -> Path:
+def name_page(output: Place) -> Place:
     """Where the comparison beside a result goes."""
     return output.with_name(f"{output.name}.html")
 
 
-def _check_file_name(path: Path, format: str) -> None:
+def _check_file_name(path: Place, format: str) -> None:
     """Refuse a file name that says nothing of its format, or another than was asked."""
     named = format_of(path)
     if format == "auto":

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from srcli.errors import PartialFailureError, SrcliError
 from srcli.inference.estimate import Estimate
 from srcli.inference.jobs import Job
 from srcli.inference.sources import STREAM
+from srcli.storage import Place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +85,7 @@ def raise_failures(results: Sequence[Result]) -> None:
     raise PartialFailureError(f"{len(errors)} of {len(results)} inputs failed")
 
 
-def _show(path: Path | None) -> str:
+def _show(path: Place | None) -> str:
     """A path as text that any stream can take; "-" for standard input or output."""
     if path is None:
         return STREAM

@@ -67,7 +67,8 @@ def check_space(jobs: Iterable[Job]) -> None:
     needs: defaultdict[int, int] = defaultdict(int)
     places: dict[int, Path] = {}
     for job in jobs:
-        if job.output is not None and job.is_open:
+        # A store does not say how much it holds.
+        if isinstance(job.output, Path) and job.is_open:
             place = _existing(job.output.parent)
             device = place.stat().st_dev
             places.setdefault(device, place)
@@ -89,7 +90,7 @@ def require_room(job: Job) -> None:
     Raises:
         OutputError: If the folder is gone, or the disk is full.
     """
-    if job.output is None:
+    if not isinstance(job.output, Path):
         return
     folder = job.output.parent
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 from srcli.imaging.files import Picture
 from srcli.pages.components import (
@@ -16,6 +15,7 @@ from srcli.pages.components import (
 from srcli.pages.page import isolate, write_page
 from srcli.pages.view import View, find_differences, view_pair
 from srcli.pages.windows import Window
+from srcli.storage import Place
 
 LONGEST = 2000  # pixels of the slider's longer side
 _CROPS = 6
@@ -26,7 +26,7 @@ _BICUBIC = "Bicubic"
 def write_comparison(
     source: Picture,
     result: Picture,
-    path: Path,
+    path: Place,
     *,
     title: str,
     facts: Mapping[str, str],

@@ -8,10 +8,10 @@ import html
 import re
 from collections.abc import Iterable
 from importlib.resources import files
-from pathlib import Path
 from string import Template
 
 from srcli import __version__
+from srcli.storage import Place
 from srcli.writing import write_whole
 
 # What text may hold, a file's name for example, but no page.
@@ -54,7 +54,7 @@ def render_page(title: str, body: Iterable[str]) -> str:
     )
 
 
-def write_page(path: Path, title: str, body: Iterable[str]) -> None:
+def write_page(path: Place, title: str, body: Iterable[str]) -> None:
     """Write the page, which appears whole or not at all; see `render_page`.
 
     Raises:

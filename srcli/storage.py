@@ -1,0 +1,198 @@
+"""Where files lie: folders of this machine, and whatever fsspec reaches by URL.
+
+A place is a `pathlib.Path` here and a `upath.UPath` elsewhere (s3://, gs://, memory://
+and so on), which has the same methods.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import unquote
+
+from srcli.errors import InputError, SrcliError, UsageError
+
+if TYPE_CHECKING:
+    from upath import UPath
+
+Place: TypeAlias = "Path | UPath"
+
+_URL = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+_LOCAL = ("file", "local")
+# Stores whose files appear whole: an upload that breaks off leaves nothing.
+_OBJECT_STORES = frozenset(
+    ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci", "memory")
+)
+
+
+def locate(text: str) -> Place:
+    """The place that a path or URL names.
+
+    Raises:
+        UsageError: If the URL is of an unknown kind, or needs a package that is not
+            installed.
+    """
+    found = _URL.match(text)
+    if found is None:
+        return Path(text)
+    if found[1].lower() in _LOCAL:
+        return Path(unquote(text[found.end() :]))
+    from upath import UPath  # noqa: PLC0415 - most places are local
+
+    try:
+        place = UPath(text)
+        place.fs  # noqa: B018 - made here, so that what it needs is missed here
+    except ImportError as error:
+        raise UsageError(f"{text}: {error}".rstrip(".")) from error
+    except Exception as error:
+        raise UsageError(f"{text} cannot be reached: {explain(error)}") from error
+    return place
+
+
+def is_remote(place: Place) -> bool:
+    """Whether a place is reached by URL."""
+    return not isinstance(place, Path)
+
+
+def is_shared(place: Place) -> bool:
+    """Whether other processes find the same there."""
+    return isinstance(place, Path) or place.protocol != "memory"
+
+
+def is_whole_at_once(place: UPath) -> bool:
+    """Whether a file appears there only once all of it is there."""
+    return place.protocol in _OBJECT_STORES
+
+
+def explain(error: BaseException) -> str:
+    """What a file system said, in one line."""
+    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(str(said).split())
+
+
+@contextmanager
+def reached(name: object, kind: type[SrcliError], verb: str) -> Iterator[None]:
+    """Whatever a remote file system raises inside, as one error.
+
+    Args:
+        name: What the message calls the place.
+        kind: Of the error.
+        verb: What could not be done: "read" or "written".
+
+    Raises:
+        SrcliError: Of that kind, if anything fails.
+    """
+    try:
+        yield
+    except SrcliError:
+        raise
+    except FileNotFoundError as error:
+        raise kind(f"{name} does not exist") from error
+    except Exception as error:
+        raise kind(f"{name} cannot be {verb}: {explain(error)}") from error
+
+
+def fetch(place: UPath) -> bytes:
+    """All that a remote file holds.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    with reached(place, InputError, "read"):
+        return bytes(place.read_bytes())
+
+
+def list_files(folder: UPath, *, recursive: bool) -> list[tuple[UPath, int]]:
+    """The files in a remote folder, sorted by name, with their bytes.
+
+    Raises:
+        InputError: If it cannot be listed.
+    """
+    with reached(folder, InputError, "read"):
+        depth = None if recursive else 1
+        found = folder.fs.find(folder.path, maxdepth=depth, detail=True)
+        return [
+            (_below(folder, name), int(info.get("size") or 0))
+            for name, info in sorted(found.items())
+        ]
+
+
+def match_files(pattern: UPath, base: UPath) -> list[tuple[UPath, int]]:
+    """The files that a remote pattern matches, sorted by name, with their bytes.
+
+    Args:
+        pattern: With *, ? or [.
+        base: The folder that its fixed part names.
+
+    Raises:
+        InputError: If they cannot be listed.
+    """
+    with reached(pattern, InputError, "read"):
+        found = pattern.fs.glob(pattern.path, detail=True)
+        return [
+            (_below(base, name), int(info.get("size") or 0))
+            for name, info in sorted(found.items())
+            if info.get("type") == "file"
+        ]
+
+
+def find_existing(places: Iterable[Place]) -> list[Place]:
+    """Those of the places where a file or folder is.
+
+    Remote folders are listed once each, as many questions would take long.
+
+    Raises:
+        OSError: If a folder of this machine may not be looked into.
+        InputError: If a remote folder cannot be listed.
+    """
+    listed: dict[Any, set[str]] = {}
+    there = []
+    for place in places:
+        if isinstance(place, Path):
+            found = place.exists()
+        else:
+            parent = place.parent
+            if parent not in listed:
+                listed[parent] = list_names(parent)
+            found = place.name in listed[parent]
+        if found:
+            there.append(place)
+    return there
+
+
+def list_names(folder: Place) -> set[str]:
+    """The names of all that is in a folder; none where it does not exist.
+
+    Raises:
+        OSError: If a folder of this machine may not be looked into.
+        InputError: If a remote folder cannot be listed.
+    """
+    if isinstance(folder, Path):
+        return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    with reached(folder, InputError, "read"):
+        try:
+            names = folder.fs.ls(folder.path, detail=False)
+        except FileNotFoundError:
+            return set()
+        return {posixpath.basename(name.rstrip("/")) for name in names}
+
+
+def contains(folder: Place, place: Place) -> bool:
+    """Whether a place lies in a folder, or is it."""
+    if is_remote(folder) != is_remote(place):
+        return False
+    return bool(place.resolve().is_relative_to(folder.resolve()))  # type: ignore[arg-type]
+
+
+def relative(place: Place, root: Place) -> PurePath:
+    """The way from a folder to a place in it."""
+    return PurePath(str(place.relative_to(root)))  # type: ignore[arg-type]
+
+
+def _below(folder: UPath, name: str) -> UPath:
+    """A file by the name that its file system lists it under."""
+    return folder / posixpath.relpath(name, folder.path)
