@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -48,7 +48,7 @@ class FileOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class _Pair:
+class Pair:
     """An enlarged picture on its way to its file."""
 
     source: Picture | None  # where it is still needed
@@ -67,7 +67,7 @@ def preview_batch(
         estimates: What each will take, None for those that are not open.
     """
     return [
-        _announce(_settle(job) or _plan(job, estimate), len(jobs))
+        announce(settle(job) or _plan(job, estimate), len(jobs))
         for job, estimate in zip(jobs, estimates, strict=True)
     ]
 
@@ -102,16 +102,20 @@ def run_batch(
             picture = reading
             reading = _start_reading(reader, jobs, index + 1, options)
             named = _Named(progress, job.source.name, index, len(jobs))
-            enlarged = _enlarge(job, picture, upscaler, named)
+            settled = settle(job)
+            if settled is not None or picture is None:
+                enlarged: tuple[Result, Pair | None] = settled or _plan(job), None
+            else:
+                enlarged = enlarge(job, picture.result, upscaler, named)
             del picture  # or it stays in memory while the result is written
             if writing is not None:
-                yield _announce(writing.result(), len(jobs))
-            writing = writer.submit(_finish, *enlarged, options)
+                yield announce(writing.result(), len(jobs))
+            writing = writer.submit(finish, *enlarged, options)
         if writing is not None:
-            yield _announce(writing.result(), len(jobs))
+            yield announce(writing.result(), len(jobs))
 
 
-def _settle(job: Job) -> Result | None:
+def settle(job: Job) -> Result | None:
     """The result of a job that nothing is to be done for."""
     if job.error is not None:
         return Result(job=job, status="failed", error=job.error)
@@ -146,11 +150,11 @@ def _start_reading(
     """The picture of a job as it is being read; None where nothing is to be done."""
     if index >= len(jobs) or not jobs[index].is_open:
         return None
-    return reader.submit(_read, jobs[index], options)
+    return reader.submit(read_source, jobs[index], options)
 
 
-def _read(job: Job, options: FileOptions) -> Picture:
-    """The picture of a job.
+def read_source(job: Job, options: FileOptions) -> Picture:
+    """The picture of an open job.
 
     Raises:
         InputError: If it cannot be read.
@@ -174,18 +178,22 @@ def _read(job: Job, options: FileOptions) -> Picture:
     return picture if options.keep_metadata else strip_metadata(picture, name)
 
 
-def _enlarge(
+def enlarge(
     job: Job,
-    reading: Future[Picture] | None,
+    read: Callable[[], Picture],
     upscaler: Upscaler,
-    progress: Progress,
-) -> tuple[Result, _Pair | None]:
-    """What it took to enlarge a picture, and both; None where there is none."""
-    settled = _settle(job)
-    if settled is not None or reading is None:
-        return settled or _plan(job), None
+    progress: Progress = SILENT,
+) -> tuple[Result, Pair | None]:
+    """What it took to enlarge a picture, and both; None where that failed.
+
+    Args:
+        job: Open.
+        read: Gives its picture, or raises what hinders that.
+        upscaler: Enlarges it.
+        progress: Told of its tiles.
+    """
     try:
-        picture = reading.result()
+        picture = read()
         start = time.perf_counter()
         larger = upscaler(picture, progress)
         seconds = time.perf_counter() - start
@@ -208,10 +216,10 @@ def _enlarge(
         tiles=upscaler.stats.tiles,
     )
     source = picture if job.page else None
-    return result, _Pair(source, larger, upscaler.name, steps)
+    return result, Pair(source, larger, upscaler.name, steps)
 
 
-def _finish(result: Result, pair: _Pair | None, options: FileOptions) -> Result:
+def finish(result: Result, pair: Pair | None, options: FileOptions) -> Result:
     """The result, once its picture is written."""
     if pair is None:
         return result
@@ -263,7 +271,7 @@ def _fit_depth(job: Job, picture: Picture) -> Picture:
     return reduce_depth(picture, entry.depth)
 
 
-def _list_facts(result: Result, pair: _Pair) -> dict[str, str]:
+def _list_facts(result: Result, pair: Pair) -> dict[str, str]:
     """What the page says beside the pictures."""
     assert pair.source is not None
     source, seconds = pair.source, result.seconds or 0.0
@@ -284,8 +292,12 @@ def _write_stream(data: bytes) -> None:
         raise OutputError(f"standard output: {error.strerror}") from error
 
 
-def _announce(result: Result, jobs: int) -> Result:
-    """Log why a job was left out, or failed; a lone error is left to the caller."""
+def announce(result: Result, jobs: int) -> Result:
+    """Log why a job was left out, or failed; a lone error is left to the caller.
+
+    Returns:
+        The result.
+    """
     if result.status == "skipped":
         log.info("%s exists: skipped", result.output)
     if result.error is not None and jobs > 1:

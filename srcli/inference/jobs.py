@@ -138,16 +138,13 @@ def _plan_all(sources: Sequence[Source], naming: Naming) -> list[Job]:
     return check_existing(jobs, naming.existing)
 
 
-def plan_job(
-    source: Source, naming: Naming, folder: Place | None, data: bytes | None = None
-) -> Job:
+def plan_job(source: Source, naming: Naming, folder: Place | None) -> Job:
     """The job for one source; what is wrong with it alone is in its `error`.
 
     Args:
         source: What to enlarge.
         naming: How its result is named.
         folder: As `choose_folder` gives it.
-        data: What the source holds, where it has been read already.
 
     Raises:
         UsageError: If `naming` contradicts itself.
@@ -155,8 +152,7 @@ def plan_job(
     try:
         if source.error is not None:
             raise source.error
-        content = source.content if data is None else data
-        info = probe_picture(content, name=source.name, frame=naming.frame)
+        info = probe_picture(source.content, name=source.name, frame=naming.frame)
         # The factor is checked before the size: it has the clearer message.
         naming.goal.factor(info.height, info.width)
         height, width = naming.goal.size(info.height, info.width)
@@ -165,7 +161,6 @@ def plan_job(
         if info.frames > 1 and naming.frame is not None:
             tag = f"_frame{naming.frame}{tag}"
         output = name_output(source, naming, folder, format, tag)
-        length = source.size if data is None else len(data)
     except SrcliError as error:
         return Job(source=source, error=error)
     if naming.compare and output is None:
@@ -179,7 +174,7 @@ def plan_job(
         info=info,
         frame=naming.frame,
         page=name_page(output) if naming.compare and output else None,
-        room=estimate_room(info, format, width * height, length),
+        room=estimate_room(info, format, width * height, source.size),
         may_replace=naming.existing == "overwrite",
     )
 

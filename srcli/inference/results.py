@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from srcli.errors import PartialFailureError, SrcliError
@@ -67,22 +67,48 @@ class Result:
         }
 
 
-def raise_failures(results: Sequence[Result]) -> None:
-    """Raise what the results amount to.
+@dataclass(slots=True)
+class Tally:
+    """What the results of a batch, however many, amount to."""
 
-    Raises:
-        SrcliError: The error itself if there was one job; one of the same class if all
-            jobs failed in that class.
-        PartialFailureError: If only some failed, or in different ways.
-    """
-    errors = [result.error for result in results if result.error is not None]
-    if not errors:
-        return
-    if len(results) == 1:
-        raise errors[0]
-    if len(errors) == len(results) and len({type(error) for error in errors}) == 1:
-        raise type(errors[0])(f"all {len(results)} inputs failed")
-    raise PartialFailureError(f"{len(errors)} of {len(results)} inputs failed")
+    total: int = 0
+    failed: int = 0
+    pixels: int = 0  # of what was done
+    _errors: dict[type[SrcliError], SrcliError] = field(default_factory=dict)
+
+    def add(self, result: Result) -> None:
+        """Count one more result."""
+        self.total += 1
+        if result.error is not None:
+            self.failed += 1
+            self._errors.setdefault(type(result.error), result.error)
+        elif result.status == "done":
+            self.pixels += (result.width or 0) * (result.height or 0)
+
+    def raise_failures(self) -> None:
+        """Raise what they amount to.
+
+        Raises:
+            SrcliError: The error itself if there was one job; one of the same class if
+                all jobs failed in that class.
+            PartialFailureError: If only some failed, or in different ways.
+        """
+        if not self.failed:
+            return
+        kind, error = next(iter(self._errors.items()))
+        if self.total == 1:
+            raise error
+        if self.failed == self.total and len(self._errors) == 1:
+            raise kind(f"all {self.total} inputs failed")
+        raise PartialFailureError(f"{self.failed} of {self.total} inputs failed")
+
+
+def raise_failures(results: Iterable[Result]) -> None:
+    """Raise what the results amount to; see `Tally.raise_failures`."""
+    tally = Tally()
+    for result in results:
+        tally.add(result)
+    tally.raise_failures()
 
 
 def _show(path: Place | None) -> str:

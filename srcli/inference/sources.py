@@ -37,7 +37,7 @@ class Source:
         path: The file, here or remote; None is standard input.
         root: The input folder, or the fixed part of the pattern, that it was found
             below; None where the file itself was named.
-        data: What standard input held.
+        data: What standard input held; of a file, what it holds if that has been read.
         error: Why there is nothing to read: a folder that may not be looked into.
         listed: Bytes of the file where a listing told them.
     """
@@ -56,17 +56,17 @@ class Source:
     @property
     def content(self) -> Place | bytes:
         """What `read_picture` takes."""
-        return self.path or self.data
+        return self.data if self.data or self.path is None else self.path
 
     @property
     def size(self) -> int:
         """Bytes of the file; 0 where it cannot be told."""
-        if self.listed is not None:
-            return self.listed
-        if self.path is not None and is_remote(self.path):
-            return 0
+        if self.data or self.path is None:
+            return len(self.data)
+        if self.listed is not None or is_remote(self.path):
+            return self.listed or 0
         try:
-            return self.path.stat().st_size if self.path else len(self.data)
+            return self.path.stat().st_size
         except OSError:
             return 0
 
