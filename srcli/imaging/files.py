@@ -72,6 +72,7 @@ def probe_picture(
             depth=opened.depth,
             channels=opened.channels,
             frames=frames,
+            is_windowed=opened.is_windowed,
         )
 
 

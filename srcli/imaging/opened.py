@@ -23,10 +23,17 @@ from srcli.imaging.chunks import (
 from srcli.imaging.decode import decode_deep, decode_planes, is_grey, stored_bits
 from srcli.imaging.exif import MALFORMED, read_orientation
 from srcli.imaging.formats import FORMATS
-from srcli.imaging.pillow import check_size, identify, open_file
+from srcli.imaging.pillow import (
+    MAX_PIXELS,
+    MAX_WINDOWED_PIXELS,
+    check_size,
+    identify,
+    open_file,
+)
 from srcli.imaging.planes import Planes, split_alpha
 from srcli.imaging.tiff import TiffPage
-from srcli.imaging.tiff_pages import MAGIC, list_pages
+from srcli.imaging.tiff_layout import check_extent, find_obstacle, read_layout
+from srcli.imaging.tiff_pages import MAGIC, Directory, list_pages
 from srcli.storage import Place
 
 log = logging.getLogger(__name__)
@@ -45,6 +52,8 @@ class Opened(Protocol):
         depth: Bits a channel that its pixels come in: 8, 16, or 32 for floating point.
         channels: Of colour, 1 or 3.
         chunks: PNG chunks that say its colours and what it is about.
+        is_windowed: Whether its pixels can be read by window, and it may therefore be
+            of more than `MAX_PIXELS`.
     """
 
     format: str
@@ -54,6 +63,7 @@ class Opened(Protocol):
     depth: int
     channels: int
     chunks: tuple[Chunk, ...]
+    is_windowed: bool
 
     @property
     def info(self) -> Mapping[Any, Any]:
@@ -94,6 +104,7 @@ class PillowFile:
         head = file.read(_HEAD)
         self.format = format_name(image)
         self.chunks: tuple[Chunk, ...] = ()
+        self.is_windowed = False
         self._is_whole = True
         self._spoken = image  # that knows what is said beside the pixels
         if image.format == "PNG":
@@ -175,7 +186,8 @@ def open_picture(
     with open_file(source, name) as file:
         is_tiff = file.read(4) in MAGIC
         opened, frames = (_open_tiff if is_tiff else _open_other)(file, name, frame)
-        check_size(opened.width, opened.height, name)
+        most = MAX_WINDOWED_PIXELS if opened.is_windowed else MAX_PIXELS
+        check_size(opened.width, opened.height, name, most)
         yield opened, frames
 
 
@@ -201,18 +213,51 @@ def _open_other(file: IO[bytes], name: str, frame: int | None) -> tuple[Opened, 
 
 
 def _open_tiff(file: IO[bytes], name: str, frame: int | None) -> tuple[Opened, int]:
-    pages = list_pages(file, name)
-    page = pages[_choose_frame(name, frame, len(pages), "page")]
-    page.check_extent(file.seek(0, 2))
+    page, pages = choose_page(file, name, frame)
+    layout = read_layout(page)
+    obstacle = find_obstacle(page, name)
+    is_large = layout.width * layout.height > MAX_PIXELS
+    if is_large and obstacle is not None:
+        raise InputError(
+            f"{name} {obstacle}, and has more than {MAX_PIXELS // 10**6} million "
+            "pixels: save it as a tiled TIFF in grey or RGB, or cut it into parts"
+        )
+    opened: Opened = (
+        TiffPage(file, page, name) if is_large else _decode_by(page, file, name)
+    )
+    opened.is_windowed = obstacle is None
+    return opened, pages
+
+
+def _decode_by(page: Directory, file: IO[bytes], name: str) -> Opened:
+    """A page opened with what decodes it best."""
     if page.suits_pillow:
         try:
             image = identify(file)
             if page.index:
                 image.seek(page.index)
-            return PillowFile(file, image, name, page.index), len(pages)
+            return PillowFile(file, image, name, page.index)
         except UnidentifiedImageError:
             pass  # a compression or combination of channels that Pillow does not know
-    return TiffPage(file, page, name), len(pages)
+    return TiffPage(file, page, name)
+
+
+def choose_page(file: IO[bytes], name: str, frame: int | None) -> tuple[Directory, int]:
+    """One of the pages of a TIFF, all of whose pixels are there, and how many it has.
+
+    Args:
+        file: The file.
+        name: What messages call it.
+        frame: Which page, from 1; None is the only one.
+
+    Raises:
+        InputError: If none was chosen of several, or one that is not there.
+        ValueError: If the file is damaged.
+    """
+    pages = list_pages(file, name)
+    page = pages[_choose_frame(name, frame, len(pages), "page")]
+    check_extent(page, file.seek(0, 2))
+    return page, len(pages)
 
 
 def _choose_frame(name: str, frame: int | None, frames: int, kind: str) -> int:

@@ -31,12 +31,15 @@ class Picture:
             file has none.
         metadata: What goes from the input file to the output file.
         format: The file format it came in, a key of `FORMATS`.
+        whole_levels: `levels` of the picture that it is a part of; None where it is
+            itself the whole.
     """
 
     pixels: Pixels
     alpha: Pixels | None = None
     metadata: Metadata = field(default_factory=Metadata)
     format: str = "png"
+    whole_levels: tuple[float, float] | None = None
 
     @property
     def width(self) -> int:
@@ -60,6 +63,8 @@ class Picture:
         For whole numbers the ends of their range. Floating point has none: black is 0
         and white 1, or the picture's own extremes where they lie further out.
         """
+        if self.whole_levels is not None:
+            return self.whole_levels
         if self.pixels.dtype != np.float32:
             return 0, peak_level(self.pixels.dtype)
         low, high = float(self.pixels.min()), float(self.pixels.max())
@@ -94,6 +99,7 @@ class PictureInfo:
     depth: int  # bits a channel: 8, 16, or 32 for floating point
     channels: int  # of colour, 1 or 3, as far as the header tells
     frames: int = 1  # that the file has
+    is_windowed: bool = False  # its pixels can be read by window; see `tiff_windows`
 
 
 def strip_metadata(picture: Picture, name: str = "the picture") -> Picture:

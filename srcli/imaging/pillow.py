@@ -21,6 +21,7 @@ from srcli.imaging.formats import FORMATS
 from srcli.storage import Place, reached
 
 MAX_PIXELS = 500_000_000  # an input of more is taken for a decompression bomb
+MAX_WINDOWED_PIXELS = 100_000_000_000  # of what is never decoded as a whole
 _TOO_LARGE = "{} claims more than {} million pixels: refused; cut it into parts"
 _REMOTE_BLOCK = 1 << 18  # bytes that are fetched at a time from a remote file
 _MOST_SAID = 200  # characters of a library's message that are passed on
@@ -119,22 +120,37 @@ def open_file(source: Place | bytes, name: str) -> Iterator[IO[bytes]]:
     Raises:
         InputError: If it cannot be read, is no picture or a damaged one.
     """
-    with quiet(), _open_stream(source, name) as file:
+    with quiet(), open_stream(source, name) as file:
         head = file.read(16)
         file.seek(0)
         if not head:
             raise InputError(f"{name} is empty")
-        try:
+        with blame(name, head):
             yield file
-        except UnidentifiedImageError as error:
-            raise InputError(f"{name} {_explain_unknown(head)}") from error
-        except Image.DecompressionBombError as error:
-            raise InputError(_TOO_LARGE.format(name, MAX_PIXELS // 10**6)) from error
-        except MemoryError as error:
-            raise InputError(f"{name} does not fit into memory") from error
-        except DECODE_ERRORS as error:
-            detail = explain(error)
-            raise InputError(f"{name} is damaged or cut off: {detail}") from error
+
+
+@contextmanager
+def blame(name: str, head: bytes = b"") -> Iterator[None]:
+    """Whatever a decoder raises inside the `with` block becomes an `InputError`.
+
+    Args:
+        name: What messages call the file.
+        head: The first bytes of it.
+
+    Raises:
+        InputError: If the block raises what a decoder raises.
+    """
+    try:
+        yield
+    except UnidentifiedImageError as error:
+        raise InputError(f"{name} {_explain_unknown(head)}") from error
+    except Image.DecompressionBombError as error:
+        raise InputError(_TOO_LARGE.format(name, MAX_PIXELS // 10**6)) from error
+    except MemoryError as error:
+        raise InputError(f"{name} does not fit into memory") from error
+    except DECODE_ERRORS as error:
+        detail = explain(error)
+        raise InputError(f"{name} is damaged or cut off: {detail}") from error
 
 
 def explain(error: Exception) -> str:
@@ -155,21 +171,26 @@ def identify(file: IO[bytes]) -> Image.Image:
     return Image.open(file, formats=_READABLE)
 
 
-def check_size(width: int, height: int, name: str) -> None:
+def check_size(width: int, height: int, name: str, most: int = MAX_PIXELS) -> None:
     """Refuse what would not be opened for fear of a decompression bomb.
 
     Raises:
-        InputError: If it has more than `MAX_PIXELS`.
+        InputError: If it has more than `most` pixels.
         ValueError: If it has none.
     """
     if width < 1 or height < 1:
         raise ValueError("it has no pixels")
-    if width * height > MAX_PIXELS:
-        raise InputError(_TOO_LARGE.format(name, MAX_PIXELS // 10**6))
+    if width * height > most:
+        raise InputError(_TOO_LARGE.format(name, most // 10**6))
 
 
 @contextmanager
-def _open_stream(source: Place | bytes, name: str) -> Iterator[IO[bytes]]:
+def open_stream(source: Place | bytes, name: str) -> Iterator[IO[bytes]]:
+    """A file opened for reading.
+
+    Raises:
+        InputError: If it cannot be opened.
+    """
     if isinstance(source, bytes):
         yield io.BytesIO(source)
         return

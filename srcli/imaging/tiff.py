@@ -1,4 +1,4 @@
-"""TIFF pages whose pixels Pillow would damage or cannot read: deep and floating point.
+"""TIFF pages that Pillow would damage or cannot read, and those read by window.
 
 tifffile reads them; what they say beside their pixels is parsed by Pillow, as for all
 other files.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import cached_property
 from typing import IO, Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from srcli.imaging import pillow
 from srcli.imaging.alpha import peak_level
 from srcli.imaging.chunks import Chunk
 from srcli.imaging.planes import Planes, in_bands, unmultiply, widen
-from srcli.imaging.profiles import convert_cmyk
+from srcli.imaging.profiles import convert_cmyk, convert_to_srgb, profile_fits
 from srcli.imaging.tiff_pages import (
     COLOURS,
     PREMULTIPLIED,
@@ -59,6 +60,8 @@ class TiffPage:
         """
         self._file, self._page, self._name = file, page, name
         self._photometric = page.number(Tag.PHOTOMETRIC, Photometric.BLACK_IS_ZERO)
+        if page.is_ycbcr_jpeg:
+            self._photometric = Photometric.RGB  # which the decoder makes of it
         self._bits = page.number(Tag.BITS, 1)
         self._kind = page.number(Tag.SAMPLE_FORMAT, SampleFormat.UINT)
         self._samples = page.samples
@@ -76,6 +79,8 @@ class TiffPage:
         opaque = [kind in (PREMULTIPLIED, STRAIGHT) for kind in page.extra]
         self._opacity = self._colours + opaque.index(True) if any(opaque) else None
         self.has_alpha = self._opacity is not None
+        self.is_windowed = False  # which whoever opens it may know better
+        self._said: set[str] = set()
 
     @property
     def exif(self) -> Image.Exif:
@@ -85,6 +90,11 @@ class TiffPage:
         exif.bigtiff = self._page.is_big
         exif.load_from_fp(self._file, self._page.offset)
         return exif
+
+    @property
+    def has_own_colours(self) -> bool:
+        """Whether the pixels are still in the file's own colours."""
+        return self._photometric != Photometric.CMYK
 
     @property
     def info(self) -> Mapping[Any, Any]:
@@ -97,8 +107,46 @@ class TiffPage:
         }
 
     def load(self) -> Planes:
-        """The pixels, not turned; see `Opened.load`."""
-        planes = self._decode()
+        """The pixels, not turned; see `Opened.load`.
+
+        Raises:
+            InputError: If they are too many, or floating point that is not finite.
+            ValueError: If the file is damaged.
+        """
+        if self.width * self.height > pillow.MAX_PIXELS:
+            raise InputError(
+                f"{self._name} has more than {pillow.MAX_PIXELS // 10**6} million "
+                "pixels: too many to be read at once; srcli upscale takes it where "
+                "the result is a TIFF"
+            )
+        return self.convert(self._decode())
+
+    def convert(self, samples: NDArray[Any]) -> Planes:
+        """The pixels that decoded samples stand for; each by itself.
+
+        Args:
+            samples: All samples of some of the pixels as they are stored, (h, w,
+                samples): whole numbers of the bits that the page has, or floating
+                point.
+
+        Raises:
+            InputError: If floating-point samples are not finite.
+            ValueError: If they are not of the kind that the tags say.
+        """
+        # Of a damaged tag, tifffile and Pillow make different things.
+        is_float = self._kind == SampleFormat.FLOAT
+        kinds = "f" if is_float else "ub"
+        if samples.shape[2] != self._samples or samples.dtype.kind not in kinds:
+            raise ValueError("its tags contradict each other")
+        left = self._samples - self._colours - self.has_alpha
+        if left:
+            one = "1 further channel is left out"
+            self._warn(one if left == 1 else f"{left} further channels are left out")
+        planes = self._as_float(samples) if is_float else widen(samples, self._bits)
+        return self._colour(planes)
+
+    def _colour(self, planes: NDArray[Any]) -> Planes:
+        """Colours and opacity of (h, w, samples) as uint8, uint16 or float32."""
         colours = planes[:, :, : self._colours]
         if self._photometric == Photometric.WHITE_IS_ZERO:
             colours = peak_level(planes.dtype) - colours
@@ -109,10 +157,29 @@ class TiffPage:
                 opacity = opacity.clip(0, 1)
             if self._page.extra[self._opacity - self._colours] == PREMULTIPLIED:
                 colours = unmultiply(colours, opacity)
-        if self._photometric != Photometric.CMYK:
+        if self.has_own_colours:
             return Planes(colours, opacity)
-        icc = self._page.blob(Tag.ICC)
+        icc = self._cmyk_profile
         return Planes(convert_cmyk(colours, icc, self._name), opacity, False)
+
+    @cached_property
+    def _cmyk_profile(self) -> bytes | None:
+        """The page's profile if it can be used for CMYK."""
+        icc = self._page.blob(Tag.ICC)
+        if icc is None or not profile_fits(icc, self._colours):
+            return None
+        try:
+            convert_to_srgb(np.zeros((1, 1, self._colours), np.uint8), icc)
+        except ValueError:
+            self._warn("its CMYK profile cannot be used: converted plainly")
+            return None
+        return icc
+
+    def _warn(self, text: str) -> None:
+        """Log something, but of all windows of a page only once."""
+        if text not in self._said:
+            self._said.add(text)
+            log.warning("%s: %s", self._name, text)
 
     def _check_kind(self) -> None:
         """Refuse what `load` cannot keep whole.
@@ -138,10 +205,9 @@ class TiffPage:
             )
 
     def _decode(self) -> NDArray[Any]:
-        """All samples as uint8, uint16 or float32, (H, W, samples).
+        """All samples as they are stored, (H, W, samples).
 
         Raises:
-            InputError: If floating-point samples are not finite.
             ValueError: If the file is damaged.
         """
         import tifffile  # noqa: PLC0415 - few pictures need it
@@ -156,25 +222,9 @@ class TiffPage:
         if axes.startswith("S"):
             pixels = np.moveaxis(pixels, 0, -1)
         planes = pixels.reshape(*pixels.shape[:2], -1)
-        # Of a damaged tag, tifffile and Pillow make different things.
-        is_float = self._kind == SampleFormat.FLOAT
-        kinds = "f" if is_float else "ub"
-        if (
-            planes.shape[2] != self._samples
-            or axes.strip("YXS")
-            or planes.dtype.kind not in kinds
-        ):
+        if axes.strip("YXS"):
             raise ValueError("its tags contradict each other")
-        left = self._samples - self._colours - self.has_alpha
-        if left:
-            log.warning(
-                "%s: %s left out",
-                self._name,
-                "1 further channel is" if left == 1 else f"{left} further channels are",
-            )
-        if is_float:
-            return self._as_float(planes)
-        return widen(planes, self._bits)
+        return planes
 
     def _as_float(self, planes: NDArray[Any]) -> NDArray[np.float32]:
         """Floating point of 16 to 64 bits as 32 bits.
@@ -194,7 +244,7 @@ class TiffPage:
         if not np.isfinite(single).all():
             raise InputError(f"{self._name} holds values that are not finite numbers")
         if planes.dtype.itemsize > 4 and (single != planes).any():
-            log.warning("%s: its 64-bit values are read with 32 bits", self._name)
+            self._warn("its 64-bit values are read with 32 bits")
         return single
 
 

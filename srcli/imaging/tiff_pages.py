@@ -5,7 +5,6 @@ Source: TIFF 6.0, sections 2 and 8 to 19; for BigTIFF the design that libtiff pu
 
 from __future__ import annotations
 
-import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ class Tag(IntEnum):
     BITS = 258
     COMPRESSION = 259
     PHOTOMETRIC = 262
+    FILL_ORDER = 266
     STRIP_OFFSETS = 273
     ORIENTATION = 274
     SAMPLES = 277
@@ -38,6 +38,7 @@ class Tag(IntEnum):
     Y_RESOLUTION = 283
     PLANAR = 284
     RESOLUTION_UNIT = 296
+    PREDICTOR = 317
     TILE_WIDTH = 322
     TILE_LENGTH = 323
     TILE_OFFSETS = 324
@@ -67,6 +68,23 @@ class Photometric(IntEnum):
     LINEAR_RAW = 34892
 
 
+class Compression(IntEnum):
+    """How strips and tiles are coded; those that are of use elsewhere."""
+
+    NONE = 1
+    CCITT_RLE = 2
+    CCITT_3 = 3
+    CCITT_4 = 4
+    LZW = 5
+    OLD_JPEG = 6  # keeps its data in its own way
+    JPEG = 7
+    ADOBE_DEFLATE = 8
+    PACKBITS = 32773
+    DEFLATE = 32946
+    LZMA = 34925
+    ZSTD = 50000
+
+
 class SampleFormat(IntEnum):
     """What kind of numbers samples are."""
 
@@ -91,7 +109,6 @@ _PER_INCH = {2: 1, 3: 2.54}  # by ResolutionUnit: inches, centimetres
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _SEPARATE = 2  # planes of PlanarConfiguration
 _RAW = (Photometric.FILTER_ARRAY, Photometric.LINEAR_RAW)
-_OLD_JPEG = 6  # of Compression: keeps its data in its own way
 _MOST_PAGES, _MOST_TAGS, _MOST_SAMPLES = 10_000, 65_535, 65_535
 # Bytes of a value by its type.
 _SIZES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8)
@@ -174,6 +191,21 @@ class Directory:
         return said + (0,) * (extra - len(said))
 
     @property
+    def is_ycbcr_jpeg(self) -> bool:
+        """Whether it is JPEGs of YCbCr, as slide scanners write them."""
+        return (
+            self.number(Tag.PHOTOMETRIC, Photometric.BLACK_IS_ZERO) == Photometric.YCBCR
+            and self.number(Tag.COMPRESSION, 1) == Compression.JPEG
+            and not self.is_planar
+            and (self.number(Tag.BITS, 1), self.samples) == (8, 3)
+        )
+
+    @property
+    def is_planar(self) -> bool:
+        """Whether each sample has strips or tiles of its own."""
+        return self.samples > 1 and self.number(Tag.PLANAR, 1) == _SEPARATE
+
+    @property
     def is_reduced(self) -> bool:
         """Whether it is a smaller copy, or the mask, of another page."""
         return bool(self.number(Tag.SUBFILE, 0) & (_REDUCED | _MASK))
@@ -194,40 +226,6 @@ class Directory:
             return True
         in_planes = self.colours == 1 and self.number(Tag.PLANAR, 1) == _SEPARATE
         return self.extra == () or (self.extra == (STRAIGHT,) and not in_planes)
-
-    def check_extent(self, end: int) -> None:
-        """Refuse pixels that the file does not hold: decoders would make up black ones.
-
-        Args:
-            end: The size of the file in bytes.
-
-        Raises:
-            ValueError: If there are fewer strips or tiles than the picture needs.
-        """
-        if self.number(Tag.COMPRESSION, 1) == _OLD_JPEG:
-            return
-        width, length = self.number(Tag.WIDTH, 0), self.number(Tag.LENGTH, 0)
-        if Tag.TILE_OFFSETS in self.tags:
-            offsets, counts = self._pieces(Tag.TILE_OFFSETS, Tag.TILE_COUNTS)
-            tile_width = max(1, self.number(Tag.TILE_WIDTH, 1))
-            needed = math.ceil(width / tile_width)
-            needed *= math.ceil(length / max(1, self.number(Tag.TILE_LENGTH, 1)))
-        else:
-            offsets, counts = self._pieces(Tag.STRIP_OFFSETS, Tag.STRIP_COUNTS)
-            rows = max(1, self.number(Tag.STRIP_ROWS, max(1, length)))
-            needed = math.ceil(length / rows)
-        if self.number(Tag.PLANAR, 1) == _SEPARATE:
-            needed *= self.samples
-        whole = [0 < a <= end - b for a, b in zip(offsets, counts, strict=False)]
-        if sum(whole) < max(1, needed):
-            raise ValueError("it ends within its picture")
-
-    def _pieces(self, offsets: int, counts: int) -> tuple[tuple[int, ...], ...]:
-        """Where strips or tiles begin, and of how many bytes they are, at least one."""
-        starts, sizes = self.numbers(offsets), self.numbers(counts)
-        # Some programs leave out the sizes where nothing is compressed.
-        sizes = sizes or (1,) * len(starts)
-        return starts, tuple(max(size, 1) for size in sizes)
 
 
 def list_pages(file: IO[bytes], name: str) -> list[Directory]:
