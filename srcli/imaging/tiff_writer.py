@@ -7,6 +7,7 @@ does not write, are made by Pillow and put behind.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import IO, Any
 
 from numpy.typing import NDArray
@@ -32,27 +33,55 @@ def write_tiff(planes: NDArray[Any], file: IO[bytes], metadata: Metadata) -> Non
         file: To write to; must be seekable and readable.
         metadata: What is beside the pixels.
     """
+    _, width, channels = planes.shape
+    write_page(
+        planes if channels > 1 else planes[:, :, 0],
+        file,
+        metadata,
+        channels=channels,
+        is_big=planes.nbytes > _CLASSIC_END,
+        rowsperstrip=max(1, _STRIP // (width * channels * planes.itemsize)),
+    )
+
+
+def write_page(
+    content: NDArray[Any] | Iterator[bytes],
+    file: IO[bytes],
+    metadata: Metadata,
+    *,
+    channels: int,
+    is_big: bool,
+    **layout: Any,  # noqa: ANN401 - what tifffile takes
+) -> None:
+    """Write a TIFF of one page, deflated, its samples side by side.
+
+    Args:
+        content: The pixels, or the coded tiles.
+        file: To write to; must be seekable and readable.
+        metadata: What is beside the pixels.
+        channels: Grey, grey and alpha, RGB, or RGB and alpha.
+        is_big: Whether offsets have 64 bits: a BigTIFF.
+        **layout: How it is cut, and its shape where `content` does not tell.
+    """
     import tifffile  # noqa: PLC0415 - few pictures need it
 
-    _, width, channels = planes.shape
-    is_big = planes.nbytes > _CLASSIC_END
     found = _gather(metadata)
     nested = [tag for tag in (EXIF_IFD, GPS_IFD) if found.get_ifd(tag)]
     with tifffile.TiffWriter(file, bigtiff=is_big, byteorder="<") as writer:
         writer.write(
-            planes if channels > 1 else planes[:, :, 0],
+            content,
             photometric="rgb" if channels > 2 else "minisblack",
             planarconfig="contig" if channels > 1 else None,
             extrasamples=["unassalpha"] if channels in (2, 4) else None,
             compression="adobe_deflate",
             predictor=True,
-            rowsperstrip=max(1, _STRIP // (width * channels * planes.itemsize)),
             iccprofile=metadata.icc,
             resolution=metadata.dpi,
             resolutionunit="INCH" if metadata.dpi else None,
             software=False,
             metadata=None,
             extratags=_describe(found),
+            **layout,
         )
     places = {
         tag: _append_directory(file, tag, found.get_ifd(tag), is_big) for tag in nested

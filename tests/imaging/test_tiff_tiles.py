@@ -1,0 +1,79 @@
+"""Tiled BigTIFFs written in pieces: what other libraries read of them."""
+
+import io
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+from exact import KINDS, check
+from PIL import Image
+from sample_files import make_planes, make_rich_exif, srgb_profile
+
+from srcli.imaging import tiff_tiles
+from srcli.imaging.files import Metadata, read_picture
+from srcli.imaging.tiff_tiles import TileWriter
+
+CUTS = {
+    "whole": [(0, 24, 0, 32)],
+    "bands": [(0, 5, 0, 32), (5, 21, 0, 32), (21, 24, 0, 32)],
+    "tiles": [(y, min(24, y + 16), x, x + 16) for x in (16, 0) for y in (16, 0)],
+    "odd": [(9, 24, 7, 32), (0, 9, 0, 30), (0, 9, 30, 32), (9, 24, 0, 7)],
+}
+
+
+@pytest.fixture(autouse=True)
+def _small_tiles(monkeypatch):
+    monkeypatch.setattr(tiff_tiles, "TILE", 16)
+
+
+def write(planes, cuts, metadata=None):
+    file = io.BytesIO()
+    size, channels = planes.shape[:2], planes.shape[2]
+    writer = TileWriter(file, size, channels, planes.dtype, metadata or Metadata())
+    for top, bottom, left, right in cuts:
+        writer.add(top, left, planes[top:bottom, left:right])
+    writer.finish()
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("cuts", CUTS)
+@pytest.mark.parametrize("channels", KINDS, ids=KINDS.values())
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_a_picture_written_in_pieces(dtype, channels, cuts):
+    """As libtiff reads it, which has no part in the writing."""
+    planes = make_planes(channels, dtype)
+    data = write(planes, CUTS[cuts])
+    again = imagecodecs.tiff_decode(data)
+    assert again.dtype == dtype
+    assert np.array_equal(again.reshape(planes.shape), planes)
+    check(data, planes)
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        assert tiff.is_bigtiff
+        (page,) = tiff.pages
+        assert page.is_tiled
+        assert np.array_equal(page.asarray().reshape(planes.shape), planes)
+        kinds = (tifffile.EXTRASAMPLE.UNASSALPHA,) if channels in (2, 4) else ()
+        assert page.extrasamples == kinds
+
+
+def test_a_picture_of_one_tile():
+    planes = make_planes(3)[:3, :5]
+    data = write(planes, [(0, 3, 0, 5)])
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), planes)
+
+
+def test_metadata_are_written_as_in_strips():
+    exif = make_rich_exif()
+    metadata = Metadata(icc=srgb_profile(), exif=exif, dpi=(300, 200), xmp=b"<x/>")
+    again = read_picture(write(make_planes(3), CUTS["odd"], metadata)).metadata
+    assert (again.icc, again.dpi, again.xmp) == (metadata.icc, (300, 200), b"<x/>")
+    found = Image.Exif()
+    found.load(again.exif)
+    assert found.get_ifd(0x8769)[0x9003] == "2020:01:02 03:04:05"
+    assert found.get_ifd(0x8825)[1] == "N"
+
+
+def test_a_missing_part_is_no_black_one():
+    with pytest.raises(ValueError, match="parts of the picture"):
+        write(make_planes(3), CUTS["odd"][1:])
