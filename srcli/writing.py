@@ -168,18 +168,18 @@ def _settle(part: Path, path: Path, replace: bool, run: str | None) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+    if run is not None and path.is_file() and _read_equal(part, path):
+        return  # another process of the run has written it
     if not replace:
         try:
             os.link(part, path)  # unlike a renaming, fails if the name is taken
         except FileExistsError as error:
-            if run is not None and _read_equal(part, path):
-                return
             raise OutputError(f"{path} has appeared meanwhile: left alone") from error
         except OSError as error:
             if error.errno not in _UNSUPPORTED:
                 raise
         else:
             return
-        if path.exists() and not (run is not None and _read_equal(part, path)):
+        if path.exists():
             raise OutputError(f"{path} has appeared meanwhile: left alone")
     part.replace(path)

@@ -12,9 +12,10 @@ import srcli
 PACKAGE = Path(srcli.__file__).parent
 # A room may import from itself and from rooms further down.
 FLOORS = {
-    "cli": 5,
-    "training": 4,
-    "evaluation": 3,
+    "cli": 6,
+    "training": 5,
+    "evaluation": 4,
+    "bulk": 3,
     "inference": 2,
     "pretrained": 1,
     "models": 0,

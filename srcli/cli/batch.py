@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from srcli.inference.batch import FileOptions
@@ -17,13 +17,60 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+Style: TypeAlias = Literal["names", "json", "lines"]
+
+
+class Shown:
+    """What became of each job, shown on stdout.
+
+    Names of files and one JSON document come at the end, lines of JSON as they are.
+    """
+
+    def __init__(self, style: Style) -> None:
+        self.style = style
+        self.is_streaming = style == "lines"  # or else memory has to hold them all
+        self._kept: list[Result] = []
+
+    def add(self, result: Result) -> None:
+        """Show a result, or keep it until the end."""
+        from srcli.cli.console import print_json_line
+
+        if not self.is_streaming:
+            self._kept.append(result)
+        elif self.style == "lines":
+            print_json_line(result.as_dict())
+        else:
+            _print_name(result)
+
+    def end(self, estimate: Estimate | None = None) -> None:
+        """Show what was kept."""
+        from srcli.cli.console import print_json
+
+        if self.style == "json":
+            total = {} if estimate is None else {"estimate": estimate.as_dict()}
+            print_json(
+                {"results": [result.as_dict() for result in self._kept], **total}
+            )
+            return
+        for result in self._kept:
+            _print_name(result)
+
+
+def _print_name(result: Result) -> None:
+    """Print the name of a file that is there now, or would be."""
+    from srcli.cli.console import out
+
+    if result.status in ("done", "planned") and result.job.output is not None:
+        out.out(result.output, highlight=False)
+
+
 def run_jobs(
     jobs: Sequence[Job],
     load: Callable[[], Upscaler],
     options: FileOptions,
+    shown: Shown,
     *,
     dry_run: bool,
-    as_json: bool,
 ) -> None:
     """Do the jobs and show what became of them, also when interrupted."""
     from srcli.cli.signals import ending_cleanly
@@ -32,15 +79,15 @@ def run_jobs(
     # A wrong model or device is an error before anything is touched, dry run or not.
     upscaler = load() if any(job.is_open for job in jobs) else None
     if upscaler is None or dry_run:
-        results = _preview(jobs, upscaler, as_json)
+        results = _preview(jobs, upscaler, shown)
     else:
         with ending_cleanly():
-            results = _work(jobs, upscaler, options, as_json)
+            results = _work(jobs, upscaler, options, shown)
     raise_failures(results)
 
 
 def _preview(
-    jobs: Sequence[Job], upscaler: Upscaler | None, as_json: bool
+    jobs: Sequence[Job], upscaler: Upscaler | None, shown: Shown
 ) -> list[Result]:
     """Show what would be done, and what it would take."""
     from srcli.inference.batch import preview_batch
@@ -49,18 +96,17 @@ def _preview(
 
     if upscaler is None:
         results = preview_batch(jobs, [None] * len(jobs))
-        _show(results, as_json)
-        return results
+        return _show_all(results, shown)
     check_space(jobs)
     estimates, total = estimate_batch(jobs, upscaler)
     results = preview_batch(jobs, estimates)
-    _show(results, as_json, total)
+    _show_all(results, shown, total)
     _announce_estimate(jobs, upscaler, total)
     return results
 
 
 def _work(
-    jobs: Sequence[Job], upscaler: Upscaler, options: FileOptions, as_json: bool
+    jobs: Sequence[Job], upscaler: Upscaler, options: FileOptions, shown: Shown
 ) -> list[Result]:
     """Do the jobs, and show those that are done, whatever ends them."""
     from srcli.cli.console import progress_bar
@@ -71,30 +117,28 @@ def _work(
     results: list[Result] = []
     try:
         check_space(jobs)
-        prepare_folders(jobs)
+        outputs = [job.output for job in jobs if job.is_open]
+        prepare_folders(output.parent for output in outputs if output is not None)
         with (
             progress_bar() as progress,
             closing(run_batch(jobs, upscaler, options, progress)) as batch,
         ):
-            results.extend(batch)
+            for result in batch:
+                results.append(result)
+                shown.add(result)
     finally:
-        _show(results, as_json)
+        shown.end()
     return results
 
 
-def _show(
-    results: Sequence[Result], as_json: bool, estimate: Estimate | None = None
-) -> None:
-    """Print the names of the results that are there now, or one JSON document."""
-    from srcli.cli.console import out, print_json
-
-    if as_json:
-        total = {} if estimate is None else {"estimate": estimate.as_dict()}
-        print_json({"results": [result.as_dict() for result in results], **total})
-        return
+def _show_all(
+    results: list[Result], shown: Shown, estimate: Estimate | None = None
+) -> list[Result]:
+    """Show results that are all there."""
     for result in results:
-        if result.status in ("done", "planned") and result.job.output is not None:
-            out.out(result.output, highlight=False)
+        shown.add(result)
+    shown.end(estimate)
+    return results
 
 
 def _announce_estimate(

@@ -59,6 +59,15 @@ def print_json(document: dict[str, Any]) -> None:
     typer.echo(json.dumps(document, indent=2, allow_nan=False))
 
 
+def print_json_line(document: dict[str, Any]) -> None:
+    """Write a JSON document to stdout as one line, at once.
+
+    Raises:
+        ValueError: If a figure is not finite, which JSON cannot say.
+    """
+    typer.echo(json.dumps(document, allow_nan=False))
+
+
 class _Bar:
     """A `Progress` drawn by Rich: one bar, replaced by each new task."""
 

@@ -6,11 +6,11 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from srcli.cli.batch import run_jobs
+from srcli.cli.batch import Shown, Style, run_jobs
 from srcli.cli.options import read_overlap, read_tile, read_word
 from srcli.errors import UsageError
 from srcli.pretrained.purpose import DEGRADATIONS, ORDINARY
@@ -173,8 +173,41 @@ def upscale(
             "--dry-run", help="Show what would be written and what it takes, and stop."
         ),
     ] = False,
+    engine: Annotated[
+        str,
+        typer.Option(
+            "--engine",
+            metavar="ENGINE",
+            help="local, or ray: many workers, here or on a cluster (docs/scale.md).",
+        ),
+    ] = "local",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            "--ray-address",
+            metavar="ADDRESS",
+            show_default="a Ray of its own",
+            help="The Ray cluster to join: HOST:PORT, or auto.",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            min=1,
+            metavar="NUMBER",
+            show_default="all that there is room for",
+            help="With ray: how many enlarge at once, with a core or a GPU each.",
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document instead of names.")
+    ] = False,
+    json_lines: Annotated[
+        bool,
+        typer.Option(
+            "--json-lines", help="Print each result as a line of JSON once it is there."
+        ),
     ] = False,
 ) -> None:
     """Enlarge pictures, keeping their colours, transparency and metadata."""
@@ -200,36 +233,69 @@ def upscale(
         frame=frame,
         compare=compare,
     )
-    jobs = plan_jobs(expand_inputs(inputs, recursive=recursive), naming)
-    _check_stdout(jobs, as_json)
+    shown = Shown(_choose_style(as_json, json_lines))
+    on_ray = _is_on_ray(engine, ray_address, workers)
+    upscaler: dict[str, Any] = {
+        "model": model,
+        "scale": goal.scale,
+        "width": goal.width,
+        "height": goal.height,
+        "precision": precision,
+        "tile": tile_size,
+        "overlap": overlap,
+        "ensemble": ensemble,
+        "degradation": degradation,
+    }
+    options = FileOptions(quality=quality, keep_metadata=keep_metadata)
+    sources = expand_inputs(inputs, recursive=recursive)
+    if on_ray and not dry_run:
+        from srcli.cli.bulk import run_on_ray
+
+        run_on_ray(
+            sources, naming, options, upscaler, shown,
+            weights=weights, device=device, address=ray_address, workers=workers,
+        )  # fmt: skip
+        return
+    jobs = plan_jobs(sources, naming)
+    _check_stdout(jobs, shown)
 
     def load() -> Upscaler:
         from srcli.inference.upscaler import Upscaler
 
-        return Upscaler(
-            model,
-            goal.scale,
-            width=goal.width,
-            height=goal.height,
-            device=device,
-            precision=precision,
-            tile=tile_size,
-            overlap=overlap,
-            ensemble=ensemble,
-            weights=weights,
-            degradation=degradation,
-        )
+        return Upscaler(**upscaler, weights=weights, device=device)
 
-    options = FileOptions(quality=quality, keep_metadata=keep_metadata)
-    run_jobs(jobs, load, options, dry_run=dry_run, as_json=as_json)
+    run_jobs(jobs, load, options, shown, dry_run=dry_run)
 
 
-def _check_stdout(jobs: Sequence[Job], as_json: bool) -> None:
+def _is_on_ray(engine: str, address: str | None, workers: int | None) -> bool:
+    """Whether Ray does the work.
+
+    Raises:
+        UsageError: If the options contradict each other, or Ray is not installed.
+    """
+    if read_word("engine", engine, ("local", "ray")) == "ray":
+        from srcli.cli.bulk import require_ray
+
+        require_ray()
+        return True
+    for option, value in (("--ray-address", address), ("--workers", workers)):
+        if value is not None:
+            raise UsageError(f"{option} is for --engine ray: add that")
+    return False
+
+
+def _choose_style(as_json: bool, json_lines: bool) -> Style:
+    if as_json and json_lines:
+        raise UsageError("--json and --json-lines contradict each other: give either")
+    return "json" if as_json else "lines" if json_lines else "names"
+
+
+def _check_stdout(jobs: Sequence[Job], shown: Shown) -> None:
     """Refuse to mix a picture into other output, or to print it on a terminal."""
     if not any(job.is_open and job.output is None for job in jobs):
         return
-    if as_json:
-        raise UsageError("--json and a picture cannot share stdout: choose -o FILE")
+    if shown.style != "names":
+        raise UsageError("JSON and a picture cannot share stdout: choose -o FILE")
     if sys.stdout.isatty():
         raise UsageError("stdout is a terminal: choose -o FILE, or pipe it on")
 

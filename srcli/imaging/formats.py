@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from types import MappingProxyType
 
 from srcli.storage import Place
@@ -59,7 +60,7 @@ PICTURE_SUFFIXES = frozenset(
 ) | {".gif"}
 
 
-def format_of(path: Place) -> str | None:
+def format_of(path: Place | PurePath) -> str | None:
     """The format that the suffix of `path` names, or None."""
     suffix = path.suffix.lower()
     for name, entry in FORMATS.items():

@@ -161,7 +161,7 @@ def read_source(job: Job, options: FileOptions) -> Picture:
         OutputError: If its result cannot be held by the format asked for, or has no
             place to go any more.
     """
-    require_room(job)
+    require_room(job, makes_folder=options.run is not None)
     name = job.source.name
     picture = read_picture(job.source.content, name=name, frame=job.frame)
     entry = FORMATS[job.format]

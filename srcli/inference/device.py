@@ -49,6 +49,7 @@ _OUT_OF_MEMORY = (
 )
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _UNKNOWN_MEMORY = 4_000_000_000  # bytes; assumed where nothing tells
+_sharers = 1  # processes that share the host's memory, see `share_memory`
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -153,6 +154,16 @@ def _cpu_has_bf16() -> bool:
     return False
 
 
+def share_memory(processes: int) -> None:
+    """Leave to this process its part of the host's memory, for as long as it runs.
+
+    Args:
+        processes: That do the same work on this machine at the same time.
+    """
+    global _sharers
+    _sharers = processes
+
+
 def free_memory(device: torch.device) -> int:
     """Bytes that could be allocated on the device now."""
     if device.type == "cuda":
@@ -161,7 +172,8 @@ def free_memory(device: torch.device) -> int:
         return free + kept
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    return min(_host_memory(), _cgroup_headroom(Path("/sys/fs/cgroup")))
+    free = min(_host_memory(), _cgroup_headroom(Path("/sys/fs/cgroup")))
+    return free // _sharers
 
 
 def empty_cache(device: torch.device) -> None:

@@ -111,16 +111,15 @@ def choose_sources(
     return folder, kept
 
 
-def prepare_folders(jobs: Iterable[Job]) -> None:
+def prepare_folders(folders: Iterable[Place]) -> None:
     """Make the folders that results go to, and see that they can be written to.
 
     Raises:
         OutputError: If one cannot be made or written to.
     """
-    outputs = [job.output for job in jobs if job.is_open]
-    # Remote folders come with their files.
-    local = [output.parent for output in outputs if isinstance(output, Path)]
-    for folder in dict.fromkeys(local):
+    for folder in dict.fromkeys(folders):
+        if not isinstance(folder, Path):
+            continue  # it comes with its files
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):

@@ -84,8 +84,12 @@ def check_space(jobs: Iterable[Job]) -> None:
             log.warning("%s may have no room: %s", place, about)
 
 
-def require_room(job: Job) -> None:
+def require_room(job: Job, *, makes_folder: bool = False) -> None:
     """See that the folder of a result is there and has room, before it is computed.
+
+    Args:
+        job: Open.
+        makes_folder: Whether the folder is made with the file.
 
     Raises:
         OutputError: If the folder is gone, or the disk is full.
@@ -93,6 +97,8 @@ def require_room(job: Job) -> None:
     if not isinstance(job.output, Path):
         return
     folder = job.output.parent
+    if makes_folder:
+        folder = _existing(folder.absolute())
     try:
         free = _free_space(folder)
     except OSError as error:

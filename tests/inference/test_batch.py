@@ -107,7 +107,7 @@ def opened(path):
 
 
 def work(jobs, upscaler=None, **options):
-    prepare_folders(jobs)
+    prepare_folders(job.output.parent for job in jobs if job.is_open and job.output)
     return list(run_batch(jobs, upscaler or Stub(), FileOptions(**options)))
 
 
@@ -273,7 +273,8 @@ def test_standard_streams(monkeypatch, make):
 def refuse(kind, message, *inputs, **options):
     before = everything()
     with pytest.raises(kind, match=message):
-        prepare_folders(plan(*inputs, **options))
+        jobs = plan(*inputs, **options)
+        prepare_folders(job.output.parent for job in jobs if job.output)
     assert everything() == before
 
 
