@@ -38,15 +38,26 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     """
     newest = folder / NAME
     # Through memory: of a full disk torch's own writer says no more than a position.
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
+    packed = pack_state(state)
     with write_whole(newest) as part:
         with part.open("wb") as file:
-            file.write(buffer.getbuffer())
+            file.write(packed)
             file.flush()
             os.fsync(file.fileno())
         if newest.exists():
             newest.replace(folder / PREVIOUS)
+
+
+def pack_state(state: dict[str, Any]) -> bytes:
+    """A checkpoint as the bytes of its file."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def unpack_state(packed: bytes) -> dict[str, Any]:
+    """What `pack_state` packed, on the CPU."""
+    return _load(io.BytesIO(packed))
 
 
 def find_checkpoints(folder: Path) -> list[Path]:
@@ -80,10 +91,14 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
     return _read(found[-1])
 
 
+def _load(source: Path | io.BytesIO) -> Any:  # noqa: ANN401 - whatever is in it
+    # weights_only refuses everything but tensors and plain values.
+    return torch.load(source, map_location="cpu", weights_only=True)  # noqa: TID251
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        # weights_only refuses everything but tensors and plain values.
-        state = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
+        state = _load(path)
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"cannot read the checkpoint {path}: {reason}") from error

@@ -17,7 +17,7 @@ import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
@@ -155,7 +155,7 @@ class World:
         """The main process's value, on all; that of the others does not count.
 
         Args:
-            value: Small, of plain types.
+            value: Of plain types.
         """
         if self.size == 1:
             return value
@@ -163,6 +163,19 @@ class World:
         with self.peers():
             distributed.broadcast_object_list(box, src=0, group=self.control)
         return box[0]
+
+    def gather(self, value: T) -> list[T]:
+        """The values of all processes, in the order of their numbers, on all.
+
+        Args:
+            value: Small, of plain types.
+        """
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        with self.peers():
+            distributed.all_gather_object(values, value, group=self.control)
+        return values
 
     def barrier(self) -> None:
         """Wait until every process has come here."""

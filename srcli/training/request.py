@@ -42,12 +42,15 @@ class TrainRequest:
             raise UsageError("--resume has weights of its own: leave --init out")
 
 
-def remember(request: TrainRequest, precision: str) -> None:
+def remember(
+    request: TrainRequest, precision: str, command: dict[str, Any] | None = None
+) -> None:
     """Write into the run's folder what `recall` reads.
 
     Args:
         request: The call.
         precision: What was chosen for it.
+        command: What the run was begun with, as `describe_command` says it.
 
     Raises:
         OutputError: If the folder cannot be written.
@@ -62,10 +65,31 @@ def remember(request: TrainRequest, precision: str) -> None:
         "data_dir": str(data_dir.expanduser().absolute()) if data_dir else None,
         "precision": precision,
         "recipe": recipe,
+        "command": command,
     }
     make_folder(request.out)
     with write_whole(request.out / NAME) as part:
         part.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
+
+
+def describe_command(request: TrainRequest) -> dict[str, Any]:
+    """What a run is begun with, but not where it runs, nor for how long.
+
+    Paths stay as they were typed: nodes may be in other folders.
+    """
+    document = {
+        "model": request.model.lower(),
+        "recipe": request.recipe,
+        "overrides": request.overrides,
+        "scales": request.scales,
+        "seed": request.seed,
+        "init": request.init,
+        "data": request.data,
+        "val": request.val,
+        "data_dir": request.data_dir,
+    }
+    described: dict[str, Any] = json.loads(json.dumps(document, default=str))
+    return described
 
 
 def name_val(request: TrainRequest) -> str:
@@ -82,9 +106,36 @@ def recall(request: TrainRequest) -> TrainRequest:
     Raises:
         InputError: If the file is there but damaged.
     """
-    path = request.out / NAME
+    return fill(request, read_kept(request.out))
+
+
+def read_kept(folder: Path) -> dict[str, Any] | None:
+    """What `remember` wrote into the run's folder; None where nothing was.
+
+    Raises:
+        InputError: If the file is there but damaged.
+    """
+    path = folder / NAME
     try:
         kept = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise _damaged(path) from error
+    if not isinstance(kept, dict):
+        raise _damaged(path)
+    return kept
+
+
+def fill(request: TrainRequest, kept: dict[str, Any] | None) -> TrainRequest:
+    """The request with what `read_kept` found in the gaps.
+
+    Raises:
+        InputError: If that is damaged.
+    """
+    if kept is None:
+        return request
+    try:
         data = tuple(Path(name) for name in kept["data"])
         data_dir = Path(kept["data_dir"]) if kept["data_dir"] else None
         precision = kept["precision"] if request.precision == "auto" else None
@@ -96,9 +147,11 @@ def recall(request: TrainRequest) -> TrainRequest:
             precision=precision or request.precision,
             recipe=kept.get("recipe", request.recipe),
         )
-    except FileNotFoundError:
-        return request
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(
-            f"{path} cannot be read: delete it, and name --data, --val and --data-dir"
-        ) from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise _damaged(request.out / NAME) from error
+
+
+def _damaged(path: Path) -> InputError:
+    return InputError(
+        f"{path} cannot be read: delete it, and name --data, --val and --data-dir"
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 from torch.backends import cudnn
 
-from srcli.errors import DeviceError, OutputError, UsageError
+from srcli.errors import DeviceError, UsageError
 from srcli.evaluation.datasets import find_dataset
 from srcli.inference.device import (
     DTYPES,
@@ -24,7 +23,8 @@ from srcli.inference.device import (
 )
 from srcli.models.base import Color
 from srcli.progress import SILENT, Progress
-from srcli.training.checkpoint import check_network, find_checkpoints, load_checkpoint
+from srcli.training.beginning import begin_run, check_pictures, check_settings
+from srcli.training.checkpoint import check_network
 from srcli.training.data import CropSampler
 from srcli.training.distributed import World
 from srcli.training.ending import end_run
@@ -32,17 +32,9 @@ from srcli.training.loop import Trainer
 from srcli.training.network import make_network
 from srcli.training.overrides import replace_fields
 from srcli.training.pictures import choose_folders
-from srcli.training.provenance import has_weights
 from srcli.training.reading import find_pictures
 from srcli.training.recipe import Recipe, load_recipe, make_recipe
-from srcli.training.request import (
-    DEFAULT_VAL,
-    NO_VAL,
-    TrainRequest,
-    name_val,
-    recall,
-    remember,
-)
+from srcli.training.request import DEFAULT_VAL, NO_VAL, TrainRequest, remember
 from srcli.training.stopping import (
     DivergedError,
     TrainingStoppedError,
@@ -81,12 +73,8 @@ def train(request: TrainRequest, progress: Progress = SILENT) -> TrainSummary:
 
 
 def _train(request: TrainRequest, world: World, progress: Progress) -> TrainSummary:
-    state, asked = None, request
-    if request.resume:
-        state = load_checkpoint(request.out)
-        request = recall(request)
-    else:
-        check_folder(request.out)
+    beginning = begin_run(request, world)
+    request, state = beginning.request, beginning.state
     recipe = _choose_recipe(request, state)
     torch.manual_seed(request.seed)
     network = make_network(recipe, request.init)
@@ -95,6 +83,7 @@ def _train(request: TrainRequest, world: World, progress: Progress) -> TrainSumm
     world.check_divisible(network, recipe)
     device = world.device
     precision = choose_training_precision(request.precision, device)
+    check_settings(world, request, recipe, precision)
     folders = choose_folders(request.data, recipe, request.data_dir)
     validate = _choose_validator(request, recipe, network.color, device, precision)
     exact = precision == "fp32"
@@ -109,6 +98,7 @@ def _train(request: TrainRequest, world: World, progress: Progress) -> TrainSumm
             share=(world.rank, world.size),
             progress=progress,
         )
+        check_pictures(world, sampler)
         log.info(
             "%s: %d pictures, %.1f megapixels, %d skipped, on %s in %s",
             recipe.model,
@@ -132,31 +122,15 @@ def _train(request: TrainRequest, world: World, progress: Progress) -> TrainSumm
         )
         if state is not None:
             trainer.restore(state)
-            before = recall(dataclasses.replace(asked, val=None))
-            same = name_val(before) == name_val(request)
-            if not same or state["recipe"]["degradation"] != recipe.degradation:
+            degraded = state["recipe"]["degradation"] == recipe.degradation
+            if not (beginning.same_val and degraded):
                 trainer.forget_best()
             if trainer.finished:
                 log.info("all %d steps are done: --steps takes more", trainer.step)
         if world.is_main:
-            remember(request, precision)
+            remember(request, precision, beginning.command)
         _run(trainer, request, folders, precision, progress)
     return TrainSummary(request.out, trainer.step, trainer.best, trainer.best_step)
-
-
-def check_folder(folder: Path) -> None:
-    """Refuse a folder that another run's files lie in.
-
-    Raises:
-        OutputError: If there are any, or `folder` is a file.
-    """
-    if find_checkpoints(folder) or has_weights(folder):
-        raise OutputError(
-            f"{folder} holds a run already: --resume goes on with it, "
-            "--out names another"
-        )
-    if folder.is_file():
-        raise OutputError(f"{folder} is a file: --out names a folder")
 
 
 def _run(

@@ -16,6 +16,7 @@ from srcli.errors import InputError, OutputError, SrcliError, UsageError
 from srcli.evaluation.datasets import find_dataset
 from srcli.inference.device import choose_device
 from srcli.progress import SILENT, Progress
+from srcli.training.beginning import check_folder
 from srcli.training.checkpoint import NAME as CHECKPOINT
 from srcli.training.checkpoint import PREVIOUS, find_checkpoints
 from srcli.training.overrides import merge
@@ -24,7 +25,7 @@ from srcli.training.provenance import has_weights
 from srcli.training.reading import find_pictures
 from srcli.training.recipe import STUDY
 from srcli.training.request import NO_VAL, TrainRequest, recall, remember
-from srcli.training.run import check_folder, choose_training_precision, train
+from srcli.training.run import choose_training_precision, train
 from srcli.training.stopping import (
     DivergedError,
     TrainingStoppedError,

@@ -16,9 +16,11 @@ from types import MappingProxyType, TracebackType
 
 import torch
 from torch import distributed
+from torch.distributed.rendezvous import rendezvous
 
 from srcli.errors import DeviceError, ExitCode, OutputError, SrcliError, UsageError
 from srcli.training.distributed import PeerLostError, World
+from srcli.training.meeting import meet
 from srcli.training.stopping import TrainingStoppedError
 from srcli.writing import write_whole
 
@@ -28,6 +30,8 @@ log = logging.getLogger("srcli")
 LAUNCHER = "SRCLI_LAUNCHER"
 # What every process of a group finds in its environment, also under torchrun.
 _ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+# What torchrun alone says.
+_JOB = "TORCHELASTIC_RUN_ID"
 # How long the others wait while the main process validates or writes.
 _PATIENCE = timedelta(hours=12)
 _BACKENDS: Mapping[str, str] = MappingProxyType({"cuda": "nccl", "cpu": "gloo"})
@@ -36,6 +40,11 @@ _BACKENDS: Mapping[str, str] = MappingProxyType({"cuda": "nccl", "cpu": "gloo"})
 def is_worker() -> bool:
     """Whether this process is one of a group that `launch` or torchrun started."""
     return all(name in os.environ for name in _ENVIRONMENT)
+
+
+def is_restartable() -> bool:
+    """Whether torchrun started this process, which may start it again when it fails."""
+    return is_worker() and _JOB in os.environ and LAUNCHER not in os.environ
 
 
 def is_main_process() -> bool:
@@ -69,7 +78,9 @@ def join_world(device: torch.device) -> Iterator[World]:
         stack.enter_context(_quieted(rank))
         stack.enter_context(_threads_shared())
         place = _choose_place(device, size, local_rank)
-        launcher = int(os.environ.get(LAUNCHER, "0"))
+        # Without the one that started it, nobody would end this process.
+        started_by = os.getppid() if is_restartable() else 0
+        launcher = int(os.environ.get(LAUNCHER, started_by))
         world = World(rank, size, local_rank, place, launcher=launcher)
         if size > 1:
             world = _connect(world)
@@ -100,7 +111,8 @@ def check_cuda(wanted: int) -> None:
     count = torch.cuda.device_count()
     if wanted > count:
         raise DeviceError(
-            f"there are {count} CUDA devices, not {wanted}: --devices takes no more"
+            f"there are {count} CUDA devices, not {wanted}: --devices takes no more, "
+            "nor torchrun's --nproc-per-node"
         )
 
 
@@ -111,7 +123,12 @@ def _connect(world: World) -> World:
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
     with world.peers():
-        distributed.init_process_group(_BACKENDS[world.device.type])
+        store, rank, size = next(rendezvous("env://"))
+        if is_restartable():
+            store = meet(store, rank, size)
+        distributed.init_process_group(
+            _BACKENDS[world.device.type], store=store, rank=rank, world_size=size
+        )
         control = distributed.new_group(backend="gloo", timeout=_PATIENCE)
     return dataclasses.replace(world, control=control)
 
@@ -166,11 +183,13 @@ def _report(
         code, message = error.exit_code, str(error)
     elif isinstance(error, KeyboardInterrupt):
         code, message = ExitCode.INTERRUPTED, "interrupted"
+    lost = isinstance(error, PeerLostError)
     document = {
         "message": message,
-        "timestamp": int(time.time()),
+        # torchrun takes the earliest for the cause: never one that only follows.
+        "timestamp": int(time.time()) + lost,
         "exit_code": int(code),
-        "lost": isinstance(error, PeerLostError),
+        "lost": lost,
         "traceback": "".join(traceback.format_exception(error)),
     }
     with suppress(OutputError):  # then this process says it itself

@@ -3,16 +3,13 @@
 The processes that the tests start run this file as a program.
 """
 
-import inspect
 import json
 import logging
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,7 +17,6 @@ import torch
 from PIL import Image
 from torch import nn
 
-from srcli.cli.train import train as train_command
 from srcli.errors import DeviceError, InputError, SrcliError, UsageError
 from srcli.models.drrn import DRRN, DRRNConfig
 from srcli.models.mrnet import MRNet, MRNetConfig
@@ -29,11 +25,7 @@ from srcli.training import launcher, worker
 from srcli.training.distributed import ALONE, World
 from srcli.training.launcher import launch, run_processes
 from srcli.training.recipe import load_recipe
-from srcli.training.stopping import (
-    StopSignals,
-    TrainingStoppedError,
-    TrainingTerminatedError,
-)
+from srcli.training.stopping import StopSignals
 from srcli.training.worker import is_main_process, is_worker, join_world
 
 CPU = torch.device("cpu")
@@ -155,6 +147,26 @@ def run_as_worker(name, folder):
         (Path(folder) / f"{os.environ['RANK']}.left").touch()
 
 
+def wait_to_be_ended(folder):
+    """A process that has not joined the others yet."""
+    (Path(folder) / f"{os.environ['RANK']}.ready").touch()
+    time.sleep(60)
+
+
+def launch_and_tell(folder, name):
+    """What a launcher does; how it ended is left in a file."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+    kind = message = None
+    try:
+        run_program(2, name, folder)
+    except SrcliError as error:
+        kind, message = type(error).__name__, str(error)
+    restored = [signal.getsignal(number) for number in numbers] == before
+    document = {"kind": kind, "message": message, "restored": restored}
+    (Path(folder) / "end.json").write_text(json.dumps(document))
+
+
 # What comes of it
 
 
@@ -248,37 +260,55 @@ def test_a_failure_is_told_once_and_as_what_it_was(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.left", "1.left"]
 
 
+@pytest.fixture
+def launcher_of(tmp_path):
+    """A function that starts a launcher in a process of its own, to be signalled."""
+    started = []
+
+    def start(name):
+        child = subprocess.Popen(
+            [sys.executable, __file__, "launch", str(tmp_path), name],
+            env={**os.environ, "TMPDIR": str(tmp_path)},  # a killed one's stays behind
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        started.append(child)
+        wait_for(tmp_path / "0.ready", tmp_path / "1.ready")
+        return child
+
+    yield start
+    for child in started:
+        child.kill()
+        child.communicate()
+
+
+def end_of(child, folder):
+    """How the launcher ended; it prints nothing."""
+    printed, _ = child.communicate(timeout=100)
+    assert printed == b""
+    return json.loads((folder / "end.json").read_text())
+
+
 @pytest.mark.parametrize(
     ("number", "kind", "word"),
     [
-        (signal.SIGTERM, TrainingTerminatedError, "terminated"),
-        (signal.SIGINT, TrainingStoppedError, "interrupted"),
+        (signal.SIGTERM, "TrainingTerminatedError", "terminated"),
+        (signal.SIGINT, "TrainingStoppedError", "interrupted"),
     ],
 )
 def test_a_signal_stops_all_of_them_with_a_checkpoint(
-    number, kind, word, tmp_path, capfd
+    number, kind, word, tmp_path, launcher_of
 ):
-    before = signal.getsignal(number)
+    child = launcher_of("step_until_told")
     # Twice, as the impatient do: the checkpoint is not lost.
-    sender = threading.Thread(target=signal_when_ready, args=(tmp_path, number, 2))
-    sender.start()
-    with pytest.raises(kind) as caught:
-        run_program(2, "step_until_told", tmp_path)
-    sender.join()
-    assert type(caught.value) is kind
-    step = (tmp_path / "checkpoint").read_text()
-    assert str(caught.value) == f"{word} at step {step}"
-    assert capfd.readouterr() == ("", "")
-    assert signal.getsignal(number) is before
-
-
-def signal_when_ready(folder, number, times=1):
-    """Signal this process, in which the launcher runs, once its own have begun."""
-    wait_for(folder / "0.ready", folder / "1.ready")
-    for _ in range(times):
-        os.kill(os.getpid(), number)
+    for _ in range(2):
+        child.send_signal(number)
         time.sleep(0.2)
-    (folder / "told").touch()
+    (tmp_path / "told").touch()
+    end = end_of(child, tmp_path)
+    step = (tmp_path / "checkpoint").read_text()
+    message = f"{word} at step {step}"
+    assert end == {"kind": kind, "message": message, "restored": True}
 
 
 def wait_for(*paths):
@@ -288,16 +318,10 @@ def wait_for(*paths):
         time.sleep(0.02)
 
 
-def test_nothing_runs_on_when_the_launcher_is_killed(tmp_path):
-    parent = subprocess.Popen(
-        [sys.executable, __file__, "launch", tmp_path],
-        env={**os.environ, "TMPDIR": str(tmp_path)},  # its own folder stays behind
-    )
-    try:
-        wait_for(tmp_path / "0.ready", tmp_path / "1.ready")
-    finally:
-        parent.kill()
-        parent.wait()
+def test_nothing_runs_on_when_the_launcher_is_killed(tmp_path, launcher_of):
+    child = launcher_of("step_until_told")
+    child.kill()
+    child.wait()
     (tmp_path / "told").touch()
     wait_for(tmp_path / "checkpoint", tmp_path / "0.left", tmp_path / "1.left")
 
@@ -328,18 +352,12 @@ def test_processes_that_end_without_a_word_are_spoken_for(code, kind, message, c
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_signal_before_the_training_says_that_nothing_was_kept(tmp_path, capfd):
-    program = (
-        "import os, pathlib, sys, time\n"
-        "pathlib.Path(sys.argv[1], os.environ['RANK'] + '.ready').touch()\n"
-        "time.sleep(60)"
-    )
-    sender = threading.Thread(target=signal_when_ready, args=(tmp_path, signal.SIGINT))
-    sender.start()
-    with pytest.raises(TrainingStoppedError, match="no new checkpoint"):
-        run_processes(2, [sys.executable, "-c", program, str(tmp_path)])
-    sender.join()
-    assert capfd.readouterr() == ("", "")
+def test_a_signal_before_the_training_says_that_nothing_was_kept(tmp_path, launcher_of):
+    child = launcher_of("wait_to_be_ended")
+    child.send_signal(signal.SIGINT)
+    end = end_of(child, tmp_path)
+    assert end["kind"] == "TrainingStoppedError"
+    assert "no new checkpoint" in end["message"]
 
 
 def test_a_defect_is_named(tmp_path, capfd):
@@ -414,13 +432,6 @@ def test_the_processes_of_a_machine_divide_its_threads(monkeypatch):
         torch.set_num_threads(before)
 
 
-wired = pytest.mark.skipif(
-    "devices" not in inspect.signature(train_command).parameters,
-    reason="srcli train has no --devices yet",
-)
-
-
-@wired
 def test_train_on_two_devices_gives_the_weights_of_one(tmp_path, picture, run_process):
     (tmp_path / "pictures").mkdir()
     for number in range(2):
@@ -446,7 +457,6 @@ def test_train_on_two_devices_gives_the_weights_of_one(tmp_path, picture, run_pr
         torch.testing.assert_close(results[1][name], value, rtol=0, atol=1e-5)
 
 
-@wired
 def test_train_on_two_devices_fails_with_one_line(tmp_path, run_process):
     (tmp_path / "pictures").mkdir()
     call = ["train", "-m", "mrnet", "--data", "pictures", "--val", "none"]
@@ -458,7 +468,8 @@ def test_train_on_two_devices_fails_with_one_line(tmp_path, run_process):
 
 if __name__ == "__main__":
     if sys.argv[1] == "launch":
-        with suppress(SrcliError):
-            run_program(2, "step_until_told", sys.argv[2])
+        launch_and_tell(*sys.argv[2:])
+    elif sys.argv[1] == "wait_to_be_ended":
+        wait_to_be_ended(*sys.argv[2:])
     else:
         run_as_worker(*sys.argv[1:])
