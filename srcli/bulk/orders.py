@@ -95,7 +95,7 @@ def _home(source: Source, naming: Naming, folder: Place | None) -> Place:
     """The folder of a source's result."""
     assert source.path is not None
     if folder is not None:
-        return folder / source.branch
+        return folder.joinpath(*source.branch.parts)
     if naming.output is not None:
         return locate(naming.output).parent
     return source.path.parent

@@ -164,8 +164,9 @@ def name_output(
     original: Place = source.path or Path("stdin")
     own = original.suffix if format_of(original) == format else None
     name = original.stem + tag + (own or FORMATS[format].suffixes[0])
-    home = original.parent if folder is None else folder / source.branch
-    return home / name
+    if folder is None:
+        return original.parent / name
+    return folder.joinpath(*source.branch.parts, name)
 
 
 def name_page(output: Place) -> Place:

@@ -1,0 +1,169 @@
+"""Places: paths here and URLs elsewhere are told apart, listed and written alike."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from upath import UPath
+
+from srcli import storage
+from srcli.errors import InputError, OutputError, UsageError
+from srcli.storage import contains, find_existing, list_names, locate, relative
+from srcli.writing import sweep, write_whole
+
+
+@pytest.fixture(autouse=True)
+def memory():
+    """The files in memory, none at first."""
+    files = UPath("memory:///").fs
+    yield files
+    files.store.clear()
+    files.pseudo_dirs[:] = [""]
+
+
+@pytest.fixture
+def slow_store(monkeypatch):
+    """Memory taken for a file system where a file grows while it is written."""
+    monkeypatch.setattr(storage, "_OBJECT_STORES", frozenset())
+
+
+def put(url, data=b"x"):
+    UPath(url).write_bytes(data)
+
+
+def test_paths_and_urls_are_told_apart():
+    assert locate("a/b.png") == Path("a/b.png")
+    assert locate("C:/a") == Path("C:/a")
+    assert locate("file:///tmp/a%20b.png") == Path("/tmp/a b.png")
+    assert str(locate("memory://in/a.png")) == "memory://in/a.png"
+    with pytest.raises(UsageError, match="foo://x cannot be reached"):
+        locate("foo://x")
+
+
+def test_what_a_url_needs_is_named(monkeypatch):
+    def miss(self):
+        raise ImportError("Please install gcsfs to access Google Storage")
+
+    monkeypatch.setattr(UPath, "fs", property(miss))
+    with pytest.raises(UsageError, match=r"memory://x: Please install gcsfs"):
+        locate("memory://x")
+
+
+def test_places_in_folders(tmp_path):
+    assert contains(UPath("memory://a"), UPath("memory://a/b/c"))
+    assert not contains(UPath("memory://a/b"), UPath("memory://a"))
+    assert not contains(tmp_path, UPath("memory://a"))
+    assert relative(UPath("memory://a/b/c"), UPath("memory://a")) == Path("b/c")
+    put("memory://a/b.png")
+    put("memory://a/c/d.png")
+    assert list_names(UPath("memory://a")) == {"b.png", "c"}
+    assert list_names(UPath("memory://nowhere")) == set()
+    wanted = [UPath("memory://a/b.png"), UPath("memory://a/x.png"), tmp_path]
+    assert find_existing(wanted) == [wanted[0], wanted[2]]
+
+
+def test_what_a_file_system_says_becomes_one_line(monkeypatch):
+    def fail(self, *arguments, **options):
+        raise RuntimeError("the token\nhas expired")
+
+    monkeypatch.setattr(type(UPath("memory://a").fs), "find", fail)
+    with pytest.raises(InputError, match="memory://a cannot be read: the token has"):
+        storage.list_files(UPath("memory://a"), recursive=True)
+
+
+def write(url, data, **options):
+    with write_whole(UPath(url), **options) as part:
+        part.write_bytes(data)
+
+
+@pytest.mark.usefixtures("memory")
+@pytest.mark.parametrize("run", [None, "r1"])
+def test_remote_files_appear_whole_or_not_at_all(run, slow_store, memory):
+    write("memory://out/a.png", b"one", run=run)
+    broken = write_whole(UPath("memory://out/b.png"), run=run)
+    with pytest.raises(TypeError), broken as part:
+        part.write_bytes("half")
+    assert memory.find("/") == ["/out/a.png"]
+    write("memory://out/a.png", b"two", run=run)
+    assert memory.cat("/out/a.png") == b"two"
+    with pytest.raises(OutputError, match="has appeared meanwhile"):
+        write("memory://out/a.png", b"three", replace=False, run=run)
+    assert memory.cat("/out/a.png") == b"two"
+
+
+def test_an_upload_that_breaks_off_leaves_nothing(slow_store, memory, monkeypatch):
+    def fail(self, *arguments, **options):
+        raise OSError("the line is down")
+
+    monkeypatch.setattr(type(memory), "mv", fail)
+    with pytest.raises(OutputError, match="cannot be written: the line is down"):
+        write("memory://out/a.png", b"one", run="r1")
+    assert memory.find("/") == []
+
+
+def test_two_processes_of_a_run_write_the_same_file_once():
+    write("memory://out/a.png", b"one", replace=False, run="r1")
+    write("memory://out/a.png", b"one", replace=False, run="r1")
+    with pytest.raises(OutputError, match="has appeared meanwhile"):
+        write("memory://out/a.png", b"one", replace=False)
+
+
+def test_a_run_sweeps_up_what_its_killed_processes_left(tmp_path, slow_store, memory):
+    kept = [tmp_path / "a.png", tmp_path / "a.png.r2.0.part", tmp_path / "a.png.part"]
+    for path in (*kept, tmp_path / "a.png.r1.0.part"):
+        path.touch()
+    put("memory://out/b.png.r1.0.part")
+    put("memory://out/b.png")
+    sweep([tmp_path, UPath("memory://out"), tmp_path / "nowhere"], "r1")
+    assert sorted(tmp_path.iterdir()) == sorted(kept)
+    assert memory.find("/") == ["/out/b.png"]
+
+
+# The local engine
+
+
+def test_upscale_from_url_to_url(run, picture, memory):
+    for name in ("a.png", "sub/b.jpg", "sub/notes.txt", ".hidden.png"):
+        with memory.open(f"/in/{name}", "wb") as file:
+            if not name.endswith("txt"):
+                Image.fromarray(picture()).save(file, name[-3:].replace("jpg", "jpeg"))
+    common = ("upscale", "-m", "bicubic", "-x", 2)
+    done = run(*common, "-r", "memory://in", "-o", "memory://out/")
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.split() == [
+        "memory://out/a_bicubic_x2.png",
+        "memory://out/sub/b_bicubic_x2.jpg",
+    ]
+    with memory.open("/out/a_bicubic_x2.png") as file:
+        assert Image.open(file).size == (64, 48)
+    again = run(*common, "-r", "memory://in", "-o", "memory://out/")
+    assert again.exit_code == 4
+    assert "memory://out/a_bicubic_x2.png exists already (and 1 more)" in again.stderr
+    one = run(*common, "memory://in/a.png", "-o", "memory://new/one.webp", "--compare")
+    assert one.exit_code == 0, one.stderr
+    assert {"/new/one.webp", "/new/one.webp.html"} <= set(memory.find("/new"))
+    pattern = run(*common, "memory://in/*.png", "-o", "memory://third/")
+    assert pattern.stdout.split() == ["memory://third/a_bicubic_x2.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["memory://in/none.png"], 3, "memory://in/none.png does not exist"),
+        (["memory://empty/"], 3, "folder memory://empty holds no pictures"),
+        (["memory://in/*.jpg"], 3, "no picture matches memory://in/*.jpg"),
+        (["foo://in/a.png"], 2, "foo://in/a.png cannot be reached"),
+        (["memory://in/bad.png"], 3, "memory://in/bad.png is not a picture"),
+        (["memory://in/a.png", "-o", "memory://in/a.png"], 4, "itself an input"),
+        (["memory://in/a.png", "-o", "memory://in/a"], 2, "does not say its format"),
+    ],
+)
+def test_urls_that_lead_nowhere(arguments, code, message, run, picture, memory):
+    with memory.open("/in/a.png", "wb") as file:
+        Image.fromarray(picture()).save(file, "png")
+    memory.pipe_file("/in/bad.png", b"not a picture")
+    memory.mkdir("/empty")
+    done = run("upscale", *arguments, "-m", "bicubic", "-x", 2)
+    assert (done.exit_code, done.stdout) == (code, "")
+    assert message in done.stderr
+    assert memory.find("/") == ["/in/a.png", "/in/bad.png"]
