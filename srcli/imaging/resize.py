@@ -109,10 +109,10 @@ def _rounded(
     return np.clip(values, info.min, info.max, out=values).astype(dtype)
 
 
-def _resize_rows(
+def resample_rows(
     image: NDArray[Any], indices: NDArray[np.intp], weights: NDArray[np.float64]
 ) -> NDArray[Any]:
-    """Resample the first dimension of `image`, keeping its dtype.
+    """The first dimension resampled as `contributions` says, same dtype.
 
     Works through bands of output rows, so that the float64 work space stays near 32 MiB
     whatever the size of the picture.
@@ -134,10 +134,10 @@ def _resize_rows(
     return out
 
 
-def _resize_columns(
+def resample_columns(
     image: NDArray[Any], indices: NDArray[np.intp], weights: NDArray[np.float64]
 ) -> NDArray[Any]:
-    """Resample the second dimension of `image`, keeping its dtype.
+    """The second dimension resampled as `contributions` says, same dtype.
 
     Transposes bands of rows, so that no second copy of a large picture is made.
     """
@@ -147,7 +147,7 @@ def _resize_columns(
     for start in range(0, len(image), band):
         rows = slice(start, start + band)
         flipped = np.ascontiguousarray(np.swapaxes(image[rows], 0, 1))
-        out[rows] = np.swapaxes(_resize_rows(flipped, indices, weights), 0, 1)
+        out[rows] = np.swapaxes(resample_rows(flipped, indices, weights), 0, 1)
     return out
 
 
@@ -182,7 +182,7 @@ def imresize(
         taps = contributions(
             result.shape[axis], out_size[axis], scales[axis], antialias
         )
-        resize = _resize_rows if axis == 0 else _resize_columns
+        resize = resample_rows if axis == 0 else resample_columns
         result = resize(result, *taps)
     return result.copy() if result is image else result
 

@@ -78,6 +78,7 @@ class Runner:
 
     Attributes:
         scale: Enlargement.
+        overlap: Context of a tile in LR pixels.
         stats: What the last run took.
     """
 
@@ -115,7 +116,7 @@ class Runner:
         self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._precision_wanted = precision
         self._tile_wanted = tile
-        self._overlap = _resolve_overlap(model, self.scale, overlap)
+        self.overlap = _resolve_overlap(model, self.scale, overlap)
         self._ensemble = ensemble
         self._pace: float | None = None
         self._place(choose_device(device))
@@ -176,7 +177,7 @@ class Runner:
         """
         started = time.perf_counter()
         self.stats = RunStats(str(self._device), self._precision)
-        queue = deque(plan_tiles(height, width, self._side, self._overlap))
+        queue = deque(plan_tiles(height, width, self._side, self.overlap))
         progress.start(f"{self._model.arch} x{self.scale}", len(queue))
         tile_area = height * width / len(queue)
         size = queue[0].padded.size
@@ -186,7 +187,7 @@ class Runner:
                 give_back_memory()
             size = tile.padded.size
             if tile.core.side > self._side:
-                parts = split_tile(tile, self._side, height, width, self._overlap)
+                parts = split_tile(tile, self._side, height, width, self.overlap)
                 queue.extendleft(reversed(parts))
             elif self._run_tile(tile, read, write):
                 self.stats = replace(self.stats, tiles=self.stats.tiles + 1)
@@ -203,7 +204,7 @@ class Runner:
             height: Rows of the LR picture.
             width: Columns of the LR picture.
         """
-        tiles = plan_tiles(height, width, self._side, self._overlap)
+        tiles = plan_tiles(height, width, self._side, self.overlap)
         if self._pace is None:
             self._pace = self._measure_pace()
         return self._pace * sum(tile.padded.area for tile in tiles)
@@ -217,7 +218,7 @@ class Runner:
         """
         if self._device.type != "cpu":
             return 0
-        tiles = plan_tiles(height, width, self._side, self._overlap)
+        tiles = plan_tiles(height, width, self._side, self.overlap)
         dtype = DTYPES[self._precision]
         need = activation_bytes_per_pixel(self._model, self.scale, dtype)
         return int(need * max(tile.padded.area for tile in tiles))
@@ -300,7 +301,7 @@ class Runner:
         if self._tile_wanted == "auto":
             dtype = DTYPES[self._precision]
             return choose_tile(
-                self._model, self.scale, self._device, dtype, self._overlap
+                self._model, self.scale, self._device, dtype, self.overlap
             )
         return self._tile_wanted or _WHOLE
 

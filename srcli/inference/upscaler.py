@@ -184,15 +184,42 @@ class Upscaler:
         if alpha is not None:
             pixels = fill_transparent(pixels, alpha)
             alpha = imresize(alpha, size=size)
-        self.stats = _UNUSED
-        for runner in self.runners(height, width):
-            pixels = self._run(runner, pixels, picture.levels, progress)
+        levels = picture.levels
+        pixels = self.run_networks(pixels, levels, (height, width), progress)
         if pixels.shape[:2] != size:
             pixels = imresize(pixels, size=size)
         if pixels.dtype == np.float32:
-            pixels = pixels.clip(*picture.levels)  # the cubic swings over at edges
+            pixels = pixels.clip(*levels)  # the cubic swings over at edges
             alpha = None if alpha is None else alpha.clip(0, 1)
         return dataclasses.replace(picture, pixels=pixels, alpha=alpha)
+
+    def run_networks(
+        self,
+        pixels: NDArray[Any],
+        levels: tuple[float, float],
+        whole: tuple[int, int],
+        progress: Progress,
+    ) -> NDArray[Any]:
+        """A picture, or part of one, by the networks alone; begins `stats` anew.
+
+        Args:
+            pixels: (h, w, 1) grey or (h, w, 3) RGB, uint8, uint16 or float32.
+            levels: The values of black and white.
+            whole: Height and width of the picture that they are of.
+            progress: Told of tiles.
+
+        Returns:
+            (s*h, s*w, C), same dtype; s is the product of `plan`.
+
+        Raises:
+            UsageError: If the factor is not between 1 and 8.
+            WeightsError: If weights are missing or damaged.
+            DeviceError: If memory does not suffice.
+        """
+        self.stats = _UNUSED
+        for runner in self.runners(*whole):
+            pixels = self._run(runner, pixels, levels, progress)
+        return pixels
 
     def _get_runner(self, scale: int, position: int) -> Runner:
         """The network for a pass, on its device; `position` is the pass's, from 0."""

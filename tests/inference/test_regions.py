@@ -1,0 +1,303 @@
+"""Pictures enlarged region by region come out as they would have at once."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import pickle
+
+import numpy as np
+import pytest
+import tifffile
+
+from srcli.errors import InputError, OutputError
+from srcli.imaging import tiff_tiles
+from srcli.imaging.alpha import peak_level
+from srcli.imaging.files import Picture, probe_picture, read_picture, strip_metadata
+from srcli.inference import large, regions
+from srcli.inference.regions import enlarge_region, is_large, plan_regions
+from srcli.inference.tiling import Box
+from srcli.inference.upscaler import Upscaler
+from srcli.models.mrnet import MRNet, MRNetConfig
+from srcli.progress import SILENT
+
+NETWORK = {"device": "cpu", "precision": "fp32", "overlap": "exact"}
+
+
+@pytest.fixture(autouse=True)
+def _small_tiles(monkeypatch):
+    monkeypatch.setattr(tiff_tiles, "TILE", 32)
+    monkeypatch.setattr(regions, "TILE", 32)
+
+
+def waves(height, width, channels=3, dtype=np.uint8):
+    """Smooth waves with noise over the whole range, (height, width, channels)."""
+    y, x = np.mgrid[0:height, 0:width].astype(float)
+    planes = [np.sin(x / 3 + c) * np.cos(y / (4 + c)) for c in range(channels)]
+    noise = np.random.default_rng(3).normal(0, 0.1, (height, width, channels))
+    planes = (0.5 + 0.4 * np.stack(planes, axis=2) + noise).clip(0, 1)
+    if dtype == np.float32:
+        return (planes * 3 - 1).astype(dtype)
+    return np.rint(planes * np.iinfo(dtype).max).astype(dtype)
+
+
+def tiff_of(picture, **options):
+    planes = picture.pixels
+    if picture.alpha is not None:
+        planes = np.dstack((planes, picture.alpha))
+        options["extrasamples"] = ["unassalpha"]
+    kind = "rgb" if planes.shape[2] > 2 else "minisblack"
+    buffer = io.BytesIO()
+    tifffile.imwrite(
+        buffer,
+        planes if planes.shape[2] > 1 else planes[:, :, 0],
+        photometric=kind,
+        tile=(32, 32),
+        metadata=None,
+        **options,
+    )
+    return buffer.getvalue()
+
+
+def by_region(picture, upscaler, side, **options):
+    """The picture that a file of the regions' results holds."""
+    data = tiff_of(picture)
+    info = probe_picture(data)
+    plan = plan_regions(upscaler, info, side)
+    result = io.BytesIO()
+    with large.open_large(data, result, plan, name="it", **options) as opened:
+        for region in reversed(plan):
+            part = pickle.loads(pickle.dumps(opened.read(region)))
+            opened.write(region, enlarge_region(upscaler, part, region))
+    assert len(plan) > 1
+    return read_picture(result.getvalue())
+
+
+def check(picture, upscaler, side, *, off=0, peak=255):
+    whole = upscaler(picture)
+    joined = by_region(picture, upscaler, side)
+    assert joined.pixels.dtype == whole.pixels.dtype
+    assert joined.pixels.shape == whole.pixels.shape
+    difference = np.abs(joined.pixels.astype(float) - whole.pixels)
+    if whole.alpha is not None:  # as far as it is seen
+        difference *= whole.alpha[:, :, None] / peak_level(whole.alpha.dtype)
+    assert difference.max() <= off * peak / 255
+    if whole.alpha is None:
+        assert joined.alpha is None
+    else:
+        assert np.array_equal(joined.alpha, whole.alpha)
+    return difference
+
+
+# How a picture is cut
+
+
+@pytest.mark.parametrize("scale", [2, 3, 2.5, 5, 7.3])
+@pytest.mark.parametrize("alpha", [False, True])
+def test_targets_make_up_the_result(scale, alpha):
+    planes = waves(150, 203, 4 if alpha else 3)
+    picture = Picture(planes[:, :, :3], planes[:, :, 3] if alpha else None)
+    upscaler = Upscaler("bicubic", scale)
+    info = probe_picture(tiff_of(picture))
+    plan = plan_regions(upscaler, info, 64)
+    height, width = upscaler.target_size(150, 203)
+    seen = np.zeros((height, width), int)
+    for region in plan:
+        seen[region.target.slices] += 1
+        assert region.size == (height, width)
+        assert region.core.side <= 64
+        if alpha:
+            assert region.padded.top % 64 == region.padded.left % 64 == 0
+    assert (seen == 1).all()
+
+
+def test_regions_end_where_tiles_of_the_file_do():
+    info = probe_picture(tiff_of(Picture(waves(150, 203))))
+    for scale, step in ((2, 16), (3, 32), (4, 8), (2.5, 64)):
+        plan = plan_regions(Upscaler("bicubic", scale), info, 70)
+        for region in plan:
+            exact = scale != 2.5  # 203 columns become a whole number only by rounding
+            if exact:
+                assert region.core.top % step == region.core.left % step == 0
+                assert region.target.top % 32 == region.target.left % 32 == 0
+
+
+def test_regions_take_little_memory_and_waste_little():
+    info = probe_picture(tiff_of(Picture(waves(8, 8))))
+    info = type(info)("tiff", 32768, 32768, alpha=False, depth=8, channels=3)
+    for scale in (2, 3, 4):
+        upscaler = Upscaler(small_network(), scale, device="cpu", tile=64, overlap=20)
+        plan = plan_regions(upscaler, info)
+        result = max(region.target.area for region in plan) * 3
+        assert result <= 101_000_000
+        work = sum(region.padded.area for region in plan)
+        assert work < 1.11 * 32768**2
+
+
+def test_what_is_large(monkeypatch):
+    info = probe_picture(tiff_of(Picture(waves(40, 50))))
+    assert not is_large(info, "tiff", 80, 100)
+    monkeypatch.setattr(regions, "LARGE", 3 * 80 * 100 - 1)
+    assert is_large(info, "tiff", 80, 100)
+    assert not is_large(info, "png", 80, 100)
+    assert not is_large(info, "tiff", 80, 99)
+    monkeypatch.setattr(regions, "MAX_PIXELS", 40 * 50 - 1)
+    assert is_large(info, "tiff", 40, 50)
+
+
+# What becomes of it
+
+
+@pytest.mark.parametrize("scale", [1, 2, 2.5, 3, 5])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_bicubic_is_exact(dtype, scale):
+    for channels, size in ((3, (75, 90)), (1, (61, 101))):
+        picture = Picture(waves(*size, channels, dtype))
+        check(picture, Upscaler("bicubic", scale), 40)
+
+
+def test_bicubic_to_a_size_is_exact():
+    picture = Picture(waves(75, 90))
+    check(picture, Upscaler("bicubic", width=233, height=170), 40)
+    check(picture, Upscaler("bicubic", width=233), 17)
+
+
+def small_network():
+    config = MRNetConfig(width=4, blocks=1, recursions=(1, 1, 1))
+    return MRNet(config).eval()
+
+
+@pytest.mark.parametrize("scale", [2, 2.5, 5])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_networks_are_exact_but_for_rounding(dtype, scale):
+    upscaler = Upscaler(small_network(), scale, **NETWORK)
+    picture = Picture(waves(75, 90, 3, dtype))
+    peak = 255 if dtype == np.uint8 else 3
+    difference = check(picture, upscaler, 40, off=1, peak=peak)
+    assert (difference > 1e-5 * peak).mean() < 1e-3
+
+
+@pytest.mark.parametrize("model", ["bicubic", "network"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_transparency(dtype, model):
+    """Hidden colours are filled in as in the whole; regions may show nothing at all."""
+    y, x = np.mgrid[0:200, 0:210]
+    disc = np.hypot(y - 60, x - 70)
+    alpha = (1.3 - disc / 40).clip(0, 1)
+    alpha[:, 150:] = 0
+    alpha[150:170, 10:40] = 1
+    peak = 1 if dtype == np.float32 else 255
+    alpha = (np.rint(alpha * 255) / 255 * peak).astype(dtype)
+    picture = Picture(waves(200, 210, 3, dtype), alpha)
+    options = NETWORK if model == "network" else {}
+    name = small_network() if model == "network" else "bicubic"
+    upscaler = Upscaler(name, 2, **options)
+    peak = 255 if dtype == np.uint8 else 3
+    difference = check(picture, upscaler, 64, off=1, peak=peak)
+    assert (difference > peak / 1000).mean() < 1e-3
+
+
+# The whole way
+
+
+def test_a_large_picture_all_the_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(regions, "_LEAST_SIDE", 40)
+    monkeypatch.setattr(regions, "_MOST_SIDE", 40)
+    picture = Picture(waves(75, 90, 3, np.uint16))
+    path, part = tmp_path / "in.tif", tmp_path / "out.tif"
+    path.write_bytes(tiff_of(picture, resolution=(300, 300), resolutionunit="INCH"))
+    upscaler = Upscaler(small_network(), 2, **NETWORK)
+    told = Told()
+    with part.open("w+b") as file:
+        info = probe_picture(path)
+        stats = large.upscale_large(
+            path, file, upscaler, info, name="in.tif", progress=told
+        )
+    result = read_picture(part)
+    assert np.abs(result.pixels - upscaler(picture).pixels.astype(int)).max() <= 257
+    assert result.metadata.dpi == (300, 300)
+    assert stats.device == "cpu"
+    assert stats.tiles >= 6
+    assert told.description == "mrnet x2"
+    assert told.done == pytest.approx(told.total)
+    with tifffile.TiffFile(part) as tiff:
+        assert tiff.is_bigtiff
+        assert tiff.pages.first.is_tiled
+
+
+class Told:
+    """A `Progress` that remembers."""
+
+    done = 0.0
+
+    def start(self, description, total):
+        self.description, self.total = description, total
+
+    def advance(self, amount=1):
+        self.done += amount
+
+    def note(self, text):
+        pass
+
+
+def test_metadata_left_out_and_colours_converted(tmp_path):
+    from PIL import ImageCms
+
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ")).tobytes()
+    for icc in (profile, tweaked_srgb()):
+        picture = Picture(waves(50, 60))
+        data = tiff_of(picture, iccprofile=icc)
+        expected = Upscaler("bicubic", 2)(strip_metadata(read_picture(data)))
+        upscaler = Upscaler("bicubic", 2)
+        file = io.BytesIO()
+        large.upscale_large(
+            data,
+            file,
+            upscaler,
+            probe_picture(data),
+            name="it",
+            keep_metadata=False,
+            progress=SILENT,
+        )
+        result = read_picture(file.getvalue())
+        assert result.metadata.icc is None
+        assert np.array_equal(result.pixels, expected.pixels)
+
+
+def tweaked_srgb():
+    """sRGB with red and blue exchanged, as a profile that changes colours."""
+    from PIL import ImageCms
+
+    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    red, blue = data.index(b"rXYZ", 128), data.index(b"bXYZ", 128)
+    data[red : red + 4], data[blue : blue + 4] = b"bXYZ", b"rXYZ"
+    return bytes(data)
+
+
+def test_errors_say_whose_fault_it_is(tmp_path):
+    data = tiff_of(Picture(waves(64, 64)), compression="deflate")
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        place = tiff.pages.first.dataoffsets[3]
+    damaged = data[: place + 4] + bytes(40) + data[place + 44 :]
+    upscaler = Upscaler("bicubic", 2)
+    info = probe_picture(data)
+    with pytest.raises(InputError, match=r"^ad\.tif is damaged"):
+        large.upscale_large(damaged, io.BytesIO(), upscaler, info, name="ad.tif")
+
+    class Full(io.BytesIO):
+        def write(self, data):
+            if self.tell() > 20_000:
+                raise OSError(28, "No space left on device")
+            return super().write(data)
+
+    with pytest.raises(OutputError, match="cannot be written: No space left"):
+        large.upscale_large(data, Full(), upscaler, info, name="ad.tif")
+
+
+def test_a_plan_can_be_sent_anywhere():
+    info = probe_picture(tiff_of(Picture(waves(64, 64))))
+    plan = plan_regions(Upscaler("bicubic", 2), info, 32)
+    assert pickle.loads(pickle.dumps((plan, info))) == (plan, info)
+    assert plan[0].core == Box(0, 0, 32, 32)
+    edges = [(r.core.top, r.core.left) for r in plan]
+    assert edges == list(itertools.product((0, 32), (0, 32)))
