@@ -23,6 +23,7 @@ Place: TypeAlias = "Path | UPath"
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 _LOCAL = ("file", "local")
+_REFUSING_STORES = frozenset(("s3", "s3a", "gs", "gcs"))
 # Stores whose files appear whole: an upload that breaks off leaves nothing.
 _OBJECT_STORES = frozenset(
     ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci", "memory")
@@ -66,6 +67,11 @@ def is_shared(place: Place) -> bool:
 def is_whole_at_once(place: UPath) -> bool:
     """Whether a file appears there only once all of it is there."""
     return place.protocol in _OBJECT_STORES
+
+
+def can_refuse(place: UPath) -> bool:
+    """Whether writing can be made to fail there where the name is taken."""
+    return place.protocol in _REFUSING_STORES
 
 
 def explain(error: BaseException) -> str:
@@ -113,6 +119,7 @@ def list_files(folder: UPath, *, recursive: bool) -> list[tuple[UPath, int]]:
         InputError: If it cannot be listed.
     """
     with reached(folder, InputError, "read"):
+        folder.fs.invalidate_cache()  # others may have written meanwhile
         depth = None if recursive else 1
         found = folder.fs.find(folder.path, maxdepth=depth, detail=True)
         return [
@@ -132,6 +139,7 @@ def match_files(pattern: UPath, base: UPath) -> list[tuple[UPath, int]]:
         InputError: If they cannot be listed.
     """
     with reached(pattern, InputError, "read"):
+        pattern.fs.invalidate_cache()
         found = pattern.fs.glob(pattern.path, detail=True)
         return [
             (_below(base, name), int(info.get("size") or 0))
@@ -174,6 +182,7 @@ def list_names(folder: Place) -> set[str]:
     if isinstance(folder, Path):
         return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     with reached(folder, InputError, "read"):
+        folder.fs.invalidate_cache()
         try:
             names = folder.fs.ls(folder.path, detail=False)
         except FileNotFoundError:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from srcli.errors import OutputError
-from srcli.storage import Place, is_whole_at_once, reached
+from srcli.storage import Place, can_refuse, is_whole_at_once, reached
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -104,23 +104,40 @@ def _write_remotely(path: UPath, replace: bool, run: str | None) -> Iterator[Pat
         part.touch()
         yield part
         with reached(path, OutputError, "written"):
-            if not replace and path.exists():
-                if run is not None and _read_equal(part, path):
-                    return
-                raise OutputError(f"{path} has appeared meanwhile: left alone")
-            files = path.fs
-            if is_whole_at_once(path):
-                files.put_file(str(part), path.path)
-                return
-            files.makedirs(path.parent.path, exist_ok=True)
-            beside = _own_part(path, run or "srcli")
             try:
-                files.put_file(str(part), beside.path)
-                files.mv(beside.path, path.path)
-            except BaseException:
-                with suppress(Exception):
-                    files.rm_file(beside.path)
-                raise
+                _upload(part, path, replace, run)
+            except FileExistsError as error:
+                if run is None or not _read_equal(part, path):
+                    raise OutputError(
+                        f"{path} has appeared meanwhile: left alone"
+                    ) from error
+
+
+def _upload(part: Path, path: UPath, replace: bool, run: str | None) -> None:
+    """Put a local file at a remote place, where it appears whole.
+
+    Raises:
+        FileExistsError: If the name is taken and may not be.
+    """
+    files = path.fs
+    if can_refuse(path):  # in the same request that writes
+        mode = "overwrite" if replace else "create"
+        files.put_file(str(part), path.path, mode=mode)
+        return
+    if not replace and path.exists():
+        raise FileExistsError(path)
+    if is_whole_at_once(path):
+        files.put_file(str(part), path.path)
+        return
+    files.makedirs(path.parent.path, exist_ok=True)
+    beside = _own_part(path, run or "srcli")
+    try:
+        files.put_file(str(part), beside.path)
+        files.mv(beside.path, path.path)
+    except BaseException:
+        with suppress(Exception):
+            files.rm_file(beside.path)
+        raise
 
 
 def _read_equal(part: Path, path: Place) -> bool:

@@ -88,6 +88,7 @@ def _quieted() -> Iterator[None]:
     levels = [logger.level for logger in loggers]
     worker = ray._private.worker
     said = getattr(worker, "_worker_logs_enabled", True)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told of it
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of its C++ parts
     for logger in loggers:
         logger.setLevel(logging.CRITICAL + 1)
