@@ -15,6 +15,7 @@ from srcli.imaging.tiff_pages import Compression, Directory, Tag
 
 # A window needs all of the strips or tiles that it touches in memory.
 _MOST_BYTES = 1 << 30
+_MOST_PIXEL = 64  # bytes of a pixel, with all channels
 _MOST_SIDE = (1 << 31) - 1  # px
 _CODECS = frozenset(Compression) - {Compression.OLD_JPEG}
 _BY_COLUMN = 2  # of Predictor; 1 is none
@@ -96,6 +97,8 @@ def find_obstacle(page: Directory, name: str) -> str | None:
         return "is compressed in an unusual way"
     if len(set(bits)) > 1:
         return "has channels of different depths"
+    if page.samples * max(bits) > 8 * _MOST_PIXEL:
+        return "has too many channels"
     size = layout.tile_width * layout.tile_height * layout.samples * max(bits) / 8
     if size > _MOST_BYTES and not layout.is_plain:
         return "is not cut into tiles, or into too large ones"

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srcli.imaging.tiff_layout import read_layout
-from srcli.imaging.tiff_pages import Directory
+from srcli.imaging.tiff_pages import Compression, Directory
 
 _LEAST_CACHE, _MOST_CACHE = 1 << 26, 1 << 29  # bytes of decoded strips or tiles
 _PART = 1 << 20  # bytes of a plain strip that are read at a time
+_END_OF_JPEG = b"\xff\xd9"  # ITU-T T.81, table B.1; coded pixels cannot contain it
 
 
 class Pieces:
@@ -111,6 +112,8 @@ class Pieces:
         """A strip or tile by its place in the tags: (h, w, samples)."""
         tiff = self._tiff
         data = self._fetch(tiff.dataoffsets[index], tiff.databytecounts[index])
+        if tiff.compression == Compression.JPEG and _END_OF_JPEG not in data:
+            raise ValueError("a tile ends too early")  # the decoder would make up grey
         piece, _, _ = tiff.decode(
             data,
             index,

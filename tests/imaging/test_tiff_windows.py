@@ -313,3 +313,24 @@ def test_tiles_that_are_not_there_are_no_black_ones():
     refusal = pytest.raises(InputError, match="is damaged or cut off")
     with refusal, open_windows(bytes(data), "it") as windows:
         windows.read(*WHOLE)
+
+
+def test_a_jpeg_that_is_cut_off_is_no_grey_one():
+    planes = np.tile(make_planes(3), (2, 2, 1))
+    data = bytearray(tiff_of(planes, compression="jpeg", tile=(32, 32)))
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        start, count = (
+            t[1] for t in (tiff.pages[0].dataoffsets, tiff.pages[0].databytecounts)
+        )
+    data[start + count // 2 : start + count] = bytes(count - count // 2)
+    refusal = pytest.raises(InputError, match="a tile ends too early")
+    with refusal, open_windows(bytes(data), "it") as windows:
+        windows.read(*WHOLE)
+        windows.read(slice(0, 48), slice(0, 64))
+
+
+def test_a_pixel_of_thousands_of_channels_is_refused():
+    tiff = make_tiff(
+        "<", bytes(70 * 4), width=2, height=2, bits=8, samples=70, photometric=1
+    )
+    assert not probe_picture(tiff).is_windowed
