@@ -40,10 +40,11 @@ log = logging.getLogger(__name__)
 
 # A block of small pictures saves messages; one of large pictures would fill memory.
 _BLOCK_PICTURES, _BLOCK_BYTES = 64, 1 << 18
+_SENT_BYTES = 1 << 22  # of results, that go on together
 _PASSES = 3  # over what has been lost with machines
 # CPUs of a worker and of a task that reads or writes. On CPUs the tasks find room
 # beside the workers, one of which there is for each CPU.
-_CPU_SHARES, _GPU_SHARES = (0.9, 0.05), (1.0, 1.0)
+_CPU_SHARES, _GPU_SHARES = (0.9, 0.1), (1.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +142,7 @@ def _stream(
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.max_errored_blocks = -1  # what is lost is told by its absence
+    context.target_max_block_size = _SENT_BYTES
     tables = {"batch_size": None, "batch_format": "pyarrow"}
     attempts = ray.remote(num_cpus=0)(Attempts).remote()
     pictures = (

@@ -28,7 +28,6 @@ from srcli.imaging.pillow import quiet
 from srcli.inference.jobs import Job
 from srcli.inference.results import Result
 from srcli.inference.space import require_room
-from srcli.pages.comparison import write_comparison
 from srcli.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -227,6 +226,9 @@ def finish(result: Result, pair: Pair | None, options: FileOptions) -> Result:
     try:
         size = _write(job, _fit_depth(job, pair.larger), options)
         if job.page is not None and pair.source is not None:
+            # It imports torch, which workers that only write do without.
+            from srcli.pages.comparison import write_comparison  # noqa: PLC0415
+
             facts = _list_facts(result, pair)
             write_comparison(
                 pair.source, pair.larger, job.page, title=job.source.name, facts=facts

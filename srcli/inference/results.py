@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from srcli.errors import PartialFailureError, SrcliError
-from srcli.inference.estimate import Estimate
 from srcli.inference.jobs import Job
 from srcli.inference.sources import STREAM
 from srcli.storage import Place
+
+if TYPE_CHECKING:
+    from srcli.inference.estimate import Estimate  # imports torch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

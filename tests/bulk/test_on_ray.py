@@ -1,0 +1,216 @@
+"""Bulk runs on a Ray cluster of several nodes, all of them processes here.
+
+What is killed is killed while the run goes on: nothing may be lost by it, nothing
+written twice, and no half file left.
+"""
+
+import json
+import logging
+import os
+import re
+import signal
+import time
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+ray = pytest.importorskip("ray")
+
+import s3fs  # noqa: E402
+from moto.server import ThreadedMotoServer  # noqa: E402
+from ray.cluster_utils import Cluster as Nodes  # noqa: E402
+
+from srcli.bulk import engine  # noqa: E402
+from srcli.bulk.orders import take_orders  # noqa: E402
+from srcli.bulk.run import Cluster, run_bulk  # noqa: E402
+from srcli.bulk.stages import Work  # noqa: E402
+from srcli.inference.batch import FileOptions, run_batch  # noqa: E402
+from srcli.inference.jobs import plan_jobs, prepare_folders  # noqa: E402
+from srcli.inference.naming import Naming  # noqa: E402
+from srcli.inference.sizes import Goal  # noqa: E402
+from srcli.inference.sources import expand_inputs  # noqa: E402
+from srcli.inference.upscaler import Upscaler  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("default")  # Ray's own
+
+
+@pytest.fixture(scope="module")
+def store():
+    """An object store with the protocol of S3; the client of its one bucket."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "key")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        files = s3fs.S3FileSystem()
+        files.mkdir("bucket")
+        yield files
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def nodes(store):
+    """A cluster whose first node only leads; each of two others has a core.
+
+    Its processes begin with the environment that leads to the store.
+    """
+    cluster = Nodes(
+        initialize_head=True,
+        head_node_args={"num_cpus": 0, "include_dashboard": False},
+    )
+    for _ in range(2):
+        cluster.add_node(num_cpus=1)
+    ray.init(cluster.address, log_to_driver=False)
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+@pytest.fixture
+def weights(tmp_path, save_rrrn):
+    """A small network: pictures take long enough to be interrupted, and no longer."""
+    path = tmp_path / "small.safetensors"
+    save_rrrn(path, 3)
+    return path
+
+
+@pytest.fixture
+def bulk(many, weights, tmp_path, monkeypatch):
+    """A function that runs the engine over many pictures; keywords go to `Naming`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(engine, "_BLOCK_PICTURES", 4)
+
+    def start(**options):
+        naming = Naming(model="small", goal=Goal(3), output="bulk/", **options)
+        folder, orders = take_orders(expand_inputs(["many"], recursive=True), naming)
+        work = Work(
+            naming=naming,
+            folder=folder,
+            options=FileOptions(run="test"),
+            upscaler={"model": "rrrn", "scale": 3},
+            weights=(weights.name, weights.read_bytes()),
+        )
+        return run_bulk(orders, work, Cluster(device="cpu"))
+
+    return start
+
+
+@pytest.fixture
+def local(many, weights, tmp_path, monkeypatch):
+    """What the local engine makes of the same pictures: files, and their status."""
+    monkeypatch.chdir(tmp_path)
+    naming = Naming(model="small", goal=Goal(3), output="local/")
+    jobs = plan_jobs(expand_inputs(["many"], recursive=True), naming)
+    prepare_folders(job.output.parent for job in jobs if job.output)
+    upscaler = Upscaler("rrrn", 3, weights=weights, device="cpu")
+    return summarise(run_batch(jobs, upscaler)), as_files(tmp_path / "local")
+
+
+def summarise(results):
+    return sorted((r.input, r.status, r.error and str(r.error)) for r in results)
+
+
+def as_files(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def find_workers():
+    """Processes that hold a network, by their nodes' process ids."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            title = (entry / "cmdline").read_bytes()
+            parent = int(re.search(r"PPid:\t(\d+)", (entry / "status").read_text())[1])
+        except (OSError, TypeError):
+            continue
+        if title.startswith(b"ray::MapWorker(MapBatches(Enlarger))"):
+            found[int(entry.name)] = parent
+    return found
+
+
+def collect(results, after, disturb):
+    """All results, with something done to the cluster once there are so many."""
+    done = []
+    with closing(results):
+        for result in results:
+            done.append(result)
+            if len(done) == after:
+                disturb()
+    return done
+
+
+def test_on_a_cluster_that_stays_whole(nodes, bulk, local, tmp_path):
+    results = list(bulk())
+    assert (summarise(results), as_files(tmp_path / "bulk")) == local
+    assert {result.device for result in results if result.error is None} == {"cpu"}
+    # What is there is left alone, byte for byte and in time.
+    (tmp_path / "bulk/part0/002_small_x3.png").unlink()
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "bulk").rglob("*.png")}
+    again = Counter(result.status for result in bulk(existing="skip"))
+    assert again == {"skipped": 119, "done": 1, "failed": 3}
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert as_files(tmp_path / "bulk") == local[1]
+
+
+def test_a_worker_is_killed(nodes, bulk, local, tmp_path):
+    killed = []
+
+    def disturb():
+        killed.append(next(iter(find_workers())))
+        os.kill(killed[0], signal.SIGKILL)
+
+    results = collect(bulk(), 20, disturb)
+    assert killed
+    assert (summarise(results), as_files(tmp_path / "bulk")) == local
+
+
+def test_a_node_is_removed(nodes, bulk, local, tmp_path):
+    added = nodes.add_node(num_cpus=1)
+    deadline = time.monotonic() + 30
+    while ray.cluster_resources()["CPU"] < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    raylet = added.all_processes["raylet"][0].process.pid
+    seen = []
+
+    def disturb():
+        seen.append(raylet in find_workers().values())
+        nodes.remove_node(added)
+
+    results = collect(bulk(), 20, disturb)
+    assert seen == [True], "the node had no worker to lose"
+    assert (summarise(results), as_files(tmp_path / "bulk")) == local
+
+
+def test_from_store_to_store_by_the_command(nodes, store, run, many, tmp_path):
+    store.put(f"{many}/part0", "bucket/in/part0", recursive=True)
+    common = ("upscale", "s3://bucket/in", "-r", "-m", "bicubic", "-x", 2)
+    call = (*common, "-o", "s3://bucket/out/", "--engine", "ray", "--json-lines")
+    done = run(*call)
+    assert done.exit_code == 7, done.stderr
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert Counter(r["status"] for r in records) == {"done": 60, "failed": 1}
+    assert "error: s3://bucket/in/part0/cut.png is damaged or cut off" in done.stderr
+    folder = tmp_path / "local"
+    local = run("upscale", many / "part0", *common[3:], "-o", f"{folder}/")
+    assert local.exit_code == 7
+    assert sorted(store.find("bucket/out")) == sorted(
+        f"bucket/out/part0/{path.name}" for path in folder.iterdir()
+    )
+    for path in folder.iterdir():
+        assert store.cat(f"bucket/out/part0/{path.name}") == path.read_bytes()
+    again = run(*call)
+    assert again.exit_code == 4
+    assert "exists already" in again.stderr
+    store.rm("bucket/out/part0/000_bicubic_x2.png")
+    rest = run(*call, "--skip-existing")
+    states = Counter(json.loads(line)["status"] for line in rest.stdout.splitlines())
+    assert states == {"skipped": 59, "done": 1, "failed": 1}
