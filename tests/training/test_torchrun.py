@@ -26,6 +26,7 @@ from srcli.training import beginning, run
 from srcli.training.beginning import check_pictures, check_settings
 from srcli.training.loop import Trainer
 from srcli.training.meeting import meet
+from srcli.training.overrides import parse_assignments
 from srcli.training.recipe import load_recipe
 from srcli.training.request import TrainRequest
 from srcli.training.worker import is_restartable, join_world
@@ -73,6 +74,21 @@ def train_command(folder, out):
 
 
 @pytest.fixture
+def request_of(tmp_path, pictures):
+    """A function that makes a request for a tiny run."""
+
+    def make(**values):
+        settings = {
+            "model": "mrnet", "out": tmp_path / "run", "data": (pictures,),
+            "val": "none", "overrides": SMALL, "device": "cpu", "precision": "fp32",
+            "seed": 3,
+        }  # fmt: skip
+        return TrainRequest(**{**settings, **values})
+
+    return make
+
+
+@pytest.fixture
 def start_node(tmp_path):
     """A function that starts torchrun as on one of two nodes; all end with the test."""
     with socket.socket() as free:
@@ -110,6 +126,10 @@ def start_node(tmp_path):
         node.wait()
 
 
+def weights_of(folder):
+    return read_weights(folder / "last.safetensors").state_dict()
+
+
 def kill_at(step, folder, nodes):
     """Kill the process that waits before this step; it is told of by a file."""
     mark = folder / f"{step}.pid"
@@ -122,7 +142,7 @@ def kill_at(step, folder, nodes):
 
 
 def test_killed_workers_are_restarted_and_end_in_the_same_weights(
-    tmp_path, pictures, start_node, run_process
+    tmp_path, pictures, start_node, request_of
 ):
     # First the other process of the two, then the main one.
     program = [__file__, str(tmp_path), json.dumps({"4": 1, "11": 0})]
@@ -130,8 +150,8 @@ def test_killed_workers_are_restarted_and_end_in_the_same_weights(
         start_node(name, *program, *train_command(pictures, "run"))
         for name in ("one", "two")
     ]
-    whole = run_process(*train_command(pictures, "whole"), cwd=tmp_path)
-    assert whole.returncode == 0, whole.stderr.decode()
+    fields = parse_assignments([*FIELDS, f"steps={STEPS}"])
+    run.train(request_of(out=tmp_path / "whole", overrides=fields))
     for step in (4, 11):
         kill_at(step, tmp_path, nodes)
     ends = [node.wait(100) for node in nodes]
@@ -141,36 +161,16 @@ def test_killed_workers_are_restarted_and_end_in_the_same_weights(
         assert said.count(f"began this run: it goes on from step {step}\n") == 1, said
     assert said.count("run: 12 steps") == 1
     assert "Traceback" not in said
-    expected = read_weights(tmp_path / "whole" / "last.safetensors").state_dict()
-    found = read_weights(tmp_path / "run" / "last.safetensors").state_dict()
+    expected, found = (weights_of(tmp_path / name) for name in ("whole", "run"))
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=0, atol=1e-4)
     assert not list((tmp_path / "run").rglob("*.part"))
 
 
 @pytest.fixture
-def request_of(tmp_path, pictures):
-    """A function that makes a request for a tiny run."""
-
-    def make(**values):
-        settings = {
-            "model": "mrnet", "out": tmp_path / "run", "data": (pictures,),
-            "val": "none", "overrides": SMALL, "device": "cpu", "precision": "fp32",
-            "seed": 3,
-        }  # fmt: skip
-        return TrainRequest(**{**settings, **values})
-
-    return make
-
-
-@pytest.fixture
 def torchrun(monkeypatch):
     """As in a process that torchrun started, but alone."""
     monkeypatch.setattr(beginning, "is_restartable", lambda: True)
-
-
-def weights_of(folder):
-    return read_weights(folder / "last.safetensors").state_dict()
 
 
 def test_the_same_command_goes_on_where_it_was_broken_off(
