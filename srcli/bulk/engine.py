@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 # A block of small pictures saves messages; one of large pictures would fill memory.
 _BLOCK_PICTURES, _BLOCK_BYTES = 64, 1 << 18
 _SENT_BYTES = 1 << 22  # of results, that go on together
-_PASSES = 3  # over what has been lost with machines
+PASSES = 3  # over what has been lost with machines
 # CPUs of a worker and of a task that reads or writes. On CPUs the tasks find room
 # beside the workers, one of which there is for each CPU.
 _CPU_SHARES, _GPU_SHARES = (0.9, 0.1), (1.0, 1.0)
@@ -92,10 +92,15 @@ def enlarge_orders(
         SrcliError: If a worker can enlarge no picture at all.
         DeviceError: If the cluster fails.
     """
+    stages = Stages(
+        work,
+        partial(read_orders, work=work),
+        partial(write_pictures, work=work),
+    )
     left = {order.index: order for order in orders}
-    for number in range(_PASSES):
+    for number in range(PASSES):
         blocks = _make_blocks(left.values(), one_by_one=number > 0)
-        for index, state in _stream(blocks, work, pool):
+        for index, state in stream(blocks, stages, pool):
             if left.pop(index, None) is not None:  # or it is done twice
                 yield state
         if not left:
@@ -103,7 +108,7 @@ def enlarge_orders(
         log.debug("%d pictures were lost on their way", len(left))
     for order in left.values():
         name = order.source.name
-        lost = DeviceError(f"{name}: the cluster has lost it {_PASSES} times")
+        lost = DeviceError(f"{name}: the cluster has lost it {PASSES} times")
         yield fail(order.source, lost)
 
 
@@ -135,33 +140,52 @@ def _make_blocks(orders: Iterable[Order], *, one_by_one: bool) -> list[Any]:
     return [*blocks, pack(block)] if block else blocks
 
 
-def _stream(
-    blocks: Sequence[Any], work: Work, pool: Pool
-) -> Iterator[tuple[int, Result | Large]]:
-    """What becomes of the pictures of all blocks, but for those that are lost."""
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """What is done before and after enlarging.
+
+    Attributes:
+        work: What all workers know.
+        read: The first stage.
+        write: The last stage; None is none.
+        in_order: Whether results come in the order of the blocks.
+    """
+
+    work: Work
+    read: Callable[[Any], Iterator[Any]]
+    write: Callable[[Any], Any] | None = None
+    in_order: bool = False
+
+
+def stream(
+    blocks: Sequence[Any], stages: Stages, pool: Pool
+) -> Iterator[tuple[int, Any]]:
+    """What becomes of the pictures of all blocks, but for those that are lost.
+
+    Raises:
+        SrcliError: If a worker can enlarge no picture at all.
+    """
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.max_errored_blocks = -1  # what is lost is told by its absence
     context.target_max_block_size = _SENT_BYTES
+    context.execution_options.preserve_order = stages.in_order
     tables = {"batch_size": None, "batch_format": "pyarrow"}
     attempts = ray.remote(num_cpus=0)(Attempts).remote()
     pictures = (
         ray.data.from_arrow(list(blocks))
-        .map_batches(partial(read_orders, work=work), num_cpus=pool.task_cpus, **tables)
+        .map_batches(stages.read, num_cpus=pool.task_cpus, **tables)
         .map_batches(
             Enlarger,
-            fn_constructor_args=(work, partial(_count_attempt, attempts)),
+            fn_constructor_args=(stages.work, partial(_count_attempt, attempts)),
             compute=pool.strategy(len(blocks)),
             num_cpus=pool.cpus,
             num_gpus=1 if pool.on_gpu else 0,
             **tables,
         )
-        .map_batches(
-            partial(write_pictures, work=work),
-            num_cpus=pool.task_cpus,
-            **tables,
-        )
     )
+    if stages.write is not None:
+        pictures = pictures.map_batches(stages.write, num_cpus=pool.task_cpus, **tables)
     for table in pictures.iter_batches(**tables):
         for index, state in unpack(table):
             if isinstance(state, Unable):

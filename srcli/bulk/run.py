@@ -104,6 +104,11 @@ def _work(
                 large.append(state.job)
             else:
                 yield rate.count(announce(state, len(orders)))
+    for job in large:
+        from srcli.bulk.large import enlarge_by_region  # noqa: PLC0415 - torch
+
+        result = enlarge_by_region(job, work, pool, progress)
+        yield rate.count(announce(result, len(orders)))
 
 
 class _Rate:

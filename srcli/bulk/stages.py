@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
 
@@ -36,6 +36,10 @@ from srcli.inference.naming import Naming
 from srcli.inference.results import Result
 from srcli.inference.sources import Source
 from srcli.storage import Place, fetch
+
+if TYPE_CHECKING:
+    from srcli.inference.regions import Region
+    from srcli.inference.runner import RunStats
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +74,16 @@ class Large:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """A region of a large picture: read, or enlarged already."""
+
+    source: Source
+    region: Region
+    picture: Picture
+    stats: RunStats | None = None  # what it took to enlarge
+
+
+@dataclass(frozen=True, slots=True)
 class Unable:
     """What keeps a worker from enlarging any picture."""
 
@@ -77,7 +91,7 @@ class Unable:
 
 
 # What a picture is between two stages; a `Result` goes through all that follow.
-State: TypeAlias = Order | Read | Enlarged | Large | Unable | Result
+State: TypeAlias = "Order | Region | Read | Enlarged | Large | Part | Unable | Result"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,20 +135,31 @@ class Work:
         import torch  # noqa: PLC0415
 
         from srcli.inference.device import share_memory  # noqa: PLC0415
-        from srcli.inference.upscaler import Upscaler  # noqa: PLC0415
 
         share_memory(self.sharers)
         if not self.on_gpu:
             # Two workers of one core each are faster than one of two.
             torch.set_num_threads(1)
-        device = "cuda" if self.on_gpu else "cpu"
+        return self._make(self.upscaler, "cuda" if self.on_gpu else "cpu")
+
+    def make_planner(self) -> Any:  # noqa: ANN401
+        """An upscaler that knows what the workers' will need, and enlarges nothing.
+
+        Raises:
+            SrcliError: If the model, its weights or the factor are not valid.
+        """
+        return self._make({**self.upscaler, "precision": "auto"}, "cpu")
+
+    def _make(self, fields: dict[str, Any], device: str) -> Any:  # noqa: ANN401
+        from srcli.inference.upscaler import Upscaler  # noqa: PLC0415 - torch
+
         if self.weights is None:
-            return Upscaler(**self.upscaler, device=device)
+            return Upscaler(**fields, device=device)
         name, content = self.weights
         with tempfile.TemporaryDirectory(prefix="srcli-") as folder:
             path = Path(folder, name)
             path.write_bytes(content)
-            return Upscaler(**self.upscaler, weights=path, device=device)
+            return Upscaler(**fields, weights=path, device=device)
 
 
 def pack(states: Iterable[tuple[int, State]]) -> pa.Table:
@@ -158,7 +183,7 @@ def read_orders(table: pa.Table, work: Work) -> Iterator[pa.Table]:
     """The first stage: orders become pictures."""
     work.enter()
     for index, order in unpack(table):
-        yield pack([(index, _guard(order.source, _read, order, work))])
+        yield pack([(index, guard(order.source, _read, order, work))])
 
 
 class Enlarger:
@@ -183,16 +208,35 @@ class Enlarger:
         """The larger pictures of a table."""
         for index, state in unpack(table):
             if isinstance(state, Read):
-                state = _guard(state.job.source, self._enlarge, index, state)
+                state = guard(state.job.source, self._enlarge, index, state)
+            elif isinstance(state, Part):
+                state = guard(state.source, self._enlarge_part, index, state)
             yield pack([(index, state)])
 
-    def _enlarge(self, index: int, state: Read) -> State:
-        if self._unable is not None:
-            return self._unable
-        if self._begin(index) > _TRIES:
-            name = state.job.source.name
+    def _hinder(self, index: int, source: Source) -> Unable | Result | None:
+        """What keeps a picture from being enlarged before it is begun."""
+        if self._unable is None and self._begin(index) > _TRIES:
             said = f"its worker ended {_TRIES} times, perhaps for want of memory"
-            return fail(state.job.source, DeviceError(f"{name}: {said}"))
+            return fail(source, DeviceError(f"{source.name}: {said}"))
+        return self._unable
+
+    def _enlarge_part(self, index: int, state: Part) -> State:
+        from srcli.inference.regions import enlarge_region  # noqa: PLC0415 - torch
+
+        hindrance = self._hinder(index, state.source)
+        if hindrance is not None:
+            return hindrance
+        try:
+            larger = enlarge_region(self._upscaler, state.picture, state.region)
+        except SrcliError as error:
+            return fail(state.source, error)
+        stats = self._upscaler.stats
+        return dataclasses.replace(state, picture=larger, stats=stats)
+
+    def _enlarge(self, index: int, state: Read) -> State:
+        hindrance = self._hinder(index, state.job.source)
+        if hindrance is not None:
+            return hindrance
         result, pair = enlarge(state.job, lambda: state.picture, self._upscaler)
         return result if pair is None else Enlarged(result, pair)
 
@@ -204,7 +248,7 @@ def write_pictures(table: pa.Table, work: Work) -> pa.Table:
     for index, state in unpack(table):
         if isinstance(state, Enlarged):
             result, pair = state.result, state.pair
-            state = _guard(result.job.source, finish, result, pair, work.options)
+            state = guard(result.job.source, finish, result, pair, work.options)
         done.append((index, state))
     return pack(done)
 
@@ -227,6 +271,8 @@ def _read(order: Order, work: Work) -> State:
         if work.naming.existing == "skip" and is_there:
             kept = dataclasses.replace(kept, is_done=True)
         settled = settle(kept)
+        if settled is None and job.is_large:
+            return Large(kept)
         return settled or Read(kept, read_source(job, work.options))
     except SrcliError as error:
         return fail(source, error)
@@ -237,7 +283,7 @@ def fail(source: Source, error: SrcliError) -> Result:
     return Result(job=Job(source=source, error=error), status="failed", error=error)
 
 
-def _guard(source: Source, step: Callable[..., State], *arguments: Any) -> State:  # noqa: ANN401
+def guard(source: Source, step: Callable[..., State], *arguments: Any) -> State:  # noqa: ANN401
     """What a step gives; a defect in it is this picture's, and stops no other."""
     try:
         with quiet():

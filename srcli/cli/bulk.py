@@ -72,12 +72,9 @@ def run_on_ray(
     from srcli.cli.signals import ending_cleanly
     from srcli.inference.jobs import prepare_folders
     from srcli.inference.results import Tally
-    from srcli.inference.upscaler import Upscaler
 
     cluster = Cluster(address=address, workers=workers, device=device)
     folder, orders = take_orders(sources, naming)
-    # A wrong model or factor is an error before anything is touched.
-    Upscaler(**{**upscaler, "precision": "auto"}, weights=weights, device="cpu")
     work = Work(
         naming=naming,
         folder=folder,
@@ -85,6 +82,8 @@ def run_on_ray(
         upscaler=upscaler,
         weights=None if weights is None else (weights.name, _read(weights)),
     )
+    # A wrong model or factor is an error before anything is touched.
+    work.make_planner()
     prepare_folders(find_homes(orders, naming, folder))
     shown.is_streaming |= shown.style == "names"
     tally, started = Tally(), time.monotonic()

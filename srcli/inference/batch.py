@@ -102,8 +102,13 @@ def run_batch(
             reading = _start_reading(reader, jobs, index + 1, options)
             named = _Named(progress, job.source.name, index, len(jobs))
             settled = settle(job)
-            if settled is not None or picture is None:
-                enlarged: tuple[Result, Pair | None] = settled or _plan(job), None
+            enlarged: tuple[Result, Pair | None]
+            if settled is not None or (picture is None and not job.is_large):
+                enlarged = settled or _plan(job), None
+            elif picture is None:
+                from srcli.inference.large import do_large  # noqa: PLC0415 - torch
+
+                enlarged = do_large(job, upscaler, options, named), None
             else:
                 enlarged = enlarge(job, picture.result, upscaler, named)
             del picture  # or it stays in memory while the result is written
@@ -147,7 +152,7 @@ def _start_reading(
     reader: ThreadPoolExecutor, jobs: Sequence[Job], index: int, options: FileOptions
 ) -> Future[Picture] | None:
     """The picture of a job as it is being read; None where nothing is to be done."""
-    if index >= len(jobs) or not jobs[index].is_open:
+    if index >= len(jobs) or not jobs[index].is_open or jobs[index].is_large:
         return None
     return reader.submit(read_source, jobs[index], options)
 

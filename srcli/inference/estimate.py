@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from srcli.inference.upscaler import Upscaler
 
 _SAMPLE = 64  # px; side of the picture that a bicubic step is timed on
+# Bytes that a picture takes that is enlarged by region, however large: measured.
+_LARGE_BYTES = 600_000_000
 _MAXRSS = 1 if sys.platform == "darwin" else 1024  # bytes in the unit of getrusage
 
 
@@ -92,6 +94,8 @@ class _Paces:
     def memory(self, job: Job) -> int:
         """Bytes that the picture of an open job takes beside the program."""
         assert job.info is not None
+        if job.is_large:
+            return _LARGE_BYTES
         own = _input_bytes(job)
         each = own // (job.info.width * job.info.height)
         height, width, peak, tile = job.info.height, job.info.width, 0, 0

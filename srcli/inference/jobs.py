@@ -23,6 +23,7 @@ from srcli.inference.naming import (
     name_output,
     name_page,
 )
+from srcli.inference.sizes import is_large
 from srcli.inference.sources import Source
 from srcli.inference.space import estimate_room
 from srcli.storage import Place, find_existing
@@ -43,6 +44,7 @@ class Job:
         info: What the header of the source says; None where `error` is set.
         frame: Which of several frames is read, from 1; None is the only one.
         room: Bytes that its file will take, about.
+        is_large: Whether it is enlarged by region, as it is larger than memory.
         page: Where a comparison goes; None is nowhere.
         may_replace: Whether what is there by then may be replaced.
         is_done: Whether the result is there already and shall stay.
@@ -57,6 +59,7 @@ class Job:
     info: PictureInfo | None = None
     frame: int | None = None
     room: int = 0
+    is_large: bool = False
     page: Place | None = None
     may_replace: bool = False
     is_done: bool = False
@@ -160,6 +163,9 @@ def plan_job(source: Source, naming: Naming, folder: Place | None) -> Job:
         if info.frames > 1 and naming.frame is not None:
             tag = f"_frame{naming.frame}{tag}"
         output = name_output(source, naming, folder, format, tag)
+        by_region = is_large(info, format, height, width)
+        if by_region:
+            _check_large(source, naming, output)
     except SrcliError as error:
         return Job(source=source, error=error)
     if naming.compare and output is None:
@@ -172,10 +178,25 @@ def plan_job(source: Source, naming: Naming, folder: Place | None) -> Job:
         height=height,
         info=info,
         frame=naming.frame,
+        is_large=by_region,
         page=name_page(output) if naming.compare and output else None,
         room=estimate_room(info, format, width * height, source.size),
         may_replace=naming.existing == "overwrite",
     )
+
+
+def _check_large(source: Source, naming: Naming, output: Place | None) -> None:
+    """Refuse what can only be done with all of a picture in memory.
+
+    Raises:
+        OutputError: If it is asked for.
+    """
+    if naming.compare:
+        raise OutputError(
+            f"{source.name} is too large for a page: leave --compare out for it"
+        )
+    if output is None:
+        raise OutputError(f"{source.name} is too large for a stream: choose -o FILE")
 
 
 def check_names(jobs: Iterable[Job], sources: Iterable[Source]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,18 +13,23 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from srcli.errors import InputError, OutputError
+from srcli.errors import DeviceError, InputError, OutputError, SrcliError
 from srcli.imaging.files import Metadata, Picture, PictureInfo, strip_metadata
 from srcli.imaging.metadata import fit_metadata
 from srcli.imaging.pillow import explain
 from srcli.imaging.profiles import convert_to_srgb
 from srcli.imaging.tiff_tiles import TileWriter
 from srcli.imaging.tiff_windows import TiffWindows, open_windows
+from srcli.inference.batch import FileOptions
+from srcli.inference.jobs import Job
 from srcli.inference.regions import Region, enlarge_region, plan_regions
+from srcli.inference.results import Result
 from srcli.inference.runner import RunStats
+from srcli.inference.space import require_room
 from srcli.inference.upscaler import Upscaler
 from srcli.progress import SILENT, Progress
 from srcli.storage import Place
+from srcli.writing import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -33,12 +39,16 @@ class LargePicture:
     """A picture of which regions are read, and whose enlarged regions are written.
 
     `open_large` makes it. One thread may read while another one writes.
+
+    Attributes:
+        levels: The values of black and white in all of it.
+        icc: The profile from which colours are converted; None is that they are not.
     """
 
     _windows: TiffWindows
     _writer: TileWriter
-    _levels: tuple[float, float]
-    _icc: bytes | None  # from which colours are converted
+    levels: tuple[float, float]
+    icc: bytes | None  # from which colours are converted
     _name: str
 
     def read(self, region: Region) -> Picture:
@@ -48,7 +58,7 @@ class LargePicture:
             InputError: If the file is damaged, or holds values that are not finite.
         """
         part = self._windows.read(*region.padded.slices)
-        return replace(_convert(part, self._icc), whole_levels=self._levels)
+        return adapt(part, self.levels, self.icc)
 
     def write(self, region: Region, part: Picture) -> None:
         """Write an enlarged region; regions may come in any order.
@@ -61,6 +71,68 @@ class LargePicture:
             planes = np.concatenate((planes, part.alpha[:, :, None]), axis=2)
         with _blame_output(self._name):
             self._writer.add(region.target.top, region.target.left, planes)
+
+
+def do_large(
+    job: Job, upscaler: Upscaler, options: FileOptions, progress: Progress = SILENT
+) -> Result:
+    """Do a job whose picture is larger than memory.
+
+    Args:
+        job: Open, and `is_large`.
+        upscaler: Enlarges it.
+        options: How the result is written.
+        progress: Told of regions.
+    """
+    assert job.info is not None
+    try:
+        with open_result(job, options) as file:
+            start = time.perf_counter()
+            stats = upscale_large(
+                job.source.content,
+                file,
+                upscaler,
+                job.info,
+                name=job.source.name,
+                frame=job.frame,
+                keep_metadata=options.keep_metadata,
+                progress=progress,
+            )
+            seconds = time.perf_counter() - start
+            size = file.seek(0, 2)
+    except SrcliError as error:
+        return Result(job=job, status="failed", error=error)
+    except MemoryError:
+        full = DeviceError(f"{job.source.name}: memory does not suffice")
+        return Result(job=job, status="failed", error=full)
+    return Result(
+        job=job,
+        status="done",
+        width=job.width,
+        height=job.height,
+        seconds=seconds,
+        device=stats.device,
+        precision=stats.precision,
+        tiles=stats.tiles,
+        bytes=size,
+    )
+
+
+@contextmanager
+def open_result(job: Job, options: FileOptions) -> Iterator[IO[bytes]]:
+    """The file that the result of a large job is written to, piece by piece.
+
+    Raises:
+        OutputError: If it cannot be written, or the disk is full.
+    """
+    assert job.output is not None
+    require_room(job, makes_folder=options.run is not None)
+    replace, run = job.may_replace, options.run
+    with (
+        write_whole(job.output, replace=replace, run=run) as part,
+        part.open("w+b") as file,
+    ):
+        yield file
 
 
 @contextmanager
@@ -213,6 +285,11 @@ def _strip(windows: TiffWindows, name: str) -> tuple[Metadata, bytes | None]:
     except ValueError:
         return result.metadata, None
     return result.metadata, kept.icc
+
+
+def adapt(part: Picture, levels: tuple[float, float], icc: bytes | None) -> Picture:
+    """A window of a picture as `enlarge_region` takes it; see `LargePicture`."""
+    return replace(_convert(part, icc), whole_levels=levels)
 
 
 def _convert(part: Picture, icc: bytes | None) -> Picture:

@@ -19,14 +19,12 @@ from numpy.typing import NDArray
 
 from srcli.imaging.alpha import fill_transparent
 from srcli.imaging.files import Picture, PictureInfo
-from srcli.imaging.pillow import MAX_PIXELS
 from srcli.imaging.resize_part import reach, resize_part
 from srcli.imaging.tiff_tiles import TILE
 from srcli.inference.tiling import Box, plan_tiles
 from srcli.inference.upscaler import Upscaler
 from srcli.progress import SILENT, Progress
 
-LARGE = 1 << 30  # bytes of a result from which on it is made by region
 _REGION = 100_000_000  # bytes that the result of a region has, about
 _LEAST_SIDE, _MOST_SIDE = 512, 2048  # LR px of a region, context apart
 _CHROMA = 2  # LR px around a tile from which its chroma is interpolated
@@ -52,22 +50,6 @@ class Region:
     target: Box
     whole: tuple[int, int]
     size: tuple[int, int]
-
-
-def is_large(info: PictureInfo, format: str, height: int, width: int) -> bool:
-    """Whether a picture is enlarged by region: TIFF to TIFF, and much of it.
-
-    Args:
-        info: Of the picture.
-        format: Of the result, a key of `srcli.imaging.formats.FORMATS`.
-        height: Of the result, in pixels.
-        width: Of the result, in pixels.
-    """
-    if not info.is_windowed or format != "tiff":
-        return False
-    if info.width * info.height > MAX_PIXELS:
-        return True
-    return height * width * _bytes_per_pixel(info) > LARGE
 
 
 def plan_regions(

@@ -18,7 +18,9 @@ import pytest
 
 ray = pytest.importorskip("ray")
 
+import numpy as np  # noqa: E402
 import s3fs  # noqa: E402
+import tifffile  # noqa: E402
 from moto.server import ThreadedMotoServer  # noqa: E402
 from ray.cluster_utils import Cluster as Nodes  # noqa: E402
 
@@ -26,6 +28,8 @@ from srcli.bulk import engine  # noqa: E402
 from srcli.bulk.orders import take_orders  # noqa: E402
 from srcli.bulk.run import Cluster, run_bulk  # noqa: E402
 from srcli.bulk.stages import Work  # noqa: E402
+from srcli.imaging.resize import imresize  # noqa: E402
+from srcli.inference import regions, sizes  # noqa: E402
 from srcli.inference.batch import FileOptions, run_batch  # noqa: E402
 from srcli.inference.jobs import plan_jobs, prepare_folders  # noqa: E402
 from srcli.inference.naming import Naming  # noqa: E402
@@ -214,3 +218,38 @@ def test_from_store_to_store_by_the_command(nodes, store, run, many, tmp_path):
     rest = run(*call, "--skip-existing")
     states = Counter(json.loads(line)["status"] for line in rest.stdout.splitlines())
     assert states == {"skipped": 59, "done": 1, "failed": 1}
+
+
+def test_regions_of_one_picture_are_spread(nodes, run, picture, tmp_path, monkeypatch):
+    monkeypatch.setattr(sizes, "LARGE", 1000)
+    for name in ("_LEAST_SIDE", "_MOST_SIDE"):
+        monkeypatch.setattr(regions, name, 64)
+    planes = picture(200, 150)
+    tifffile.imwrite(tmp_path / "scan.tif", planes, tile=(64, 64), photometric="rgb")
+    common = (
+        "upscale",
+        tmp_path / "scan.tif",
+        "-x",
+        2,
+        "-m",
+        "bicubic",
+        "--json-lines",
+    )
+    local = run(*common, "-o", tmp_path / "local.tif")
+    bulk = run(*common, "-o", tmp_path / "bulk.tif", "--engine", "ray")
+    assert (local.exit_code, bulk.exit_code) == (0, 0), bulk.stderr
+    (record,) = (json.loads(line) for line in bulk.stdout.splitlines())
+    assert (record["width"], record["height"], record["status"]) == (300, 400, "done")
+    assert record["bytes"] == (tmp_path / "bulk.tif").stat().st_size
+    larger = tifffile.imread(tmp_path / "bulk.tif")
+    np.testing.assert_array_equal(larger, imresize(planes, 2))
+    assert (tmp_path / "bulk.tif").read_bytes() == (tmp_path / "local.tif").read_bytes()
+    # One damaged tile: nothing is left of the result, and one line says why.
+    data = bytearray((tmp_path / "scan.tif").read_bytes())
+    with tifffile.TiffFile(tmp_path / "scan.tif") as tiff:
+        end = tiff.pages.first.dataoffsets[-1] + 10
+    (tmp_path / "scan.tif").write_bytes(data[:end])
+    cut = run(*common, "-o", tmp_path / "cut.tif", "--engine", "ray")
+    assert cut.exit_code == 3, cut.stderr
+    assert "scan.tif" in cut.stderr
+    assert not list(tmp_path.glob("cut*"))

@@ -596,3 +596,104 @@ def test_links_pipes_and_folders_named_like_pictures(run, upscaler):
     result = run("upscale", "in", "-o", "out", "--skip-existing")
     assert result.exit_code == 7
     assert "broken.png does not exist" in result.stderr
+
+
+# Pictures larger than memory
+
+
+@pytest.fixture
+def scan(monkeypatch, picture):
+    """A TIFF that is taken to be larger than memory; its pixels."""
+    import tifffile
+
+    from srcli.inference import sizes
+
+    monkeypatch.setattr(sizes, "LARGE", 1000)
+    tifffile.imwrite("scan.tif", picture(50, 70), tile=(16, 16), photometric="rgb")
+    return picture(50, 70)
+
+
+def test_a_picture_larger_than_memory_becomes_a_tiled_tiff(run, scan):
+    import tifffile
+
+    done = run("upscale", "scan.tif", "-m", "bicubic", "-x", 2.5, "--json")
+    assert done.exit_code == 0, done.stderr
+    (record,) = json.loads(done.stdout)["results"]
+    assert (record["status"], record["width"]) == ("done", 175)
+    path = Path("scan_bicubic_x2.5.tif")
+    assert record["bytes"] == path.stat().st_size
+    with tifffile.TiffFile(path) as tiff:
+        assert (tiff.is_bigtiff, tiff.pages.first.is_tiled) == (True, True)
+        np.testing.assert_array_equal(tiff.asarray(), imresize(scan, 2.5))
+    preview = run("upscale", "scan.tif", "-m", "bicubic", "-o", "o/", "--dry-run")
+    assert preview.exit_code == 0, preview.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--compare"], "scan.tif is too large for a page"),
+        (["-o", "-"], "scan.tif is too large for a stream"),
+    ],
+)
+def test_what_needs_all_of_a_large_picture_is_refused(options, message, run, scan):
+    done = run("upscale", "scan.tif", "-m", "bicubic", *options)
+    assert done.exit_code == 4
+    assert message in done.stderr
+    assert sorted(path.name for path in Path().iterdir()) == ["scan.tif"]
+
+
+def test_a_large_picture_that_is_damaged_leaves_nothing(run, scan):
+    data = Path("scan.tif").read_bytes()
+    with Path("scan.tif").open("r+b") as file:
+        file.truncate(len(data) - 900)
+    done = run("upscale", "scan.tif", "-m", "bicubic", "-x", 2)
+    assert done.exit_code == 3
+    assert sorted(path.name for path in Path().iterdir()) == ["scan.tif"]
+
+
+# Engines
+
+
+def test_results_as_lines_of_json(run, picture):
+    for name in ("a", "b"):
+        Image.fromarray(picture()).save(f"{name}.png")
+    Path("c.png").write_text("no picture")
+    done = run("upscale", ".", "-m", "bicubic", "-x", 2, "--json-lines")
+    assert done.exit_code == 7
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [record["status"] for record in records] == ["done", "done", "failed"]
+    whole = run("upscale", ".", "-m", "bicubic", "-x", 2, "--json", "--overwrite")
+    again = json.loads(whole.stdout)["results"]
+    assert [r.keys() for r in records] == [r.keys() for r in again]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--engine", "spark"], "unknown engine 'spark'"),
+        (["--workers", "2"], "--workers is for --engine ray"),
+        (["--ray-address", "auto"], "--ray-address is for --engine ray"),
+        (["--json", "--json-lines"], "contradict each other"),
+        (["--engine", "ray", "--device", "mps"], "takes --device auto, cpu or cuda"),
+        (["--engine", "ray", "-o", "-"], "takes no standard input or output"),
+    ],
+)
+def test_engines_that_make_no_sense(options, message, run, picture):
+    Image.fromarray(picture()).save("a.png")
+    done = run("upscale", "a.png", "-m", "bicubic", "-x", 2, *options)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert sorted(path.name for path in Path().iterdir()) == ["a.png"]
+
+
+def test_ray_that_is_not_installed_is_named(run, picture, monkeypatch):
+    from srcli.cli import bulk
+
+    Image.fromarray(picture()).save("a.png")
+    monkeypatch.setattr(bulk, "_MODULES", ("ray_that_is_not_here",))
+    done = run("upscale", "a.png", "--engine", "ray")
+    assert done.exit_code == 2
+    assert done.stderr == (
+        "error: --engine ray needs Ray Data: pip install 'srcli[ray]'\n"
+    )

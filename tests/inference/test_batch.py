@@ -270,11 +270,15 @@ def test_standard_streams(monkeypatch, make):
 # What is refused before any work begins
 
 
+def prepare(*inputs, **options):
+    jobs = plan(*inputs, **options)
+    prepare_folders(job.output.parent for job in jobs if job.output)
+
+
 def refuse(kind, message, *inputs, **options):
     before = everything()
     with pytest.raises(kind, match=message):
-        jobs = plan(*inputs, **options)
-        prepare_folders(job.output.parent for job in jobs if job.output)
+        prepare(*inputs, **options)
     assert everything() == before
 
 

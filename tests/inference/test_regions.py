@@ -14,8 +14,9 @@ from srcli.errors import InputError, OutputError
 from srcli.imaging import tiff_tiles
 from srcli.imaging.alpha import peak_level
 from srcli.imaging.files import Picture, probe_picture, read_picture, strip_metadata
-from srcli.inference import large, regions
-from srcli.inference.regions import enlarge_region, is_large, plan_regions
+from srcli.inference import large, regions, sizes
+from srcli.inference.regions import enlarge_region, plan_regions
+from srcli.inference.sizes import is_large
 from srcli.inference.tiling import Box
 from srcli.inference.upscaler import Upscaler
 from srcli.models.mrnet import MRNet, MRNetConfig
@@ -137,11 +138,11 @@ def test_regions_take_little_memory_and_waste_little():
 def test_what_is_large(monkeypatch):
     info = probe_picture(tiff_of(Picture(waves(40, 50))))
     assert not is_large(info, "tiff", 80, 100)
-    monkeypatch.setattr(regions, "LARGE", 3 * 80 * 100 - 1)
+    monkeypatch.setattr(sizes, "LARGE", 3 * 80 * 100 - 1)
     assert is_large(info, "tiff", 80, 100)
     assert not is_large(info, "png", 80, 100)
     assert not is_large(info, "tiff", 80, 99)
-    monkeypatch.setattr(regions, "MAX_PIXELS", 40 * 50 - 1)
+    monkeypatch.setattr(sizes, "MAX_PIXELS", 40 * 50 - 1)
     assert is_large(info, "tiff", 40, 50)
 
 

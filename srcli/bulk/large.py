@@ -1,0 +1,134 @@
+"""A picture larger than memory on a cluster: workers share its regions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from srcli.bulk.engine import PASSES, Pool, Stages, stream
+from srcli.bulk.stages import Part, Work, fail, guard, pack, unpack
+from srcli.errors import DeviceError, SrcliError
+from srcli.imaging.tiff_windows import open_windows
+from srcli.inference.jobs import Job
+from srcli.inference.large import adapt, open_large, open_result
+from srcli.inference.regions import Region, plan_regions
+from srcli.inference.results import Result
+from srcli.inference.runner import RunStats
+from srcli.inference.sources import Source
+from srcli.progress import SILENT, Progress
+
+
+@dataclass(frozen=True, slots=True)
+class RegionReader:
+    """Reads regions of a picture, anywhere.
+
+    Attributes:
+        source: The picture.
+        frame: As `Job`.
+        levels: As `LargePicture`.
+        icc: As `LargePicture`.
+        work: What all workers know.
+    """
+
+    source: Source
+    frame: int | None
+    levels: tuple[float, float]
+    icc: bytes | None
+    work: Work
+
+    def __call__(self, table: Any) -> Iterator[Any]:  # noqa: ANN401 - of pyarrow
+        """The regions of a table with their pixels."""
+        self.work.enter()
+        for index, region in unpack(table):
+            yield pack([(index, guard(self.source, self._read, region))])
+
+    def _read(self, region: Region) -> Part | Result:
+        name = self.source.name
+        try:
+            with open_windows(self.source.content, name, self.frame) as windows:
+                part = windows.read(*region.padded.slices)
+            part = adapt(part, self.levels, self.icc)
+        except SrcliError as error:
+            return fail(self.source, error)
+        return Part(self.source, region, part)
+
+
+def enlarge_by_region(
+    job: Job, work: Work, pool: Pool, progress: Progress = SILENT
+) -> Result:
+    """Do a large job on the cluster that was joined; this process writes the result.
+
+    Args:
+        job: Open, and `is_large`.
+        work: What all workers know.
+        pool: The workers.
+        progress: Told of regions.
+    """
+    assert job.info is not None
+    try:
+        started = time.monotonic()
+        regions = plan_regions(work.make_planner(), job.info)
+        progress.start(job.source.name, len(regions))
+        with (
+            open_result(job, work.options) as file,
+            open_large(
+                job.source.content,
+                file,
+                regions,
+                name=job.source.name,
+                frame=job.frame,
+                keep_metadata=work.options.keep_metadata,
+            ) as large,
+        ):
+            read = RegionReader(job.source, job.frame, large.levels, large.icc, work)
+            stats = None
+            for part in _stream_parts(regions, read, pool):
+                large.write(part.region, part.picture)
+                progress.advance()
+                stats = _add(stats, part.stats)
+        size = 0 if job.output is None else job.output.stat().st_size
+    except SrcliError as error:
+        return Result(job=job, status="failed", error=error)
+    return Result(
+        job=job,
+        status="done",
+        width=job.width,
+        height=job.height,
+        seconds=time.monotonic() - started,
+        device=stats.device if stats else None,
+        precision=stats.precision if stats else None,
+        tiles=stats.tiles if stats else None,
+        bytes=size,
+    )
+
+
+def _stream_parts(
+    regions: list[Region], read: RegionReader, pool: Pool
+) -> Iterator[Part]:
+    """The enlarged regions, in order unless some are lost on the way.
+
+    Raises:
+        SrcliError: What kept one of them from being enlarged.
+    """
+    stages = Stages(read.work, partial(RegionReader.__call__, read), in_order=True)
+    left = dict(enumerate(regions))
+    for _ in range(PASSES):
+        blocks = [pack([item]) for item in left.items()]
+        for index, state in stream(blocks, stages, pool):
+            if isinstance(state, Result) and state.error is not None:
+                raise state.error
+            if left.pop(index, None) is not None:
+                yield state
+        if not left:
+            return
+    name = read.source.name
+    raise DeviceError(f"{name}: the cluster has lost parts of it {PASSES} times")
+
+
+def _add(stats: RunStats | None, later: RunStats | None) -> RunStats | None:
+    if stats is None or later is None:
+        return later
+    return stats.followed_by(later)
