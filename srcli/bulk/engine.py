@@ -39,8 +39,8 @@ from srcli.inference.results import Result
 log = logging.getLogger(__name__)
 
 # A block of small pictures saves messages; one of large pictures would fill memory.
-_BLOCK_PICTURES, _BLOCK_BYTES = 64, 1 << 18
-_SENT_BYTES = 1 << 22  # of results, that go on together
+_BLOCK_PICTURES, _BLOCK_BYTES = 64, 1 << 16
+_SENT_BYTES = 1 << 20  # of results, that go on together
 PASSES = 3  # over what has been lost with machines
 # CPUs of a worker and of a task that reads or writes. On CPUs the tasks find room
 # beside the workers, one of which there is for each CPU.
