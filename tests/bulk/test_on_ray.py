@@ -236,7 +236,8 @@ def test_regions_of_one_picture_are_spread(nodes, run, picture, tmp_path, monkey
         "--json-lines",
     )
     local = run(*common, "-o", tmp_path / "local.tif")
-    bulk = run(*common, "-o", tmp_path / "bulk.tif", "--engine", "ray")
+    on_ray = ("--engine", "ray", "--json-lines")
+    bulk = run(*common, "-o", tmp_path / "bulk.tif", *on_ray)
     assert (local.exit_code, bulk.exit_code) == (0, 0), bulk.stderr
     (record,) = (json.loads(line) for line in bulk.stdout.splitlines())
     assert (record["width"], record["height"], record["status"]) == (300, 400, "done")
@@ -249,7 +250,7 @@ def test_regions_of_one_picture_are_spread(nodes, run, picture, tmp_path, monkey
     with tifffile.TiffFile(tmp_path / "scan.tif") as tiff:
         end = tiff.pages.first.dataoffsets[-1] + 10
     (tmp_path / "scan.tif").write_bytes(data[:end])
-    cut = run(*common, "-o", tmp_path / "cut.tif", "--engine", "ray")
+    cut = run(*common, "-o", tmp_path / "cut.tif", *on_ray)
     assert cut.exit_code == 3, cut.stderr
     assert "scan.tif" in cut.stderr
     assert not list(tmp_path.glob("cut*"))
