@@ -151,7 +151,8 @@ def main() -> None:
                 last = outcomes[way][-1]
                 log.info("round %d, %s: %.3f/s", number + 1, way, last.rate)
     text = (
-        f"{describe_machine(torch.device('cpu'))['CPU']}; {chosen.model} x{chosen.scale}, "
+        f"{describe_machine(torch.device('cpu'))['CPU']}; "
+        f"{chosen.model} x{chosen.scale}, "
         f"{chosen.pictures} pictures of {chosen.side}x{chosen.side}\n\n"
         f"{tabulate(outcomes)}\n"
     )

@@ -19,7 +19,7 @@ from srcli.inference.naming import (
     Naming,
     choose_folder,
     choose_format,
-    is_earlier,
+    drop_earlier,
     name_output,
     name_page,
 )
@@ -106,7 +106,7 @@ def choose_sources(
         OutputError: If the folder of a file is not there.
     """
     folder = choose_folder(sources, naming)
-    kept = [source for source in sources if not is_earlier(source, naming, folder)]
+    kept = drop_earlier(sources, naming, folder)
     if len(kept) < len(sources):
         log.info("%d earlier results are left out", len(sources) - len(kept))
     if not kept:

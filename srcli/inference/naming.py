@@ -103,14 +103,36 @@ def choose_folder(sources: Sequence[Source], naming: Naming) -> Place | None:
     return path
 
 
-def is_earlier(source: Source, naming: Naming, folder: Place | None) -> bool:
-    """Whether a listed file is a result that the same command left there before."""
+def drop_earlier(
+    sources: Sequence[Source], naming: Naming, folder: Place | None
+) -> list[Source]:
+    """The sources without listed files that the same command left there before."""
+    # Of a million pictures in one folder, that folder is asked about once.
+    nested = {root: _nest(root, folder) for root in {source.root for source in sources}}
+    return [s for s in sources if not _is_earlier(s, naming, folder, nested[s.root])]
+
+
+def _nest(root: Place | None, folder: Place | None) -> Literal["same", "in", "apart"]:
+    """Where the folder for results lies beside that of the pictures."""
+    if root is None:
+        return "apart"
+    if folder is None or folder.resolve() == root.resolve():
+        return "same"
+    return "in" if contains(root, folder) else "apart"
+
+
+def _is_earlier(
+    source: Source,
+    naming: Naming,
+    folder: Place | None,
+    nested: Literal["same", "in", "apart"],
+) -> bool:
     if source.root is None or source.path is None:
         return False
-    if folder is None or folder.resolve() == source.root.resolve():
+    if nested == "same":
         return naming.is_result(source.path.stem)
     # A folder for results inside the folder of the pictures.
-    return contains(source.root, folder) and contains(folder, source.path)
+    return nested == "in" and folder is not None and contains(folder, source.path)
 
 
 def choose_format(
