@@ -31,7 +31,8 @@ def upscale(
         list[str],
         typer.Argument(
             metavar="INPUT",
-            help="Pictures, folders, quoted patterns such as '*.png', or - for stdin.",
+            help="Pictures, folders, quoted patterns such as '*.png', URLs, or - for "
+            "stdin.",
         ),
     ],
     output: Annotated[
