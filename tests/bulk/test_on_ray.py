@@ -25,6 +25,7 @@ from moto.server import ThreadedMotoServer  # noqa: E402
 from ray.cluster_utils import Cluster as Nodes  # noqa: E402
 
 from srcli.bulk import engine  # noqa: E402
+from srcli.bulk.large import enlarge_by_region  # noqa: E402
 from srcli.bulk.orders import take_orders  # noqa: E402
 from srcli.bulk.run import Cluster, run_bulk  # noqa: E402
 from srcli.bulk.stages import Work  # noqa: E402
@@ -167,16 +168,16 @@ def test_a_worker_is_killed_and_a_node_removed(nodes, bulk, local, tmp_path):
 
     def kill():
         workers = find_workers()
-        lost.append(next(iter(workers)))
-        os.kill(lost[-1], signal.SIGKILL)
+        lost.append(next(pid for pid in workers if workers[pid] != raylet))
+        os.kill(lost[0], signal.SIGKILL)
 
     def remove():
         lost.append(raylet in find_workers().values())
         nodes.remove_node(added)
 
-    results = collect(bulk(), {20: remove, 60: kill})
+    results = collect(bulk(), {10: kill, 12: remove})
     assert len(lost) == 2, "the run was over before anything was lost"
-    assert lost[0], "the node had no worker to lose"
+    assert lost[1], "the node had no worker to lose"
     assert (summarise(results), as_files(tmp_path / "bulk")) == local
 
 
@@ -212,22 +213,22 @@ def test_regions_of_one_picture_are_spread(nodes, run, picture, tmp_path, monkey
         monkeypatch.setattr(regions, name, 64)
     planes = picture(200, 150)
     tifffile.imwrite(tmp_path / "scan.tif", planes, tile=(64, 64), photometric="rgb")
-    common = (
-        "upscale",
-        tmp_path / "scan.tif",
-        "-x",
-        2,
-        "-m",
-        "bicubic",
-        "--json-lines",
+    local = run(
+        *("upscale", tmp_path / "scan.tif", "-x", 2, "-m", "bicubic"),
+        *("-o", tmp_path / "local.tif"),
     )
-    local = run(*common, "-o", tmp_path / "local.tif")
-    on_ray = ("--engine", "ray", "--json-lines")
-    bulk = run(*common, "-o", tmp_path / "bulk.tif", *on_ray)
-    assert (local.exit_code, bulk.exit_code) == (0, 0), bulk.stderr
-    (record,) = (json.loads(line) for line in bulk.stdout.splitlines())
-    assert (record["width"], record["height"], record["status"]) == (300, 400, "done")
-    assert record["bytes"] == (tmp_path / "bulk.tif").stat().st_size
+    assert local.exit_code == 0, local.stderr
+    naming = Naming(model="bicubic", goal=Goal(2), output=f"{tmp_path}/bulk.tif")
+    (job,) = plan_jobs(expand_inputs([str(tmp_path / "scan.tif")]), naming)
+    work = Work(
+        naming=naming,
+        folder=None,
+        options=FileOptions(run="test"),
+        upscaler={"model": "bicubic", "scale": 2},
+    )
+    result = enlarge_by_region(job, work, engine.Pool(None, on_gpu=False))
+    assert result.error is None
+    assert (result.status, result.width, result.height) == ("done", 300, 400)
     larger = tifffile.imread(tmp_path / "bulk.tif")
     np.testing.assert_array_equal(larger, imresize(planes, 2))
     assert (tmp_path / "bulk.tif").read_bytes() == (tmp_path / "local.tif").read_bytes()
