@@ -140,6 +140,11 @@ def _upload(part: Path, path: UPath, replace: bool, run: str | None) -> None:
         raise
 
 
+def _is_written(part: Path, path: Path, run: str | None) -> bool:
+    """Whether another process of the run has written the same file."""
+    return run is not None and path.is_file() and _read_equal(part, path)
+
+
 def _read_equal(part: Path, path: Place) -> bool:
     """Whether both files have the same content."""
     if part.stat().st_size != path.stat().st_size:
@@ -185,12 +190,14 @@ def _settle(part: Path, path: Path, replace: bool, run: str | None) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    if run is not None and path.is_file() and _read_equal(part, path):
-        return  # another process of the run has written it
+    if _is_written(part, path, run):
+        return
     if not replace:
         try:
             os.link(part, path)  # unlike a renaming, fails if the name is taken
         except FileExistsError as error:
+            if _is_written(part, path, run):
+                return
             raise OutputError(f"{path} has appeared meanwhile: left alone") from error
         except OSError as error:
             if error.errno not in _UNSUPPORTED:

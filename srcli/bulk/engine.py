@@ -20,6 +20,7 @@ from typing import Any
 
 import ray
 from ray.data import ActorPoolStrategy, DataContext
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from srcli.bulk.orders import Order
 from srcli.bulk.stages import (
@@ -124,6 +125,14 @@ class Attempts:
         return self._begun[index]
 
 
+def _start_counting() -> Any:  # noqa: ANN401 - an actor of Ray's
+    """`Attempts` beside this process, whose machine outlives all others of the run."""
+    here = ray.get_runtime_context().get_node_id()
+    counter = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Attempts)
+    strategy = NodeAffinitySchedulingStrategy(here, soft=True)
+    return counter.options(scheduling_strategy=strategy).remote()
+
+
 def _count_attempt(attempts: Any, index: int) -> int:  # noqa: ANN401 - an actor of Ray's
     return int(ray.get(attempts.begin.remote(index)))
 
@@ -171,7 +180,7 @@ def stream(
     context.target_max_block_size = _SENT_BYTES
     context.execution_options.preserve_order = stages.in_order
     tables = {"batch_size": None, "batch_format": "pyarrow"}
-    attempts = ray.remote(num_cpus=0)(Attempts).remote()
+    attempts = _start_counting()
     pictures = (
         ray.data.from_arrow(list(blocks))
         .map_batches(stages.read, num_cpus=pool.task_cpus, **tables)
