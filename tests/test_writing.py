@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, also where two programs write one."""
 
 import os
+from contextlib import nullcontext
 
 import pytest
 
@@ -87,3 +88,20 @@ def test_places_that_are_not_there(tmp_path):
         write_whole(tmp_path / "none" / "a.txt"),
     ):
         raise AssertionError
+
+
+def test_twins_of_a_run_that_write_at_the_same_moment_agree(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+
+    def lose_the_race(part, name):
+        name.write_bytes(theirs)
+        raise FileExistsError
+
+    monkeypatch.setattr(os, "link", lose_the_race)
+    for theirs, agree in ((b"same", True), (b"other", False)):
+        path.unlink(missing_ok=True)
+        expected = nullcontext() if agree else pytest.raises(OutputError)
+        with expected, write_whole(path, replace=False, run="r1") as part:
+            part.write_bytes(b"same")
+        assert path.read_bytes() == theirs
+        assert list(tmp_path.iterdir()) == [path]
