@@ -17,8 +17,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from srcli import __version__
 from srcli.errors import DeviceError
 
-log = logging.getLogger(__name__)
-
 _PATIENCE = 60.0  # seconds that a machine of the cluster has to answer
 _LOGGERS = ("ray", "ray.data", "ray._private")
 

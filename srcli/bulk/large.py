@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import IO, Any
 
 from srcli.bulk.engine import PASSES, Pool, Stages, stream
 from srcli.bulk.stages import Part, Work, fail, guard, pack, unpack
 from srcli.errors import DeviceError, SrcliError
 from srcli.imaging.tiff_windows import open_windows
 from srcli.inference.jobs import Job
-from srcli.inference.large import adapt, open_large, open_result
+from srcli.inference.large import adapt, do_large, open_large
 from srcli.inference.regions import Region, plan_regions
 from srcli.inference.results import Result
 from srcli.inference.runner import RunStats
@@ -67,42 +66,32 @@ def enlarge_by_region(
         pool: The workers.
         progress: Told of regions.
     """
-    assert job.info is not None
-    try:
-        started = time.monotonic()
+
+    def enlarge(job: Job, file: IO[bytes]) -> RunStats:
+        assert job.info is not None
+        source, frame = job.source, job.frame
         regions = plan_regions(work.make_planner(), job.info)
-        progress.start(job.source.name, len(regions))
-        with (
-            open_result(job, work.options) as file,
-            open_large(
-                job.source.content,
-                file,
-                regions,
-                name=job.source.name,
-                frame=job.frame,
-                keep_metadata=work.options.keep_metadata,
-            ) as large,
-        ):
-            read = RegionReader(job.source, job.frame, large.levels, large.icc, work)
-            stats = None
+        progress.start(source.name, len(regions))
+        stats: RunStats | None = None
+        kept = work.options.keep_metadata
+        with open_large(
+            source.content,
+            file,
+            regions,
+            name=source.name,
+            frame=frame,
+            keep_metadata=kept,
+        ) as large:
+            read = RegionReader(source, frame, large.levels, large.icc, work)
             for part in _stream_parts(regions, read, pool):
+                assert part.stats is not None
                 large.write(part.region, part.picture)
                 progress.advance()
-                stats = _add(stats, part.stats)
-        size = 0 if job.output is None else job.output.stat().st_size
-    except SrcliError as error:
-        return Result(job=job, status="failed", error=error)
-    return Result(
-        job=job,
-        status="done",
-        width=job.width,
-        height=job.height,
-        seconds=time.monotonic() - started,
-        device=stats.device if stats else None,
-        precision=stats.precision if stats else None,
-        tiles=stats.tiles if stats else None,
-        bytes=size,
-    )
+                stats = stats.followed_by(part.stats) if stats else part.stats
+        assert stats is not None
+        return stats
+
+    return do_large(job, work.options, enlarge)
 
 
 def _stream_parts(
@@ -126,9 +115,3 @@ def _stream_parts(
             return
     name = read.source.name
     raise DeviceError(f"{name}: the cluster has lost parts of it {PASSES} times")
-
-
-def _add(stats: RunStats | None, later: RunStats | None) -> RunStats | None:
-    if stats is None or later is None:
-        return later
-    return stats.followed_by(later)

@@ -108,7 +108,7 @@ def _work(
         from srcli.bulk.large import enlarge_by_region  # noqa: PLC0415 - torch
 
         result = enlarge_by_region(job, work, pool, progress)
-        yield rate.count(announce(result, len(orders)))
+        yield announce(result, len(orders))
 
 
 class _Rate:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,15 +15,17 @@ from srcli.imaging.resize import (
     resample_rows,
 )
 
+Wanted: TypeAlias = slice | NDArray[np.intp]
+
 
 def resize_part(
     part: NDArray[Any],
     corner: tuple[int, int],
     whole: tuple[int, int],
     size: tuple[int, int],
-    wanted: tuple[slice, slice],
+    wanted: tuple[Wanted, Wanted],
 ) -> NDArray[Any]:
-    """`imresize(picture, size=size)[wanted]`, to the last bit.
+    """`imresize(picture, size=size)[rows][:, columns]`, to the last bit.
 
     Args:
         part: (h, w, C) of a picture: what `wanted` depends on, at least `reach` pixels
@@ -31,7 +33,7 @@ def resize_part(
         corner: The picture's row and column where the part begins.
         whole: Height and width of the picture.
         size: Height and width of the whole result.
-        wanted: The rows and columns of the result to make.
+        wanted: The rows and columns of the result to make, in any order.
 
     Returns:
         The part of the result, same dtype.
@@ -41,8 +43,7 @@ def resize_part(
     for axis in np.argsort(scales, kind="stable").tolist():
         start, out = corner[axis], wanted[axis]
         if whole[axis] == size[axis]:
-            inner = slice(out.start - start, out.stop - start)
-            part = part[inner] if axis == 0 else part[:, inner]
+            part = part.take(np.arange(whole[axis])[out] - start, axis)
             continue
         indices, weights = contributions(whole[axis], size[axis], scales[axis])
         taps = indices[out] - start, weights[out]

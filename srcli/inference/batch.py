@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from srcli.errors import DeviceError, OutputError, SrcliError
@@ -106,9 +107,15 @@ def run_batch(
             if settled is not None or (picture is None and not job.is_large):
                 enlarged = settled or _plan(job), None
             elif picture is None:
-                from srcli.inference.large import do_large  # noqa: PLC0415 - torch
+                from srcli.inference.large import do_large, upscale_job  # noqa: PLC0415 - torch
 
-                enlarged = do_large(job, upscaler, options, named), None
+                by_region = partial(
+                    upscale_job,
+                    upscaler=upscaler,
+                    keep_metadata=options.keep_metadata,
+                    progress=named,
+                )
+                enlarged = do_large(job, options, by_region), None
             else:
                 enlarged = enlarge(job, picture.result, upscaler, named)
             del picture  # or it stays in memory while the result is written

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -74,30 +74,19 @@ class LargePicture:
 
 
 def do_large(
-    job: Job, upscaler: Upscaler, options: FileOptions, progress: Progress = SILENT
+    job: Job, options: FileOptions, enlarge: Callable[[Job, IO[bytes]], RunStats]
 ) -> Result:
     """Do a job whose picture is larger than memory.
 
     Args:
         job: Open, and `is_large`.
-        upscaler: Enlarges it.
         options: How the result is written.
-        progress: Told of regions.
+        enlarge: Enlarges the job's picture into a file, and says what that took.
     """
-    assert job.info is not None
     try:
-        with open_result(job, options) as file:
+        with _open_result(job, options) as file:
             start = time.perf_counter()
-            stats = upscale_large(
-                job.source.content,
-                file,
-                upscaler,
-                job.info,
-                name=job.source.name,
-                frame=job.frame,
-                keep_metadata=options.keep_metadata,
-                progress=progress,
-            )
+            stats = enlarge(job, file)
             seconds = time.perf_counter() - start
             size = file.seek(0, 2)
     except SrcliError as error:
@@ -119,7 +108,7 @@ def do_large(
 
 
 @contextmanager
-def open_result(job: Job, options: FileOptions) -> Iterator[IO[bytes]]:
+def _open_result(job: Job, options: FileOptions) -> Iterator[IO[bytes]]:
     """The file that the result of a large job is written to, piece by piece.
 
     Raises:
@@ -183,6 +172,28 @@ def open_large(
         yield LargePicture(windows, writer, levels, icc, name)
         with _blame_output(name):
             writer.finish()
+
+
+def upscale_job(
+    job: Job,
+    file: IO[bytes],
+    *,
+    upscaler: Upscaler,
+    keep_metadata: bool,
+    progress: Progress = SILENT,
+) -> RunStats:
+    """`upscale_large` of the picture of a job."""
+    assert job.info is not None
+    return upscale_large(
+        job.source.content,
+        file,
+        upscaler,
+        job.info,
+        name=job.source.name,
+        frame=job.frame,
+        keep_metadata=keep_metadata,
+        progress=progress,
+    )
 
 
 def upscale_large(

@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srcli.imaging.resize import contributions
+from srcli.imaging.resize_part import resize_part
 
 _STRIP = 16  # output rows at a time
 _BLOCK = 1 << 18  # source values that are floating point at a time
 
 
-def resize_part(
+def resize_window(
     image: NDArray[Any],
     size: tuple[int, int],
     rows: NDArray[np.intp],
@@ -32,19 +33,17 @@ def resize_part(
     Returns:
         (len(rows), len(columns), C), same dtype.
     """
-    scales = (size[0] / image.shape[0], size[1] / image.shape[1])
-    taps, corner = [], []
-    for axis, wanted in enumerate((rows, columns)):
-        indices, weights = contributions(image.shape[axis], size[axis], scales[axis])
+    height, width = image.shape[:2]
+    spans = []
+    for length, out_length, wanted in (
+        (height, size[0], rows),
+        (width, size[1], columns),
+    ):
+        indices, _ = contributions(length, out_length, out_length / length)
         used = indices[wanted]
-        first, last = int(used.min()), int(used.max())
-        taps.append((used - first, weights[wanted], axis))
-        corner.append(slice(first, last + 1))
-    part = image[corner[0], corner[1]]
-    # The order of the passes shows: whole numbers are rounded after each.
-    for axis in np.argsort(scales, kind="stable"):
-        part = _resample(part, *taps[axis])
-    return part
+        spans.append(slice(int(used.min()), int(used.max()) + 1))
+    part, corner = image[spans[0], spans[1]], (spans[0].start, spans[1].start)
+    return resize_part(part, corner, (height, width), size, (rows, columns))
 
 
 def fit(image: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
@@ -104,21 +103,3 @@ def _weigh(
             for start, weights in taps
         ]
     )
-
-
-def _resample(
-    values: NDArray[Any],
-    indices: NDArray[np.intp],
-    weights: NDArray[np.float64],
-    axis: int,
-) -> NDArray[Any]:
-    """One pass of `imresize` along `axis`, tap by tap in its order, same dtype."""
-    shape = [1] * values.ndim
-    shape[axis] = -1
-    total = np.zeros(1)
-    for position, weight in zip(indices.T, weights.T, strict=True):
-        total = total + values.take(position, axis) * weight.reshape(shape)
-    if np.issubdtype(values.dtype, np.integer):
-        limits = np.iinfo(values.dtype)
-        total = np.floor(total + 0.5).clip(limits.min, limits.max)
-    return total.astype(values.dtype)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from srcli.imaging.alpha import fill_transparent
 from srcli.imaging.files import Picture, Pixels
 from srcli.imaging.resize import imresize
-from srcli.pages.resample import fit, resize_part
+from srcli.pages.resample import fit, resize_window
 from srcli.pages.windows import Grid, Window
 
 _SAMPLES = 2_000_000  # pixels that stand for all where two pictures are compared
@@ -51,7 +51,7 @@ class View:
     ) -> NDArray[np.uint8]:
         """Some rows of some columns, (h, w, C), the last channel alpha if any."""
         parts = [
-            _narrow(resize_part(plane, self.size, rows, columns), levels)
+            _narrow(resize_window(plane, self.size, rows, columns), levels)
             for plane, levels in self._planes()
         ]
         return np.concatenate(parts, axis=2)

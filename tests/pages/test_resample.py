@@ -7,7 +7,7 @@ import pytest
 
 from srcli.imaging.resize import imresize
 from srcli.pages import resample
-from srcli.pages.resample import fit, resize_part
+from srcli.pages.resample import fit, resize_window
 
 
 def noise(shape, dtype):
@@ -34,14 +34,14 @@ def test_a_part_is_the_whole_ones_to_the_last_bit(dtype, size):
         (np.arange(2, height, 5), np.arange(1, width, 7)),
         (np.array([height - 1]), np.array([0])),
     ):
-        part = resize_part(image, size, rows, columns)
+        part = resize_window(image, size, rows, columns)
         assert part.dtype == dtype
         assert np.array_equal(part, whole[np.ix_(rows, columns)])
 
 
 def test_a_single_pixel_has_parts_too():
     image = noise((1, 1, 1), np.uint8)
-    part = resize_part(image, (4, 6), np.array([3]), np.array([0, 5]))
+    part = resize_window(image, (4, 6), np.array([3]), np.array([0, 5]))
     assert (part == image[0, 0, 0]).all()
 
 
