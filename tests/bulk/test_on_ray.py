@@ -168,28 +168,37 @@ def test_on_a_cluster_that_stays_whole(nodes, bulk, local, tmp_path):
     assert {result.device for result in results if result.error is None} == {"cpu"}
 
 
-def test_a_worker_is_killed_and_a_node_removed(nodes, bulk, local, tmp_path):
-    added = nodes.add_node(num_cpus=1)
-    deadline = time.monotonic() + 30
-    while ray.cluster_resources()["CPU"] < 3 and time.monotonic() < deadline:
+def find_victim():
+    """A process that holds a network, and the raylet that it belongs to."""
+    deadline = time.monotonic() + 60
+    while not (workers := find_workers()):
+        assert time.monotonic() < deadline, "there is no worker to lose"
         time.sleep(0.05)
-    raylet = added.all_processes["raylet"][0].process.pid
+    return next(iter(workers.items()))
+
+
+def test_a_worker_is_killed_and_a_node_removed(nodes, bulk, local, tmp_path):
     lost = []
 
     def kill():
-        workers = find_workers()
-        lost.append(next((pid for pid in workers if workers[pid] != raylet), 0))
-        if lost[-1]:
-            os.kill(lost[-1], signal.SIGKILL)
+        worker, _ = find_victim()
+        os.kill(worker, signal.SIGKILL)
+        lost.append(worker)
 
     def remove():
-        lost.append(raylet in find_workers().values())
-        nodes.remove_node(added)
+        _, raylet = find_victim()
+        (node,) = (n for n in nodes.worker_nodes if raylet_of(n) == raylet)
+        nodes.remove_node(node)
+        lost.append(raylet)
+        nodes.add_node(num_cpus=1)
 
-    results = collect(bulk(), {20: remove, 40: kill})
-    assert len(lost) == 2, "the run was over before anything was lost"
-    assert lost[0], "the node had no worker to lose"
+    results = collect(bulk(), {20: kill, 40: remove})
+    assert len(lost) == 2
     check_same(results, tmp_path / "bulk", local)
+
+
+def raylet_of(node):
+    return node.all_processes["raylet"][0].process.pid
 
 
 def test_from_store_to_store_by_the_command(nodes, store, run, many, tmp_path):
