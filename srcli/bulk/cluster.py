@@ -73,7 +73,8 @@ def _explain(address: str | None, error: Exception) -> str:
     said = " ".join(str(error).split())[:200]
     if address is None:
         return f"Ray cannot be started: {said}"
-    return f"no Ray cluster can be joined at {address}: {said}"
+    hint = "if it asks for a token, set RAY_AUTH_MODE=token"
+    return f"no Ray cluster can be joined at {address} ({hint}): {said}"
 
 
 @contextmanager
