@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import ray
@@ -18,6 +19,16 @@ from srcli import __version__
 from srcli.errors import DeviceError
 
 _PATIENCE = 60.0  # seconds that a machine of the cluster has to answer
+# What a cluster of our own is started with.
+_SETTINGS = MappingProxyType(
+    {
+        "RAY_USAGE_STATS_ENABLED": "0",  # nobody is told of it
+        "RAY_BACKEND_LOG_LEVEL": "fatal",  # of its C++ parts
+        # Between two pictures that are written, Ray would end the process that writes,
+        # and start another: a fifth of two cores went into that.
+        "RAY_idle_worker_killing_time_threshold_ms": "3600000",
+    }
+)
 _LOGGERS = ("ray", "ray.data", "ray._private")
 
 
@@ -87,8 +98,8 @@ def _quieted() -> Iterator[None]:
     levels = [logger.level for logger in loggers]
     worker = ray._private.worker
     said = getattr(worker, "_worker_logs_enabled", True)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told of it
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of its C++ parts
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
     for logger in loggers:
         logger.setLevel(logging.CRITICAL + 1)
     worker._worker_logs_enabled = False
