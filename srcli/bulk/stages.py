@@ -138,7 +138,7 @@ class Work:
 
         share_memory(self.sharers)
         if not self.on_gpu:
-            # Two workers of one core each are faster than one of two.
+            # Workers of one core each, so that none waits for another (docs/design.md).
             torch.set_num_threads(1)
         return self._make(self.upscaler, "cuda" if self.on_gpu else "cpu")
 
