@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +15,8 @@ from srcli.cli.signals import Terminated
 from srcli.errors import ExitCode, SrcliError
 
 log = logging.getLogger("srcli")
+
+_SPINS = "10000"  # turns of a loop; measured, docs/performance.md
 
 
 class _Group(TyperGroup):
@@ -81,6 +84,18 @@ for command in (
     app.command()(command)
 
 
+def _calm_threads() -> None:
+    """Have threads that wait for each other give their cores to others before long.
+
+    GNU's OpenMP, which PyTorch brings, lets them spin for so long that two programs
+    at once take far more than twice the time (docs/performance.md). It reads its
+    environment once, when it is loaded. Whoever has set any of it is left alone.
+    """
+    if not any(name.startswith(("OMP_", "GOMP_")) for name in os.environ):
+        os.environ["GOMP_SPINCOUNT"] = _SPINS
+
+
 def main() -> None:
     """Run the program (console script)."""
+    _calm_threads()
     app(prog_name="srcli")

@@ -90,7 +90,9 @@ def benchmark(
     weights: Annotated[
         Path | None,
         typer.Option(
-            help="Measure this .safetensors file instead of ours.", metavar="FILE"
+            help="Measure this file instead of ours; another's network, .pth, .pt, "
+            ".ckpt or .safetensors, beside ours.",
+            metavar="FILE",
         ),
     ] = None,
     ifc: Annotated[

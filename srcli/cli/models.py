@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from srcli.errors import UsageError
 from srcli.pretrained.purpose import ORDINARY, name_task
 
 if TYPE_CHECKING:
@@ -19,13 +21,34 @@ _SHOWN_SET = "set5"  # the table has room for one; --json gives all
 
 
 def models(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="FILE",
+            show_default="all that srcli has",
+            help="Say what this weight file holds: ours, or another's network.",
+        ),
+    ] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="Also the variants that the papers study.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the networks: size, weights, and measured PSNR beside the paper's."""
+    """List the networks: size, weights, and measured PSNR beside the paper's.
+
+    With FILE, say what that weight file holds instead.
+    """
     from srcli.cli.console import out, print_json
+
+    if file is not None:
+        if everything:
+            raise UsageError("--all lists networks: leave it or the file out")
+        record = _describe_file(file)
+        if as_json:
+            print_json(record)
+        else:
+            out.print(_list_facts(record))
+        return
     from srcli.models import MODELS, variant_names
     from srcli.pretrained.catalog import manifest
 
@@ -45,6 +68,74 @@ def models(
             f"Not bundled yet: {', '.join(missing)}; `srcli train -m NAME` trains it."
         )
         out.print(text, markup=False, highlight=False)
+
+
+def _describe_file(path: Path) -> dict[str, Any]:
+    """What a weight file holds, as a JSON document."""
+    from srcli.models.counting import count_macs, count_parameters
+    from srcli.pretrained.catalog import read_file, sha256_of
+    from srcli.pretrained.community import CommunityNetwork
+    from srcli.pretrained.metadata import read_licence, read_metadata
+
+    network = read_file(path)
+    scales = network.config.scales
+    record: dict[str, Any] = {
+        "file": str(path),
+        "bytes": path.stat().st_size,
+        "sha256": sha256_of(path),
+        "network": network.arch,
+        "is_own": not isinstance(network, CommunityNetwork),
+        "scales": list(scales),
+        "color": network.color,
+        "parameters": count_parameters(network),
+        "precisions": list(network.precisions),
+        "tile_overlap": {str(scale): network.tile_overlap(scale) for scale in scales},
+        "licence": read_licence(path),
+    }
+    if isinstance(network, CommunityNetwork):
+        counts = {str(scales[0]): network.count_macs()}
+        more = {"tags": list(network.tags), "size_multiple": network.size_multiple}
+    else:
+        counts = {str(scale): count_macs(network, scale) for scale in scales}
+        more = {"metadata": read_metadata(path)}
+    return {**record, "macs_720p": counts, **more}
+
+
+def _list_facts(record: dict[str, Any]) -> Table:
+    """The record of a weight file, for people."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from srcli.units import format_bytes
+
+    # File names may hold what Rich takes for markup.
+    table = Table(title=Text(record["file"]), title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")
+    told = record.get("metadata", {})
+    rows = {
+        "network": " ".join([record["network"], *record.get("tags", ())]),
+        "enlarges by": ", ".join(f"x{scale}" for scale in record["scales"]),
+        "works on": {"y": "luma, colours by bicubic", "rgb": "RGB"}[record["color"]],
+        "parameters": f"{record['parameters']:,}",
+        "GMACs, 720p": ", ".join(
+            f"x{s} {m / 1e9:,.1f}" for s, m in record["macs_720p"].items()
+        ),
+        "precisions": ", ".join(record["precisions"]),
+        "tile overlap": ", ".join(
+            f"x{s} {pixels} px" for s, pixels in record["tile_overlap"].items()
+        ),
+        "steps": told.get("steps"),
+        "trained on": told.get("data"),
+        "teachers": told.get("teachers"),
+        "licence": record["licence"],
+        "size": format_bytes(record["bytes"]),
+        "SHA-256": record["sha256"],
+    }
+    for name, text in rows.items():
+        if text:
+            table.add_row(name, Text(text))
+    return table
 
 
 def _has_weights(record: dict[str, Any]) -> bool:

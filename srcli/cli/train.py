@@ -60,6 +60,22 @@ def train(
         str | None,
         typer.Option(help="Start from weights: bundled, or a .safetensors file."),
     ] = None,
+    teacher: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Learn the enlargements of this better network instead of the "
+            "originals; repeat for one a scale.",
+        ),
+    ] = None,
+    teacher_cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            show_default="the user's cache",
+            help="Where the teachers' enlargements are kept.",
+        ),
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Optimiser steps in all.")
     ] = None,
@@ -102,7 +118,8 @@ def train(
         training = {
             "--resume": resume, "--init": init, "--steps": steps, "--scale": scale,
             "--max-minutes": max_minutes, "--data": data, "--devices": devices > 1,
-            "--recipe": recipe, "--seed": seed,
+            "--recipe": recipe, "--seed": seed, "--teacher": teacher,
+            "--teacher-cache": teacher_cache,
         }  # fmt: skip
         _refuse_training(training)
         _export(folder, model, overrides, val, data_dir, device, as_json)
@@ -125,6 +142,8 @@ def train(
         data_dir=data_dir,
         resume=resume,
         init=init,
+        teachers=tuple(teacher or ()),
+        teacher_cache=teacher_cache,
         max_minutes=max_minutes,
         seed=seed or 0,
         device=device,

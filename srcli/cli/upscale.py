@@ -13,7 +13,7 @@ import typer
 from srcli.cli.batch import Shown, Style, run_jobs
 from srcli.cli.options import read_overlap, read_tile, read_word
 from srcli.errors import UsageError
-from srcli.pretrained.purpose import DEGRADATIONS, ORDINARY
+from srcli.pretrained.purpose import DEGRADATIONS, ORDINARY, is_weight_file
 
 if TYPE_CHECKING:
     from srcli.inference.jobs import Job
@@ -134,7 +134,12 @@ def upscale(
     ] = False,
     weights: Annotated[
         Path | None,
-        typer.Option("--weights", metavar="FILE", help="Use these weights instead."),
+        typer.Option(
+            "--weights",
+            metavar="FILE",
+            help="Use this model instead: .safetensors, .pth, .pt or .ckpt "
+            "(docs/usage.md).",
+        ),
     ] = None,
     frame: Annotated[
         int | None,
@@ -220,7 +225,7 @@ def upscale(
     tile_size, overlap = read_tile(tile), read_overlap(tile_overlap)
     if degradation is not None:
         degradation = read_word("degradation", degradation, DEGRADATIONS)
-    if weights is None and model.endswith(".safetensors"):
+    if weights is None and is_weight_file(model):
         weights = Path(model)
     default = partial(_default_scale, model, weights, degradation)
     goal = _read_goal(scale, width, height, default)

@@ -19,7 +19,8 @@ from srcli.models import MODELS, variant
 from srcli.models.base import SRModel
 from srcli.models.counting import count_macs, count_parameters
 from srcli.pretrained.catalog import available_scales, load_model, model_names
-from srcli.pretrained.metadata import read_degradation, read_metadata
+from srcli.pretrained.community import CommunityNetwork
+from srcli.pretrained.metadata import is_own, read_degradation, read_metadata
 from srcli.pretrained.purpose import ORDINARY, find_nearest
 
 log = logging.getLogger(__name__)
@@ -70,12 +71,13 @@ class Selection:
 
     Attributes:
         models: Names, "bicubic" or "all" (every network whose weights are here); None
-            is `DEFAULT_MODEL`, or the network of `weights`.
+            is `DEFAULT_MODEL`, or the network of `weights` where that is one of ours.
         scales: None is every scale that `weights` serves, else all of them, and for
             other degradations than "bi" the papers' x3 where it can be had.
         degradation: One of `DEGRADATIONS`; see `choose_degradation`.
         protocol: "auto", "y" or "rgb".
-        weights: Measure this file instead of the catalogue's.
+        weights: Measure this file: instead of the catalogue's, or beside them where
+            its network is none of ours.
     """
 
     models: tuple[str, ...] | None = None
@@ -96,7 +98,9 @@ def choose_degradation(asked: str | None, weights: Path | None) -> str:
     Raises:
         WeightsError: If the file cannot be read.
     """
-    said = None if weights is None else read_degradation(read_metadata(weights))
+    said = None
+    if weights is not None and is_own(weights):
+        said = read_degradation(read_metadata(weights))
     if asked is None:
         return said or ORDINARY
     if said is not None and find_nearest(said) != find_nearest(asked):
@@ -125,14 +129,7 @@ def prepare_contenders(
     # Also where bicubic alone needs none of it.
     choose_precision(engine.precision, choose_device(engine.device))
     check_tiling(engine.tile, engine.overlap)
-    if selection.weights is None:
-        scales = _resolve_scales(selection, SCALES)
-        networks = _load_trained(selection, scales)
-    else:
-        network = load_model(selection.weights)
-        name = _name_network(network, selection)
-        scales = _resolve_scales(selection, network.config.scales)
-        networks = [(name, scale, network) for scale in scales]
+    scales, networks = _load_networks(selection)
     staged = _name_all_stages(networks) if stages else {}
     asked, degradation = selection.protocol, selection.degradation
     contenders = []
@@ -168,6 +165,26 @@ def _resolve_scales(selection: Selection, served: tuple[int, ...]) -> tuple[int,
             raise UsageError(f"benchmarks are run at x2, x3 and x4, not x{scale}")
         check_degradation(selection.degradation, scale)
     return tuple(dict.fromkeys(scales))
+
+
+def _load_networks(
+    selection: Selection,
+) -> tuple[tuple[int, ...], list[tuple[str, int, SRModel]]]:
+    """The scales to measure at; name, scale and network of everyone but bicubic."""
+    if selection.weights is None:
+        scales = _resolve_scales(selection, SCALES)
+        return scales, _load_trained(selection, scales)
+    network = load_model(selection.weights)
+    scales = _resolve_scales(selection, network.config.scales)
+    ours: list[tuple[str, int, SRModel]] = []
+    if network.arch in MODELS:
+        name = _name_network(network, selection)
+    else:
+        # By the file's whole name, which no network of ours or of a paper has.
+        name = selection.weights.name
+        if selection.models is not None or selection.degradation == ORDINARY:
+            ours = _load_trained(selection, scales)
+    return scales, [*ours, *((name, scale, network) for scale in scales)]
 
 
 def _load_trained(
@@ -290,7 +307,9 @@ def _make_ready(
         runner=runner,
         ensemble=engine.ensemble,
         parameters=count_parameters(network),
-        macs=count_macs(network, scale),
+        macs=network.count_macs()
+        if isinstance(network, CommunityNetwork)
+        else count_macs(network, scale),
         stages=stages,
         stage_weights=weigh_stages(network) if stages else (),
     )

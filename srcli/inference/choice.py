@@ -11,8 +11,18 @@ from srcli.models import variant_names
 from srcli.models.base import SRModel
 from srcli.pretrained import catalog
 from srcli.pretrained.advice import explain_missing
-from srcli.pretrained.metadata import read_config, read_degradation, read_metadata
-from srcli.pretrained.purpose import DEGRADATIONS, ORDINARY, find_nearest
+from srcli.pretrained.metadata import (
+    is_own,
+    read_config,
+    read_degradation,
+    read_metadata,
+)
+from srcli.pretrained.purpose import (
+    DEGRADATIONS,
+    ORDINARY,
+    find_nearest,
+    is_weight_file,
+)
 
 BICUBIC = "bicubic"  # a model like the others, without weights
 
@@ -31,12 +41,14 @@ class Choice:
         degradation: What the pictures suffered: "bi", "bd" or "dn".
         family: The catalogue's name whose ordinary weights follow; None is none.
         scales: What the first pass can be; for names, whether installed or not.
+        network: Of a weight file that had to be read to know this.
     """
 
     model: str | Path | SRModel
     degradation: str
     family: str | None
     scales: tuple[int, ...]
+    network: SRModel | None = None
 
     @property
     def name(self) -> str:
@@ -111,6 +123,8 @@ class Choice:
             return self._load_later(scale)
         if isinstance(self.model, SRModel):
             return self.model
+        if self.network is not None:
+            return self.network
         return catalog.load_model(self.model, scale, degradation=degradation)
 
     def _load_later(self, scale: int) -> SRModel:
@@ -164,12 +178,16 @@ def choose(
         family = model.arch if model.arch in variant_names() else None
         scales = model.config.scales
         return Choice(model, degradation or ORDINARY, family, scales)
-    if isinstance(model, Path) or model.endswith(".safetensors"):
+    if isinstance(model, Path) or is_weight_file(model):
         return _choose_file(Path(model), degradation)
     return _choose_name(model.lower(), degradation or ORDINARY)
 
 
 def _choose_file(path: Path, degradation: str | None) -> Choice:
+    if not is_own(path):
+        network = catalog.read_file(path)
+        scales = network.config.scales
+        return Choice(path, degradation or ORDINARY, None, scales, network)
     metadata = read_metadata(path)
     network_class, config = read_config(path, metadata)
     said = read_degradation(metadata)

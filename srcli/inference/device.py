@@ -292,7 +292,7 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def activation_bytes_per_pixel(model: SRModel, scale: int, dtype: torch.dtype) -> float:
     """Bytes of all tensors that live at once, at their peak, for each LR pixel.
 
-    Measured on the CPU on pictures of a few pixels. The growth between two sizes leaves
+    Measured on the CPU on small pictures. The growth between two sizes leaves
     out what does not depend on the picture, such as weights.
 
     Args:
@@ -301,11 +301,12 @@ def activation_bytes_per_pixel(model: SRModel, scale: int, dtype: torch.dtype) -
         dtype: What the network computes in.
     """
     twin = copy.deepcopy(model).to("cpu").eval()
-    sides = 8, 16
+    sides = model.probe_sides
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # to wait for others takes longer than such pictures
     try:
-        _measure_peak(twin, scale, dtype, 4)  # makes what is made once, as weights
+        # The first time makes what is made once, as weights.
+        _measure_peak(twin, scale, dtype, sides[1])
         peaks = [_measure_peak(twin, scale, dtype, side) for side in sides]
     finally:
         torch.set_num_threads(threads)
@@ -313,6 +314,8 @@ def activation_bytes_per_pixel(model: SRModel, scale: int, dtype: torch.dtype) -
 
 
 def _measure_peak(twin: SRModel, scale: int, dtype: torch.dtype, side: int) -> int:
+    if side == 0:
+        return 0
     half = dtype != torch.float32
     with (
         torch.inference_mode(),
@@ -322,7 +325,7 @@ def _measure_peak(twin: SRModel, scale: int, dtype: torch.dtype, side: int) -> i
         _LiveBytes() as memory,
     ):
         lr = torch.zeros(1, twin.channels, side, side)
-        twin(lr.contiguous(memory_format=torch.channels_last), scale)
+        twin(lr.contiguous(memory_format=twin.memory_format), scale)
     return memory.peak
 
 
@@ -343,4 +346,5 @@ def choose_tile(
         budget = min(budget, _CPU_TENSORS)
     need = activation_bytes_per_pixel(model, scale, dtype)
     side = math.isqrt(int(budget / need)) - 2 * overlap
-    return max(SMALLEST_TILE, min(side, _LARGEST_TILE[device.type]))
+    largest = side if model.sees_whole else _LARGEST_TILE[device.type]
+    return max(SMALLEST_TILE, min(side, largest))

@@ -70,7 +70,8 @@ def plan_regions(
     """
     whole = info.height, info.width
     size = upscaler.target_size(*whole)
-    step = _BLOCK if info.alpha else 1
+    multiples = (runner.multiple for runner in upscaler.runners(*whole))
+    step = math.lcm(_BLOCK if info.alpha else 1, *multiples)
     margin = _find_margin(upscaler, whole, size, has_alpha=info.alpha)
     margin = math.ceil(margin / step) * step
     if side is None:

@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from srcli.errors import DeviceError
+from srcli.errors import DeviceError, UsageError
 from srcli.inference.device import (
     DTYPES,
     SMALLEST_TILE,
+    Precision,
     activation_bytes_per_pixel,
     choose_device,
     choose_precision,
@@ -79,6 +80,7 @@ class Runner:
     Attributes:
         scale: Enlargement.
         overlap: Context of a tile in LR pixels.
+        multiple: LR pixels that tiles begin and end at multiples of.
         stats: What the last run took.
     """
 
@@ -113,10 +115,11 @@ class Runner:
         check_tiling(tile, overlap)
         self.scale = model.resolve_scale(scale)
         self._model = copy.deepcopy(model).eval().folded()
-        self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._model.to(memory_format=model.memory_format)  # type: ignore[call-overload]
         self._precision_wanted = precision
         self._tile_wanted = tile
         self.overlap = _resolve_overlap(model, self.scale, overlap)
+        self.multiple = model.size_multiple
         self._ensemble = ensemble
         self._pace: float | None = None
         self._place(choose_device(device))
@@ -177,7 +180,7 @@ class Runner:
         """
         started = time.perf_counter()
         self.stats = RunStats(str(self._device), self._precision)
-        queue = deque(plan_tiles(height, width, self._side, self.overlap))
+        queue = deque(self._plan(height, width))
         progress.start(f"{self._model.arch} x{self.scale}", len(queue))
         tile_area = height * width / len(queue)
         size = queue[0].padded.size
@@ -187,7 +190,9 @@ class Runner:
                 give_back_memory()
             size = tile.padded.size
             if tile.core.side > self._side:
-                parts = split_tile(tile, self._side, height, width, self.overlap)
+                parts = split_tile(
+                    tile, self._side, height, width, self.overlap, self.multiple
+                )
                 queue.extendleft(reversed(parts))
             elif self._run_tile(tile, read, write):
                 self.stats = replace(self.stats, tiles=self.stats.tiles + 1)
@@ -204,7 +209,7 @@ class Runner:
             height: Rows of the LR picture.
             width: Columns of the LR picture.
         """
-        tiles = plan_tiles(height, width, self._side, self.overlap)
+        tiles = self._plan(height, width)
         if self._pace is None:
             self._pace = self._measure_pace()
         return self._pace * sum(tile.padded.area for tile in tiles)
@@ -218,10 +223,13 @@ class Runner:
         """
         if self._device.type != "cpu":
             return 0
-        tiles = plan_tiles(height, width, self._side, self.overlap)
+        tiles = self._plan(height, width)
         dtype = DTYPES[self._precision]
         need = activation_bytes_per_pixel(self._model, self.scale, dtype)
         return int(need * max(tile.padded.area for tile in tiles))
+
+    def _plan(self, height: int, width: int) -> list[Tile]:
+        return plan_tiles(height, width, self._side, self.overlap, self.multiple)
 
     def _measure_pace(self) -> float:
         """Seconds that an LR pixel takes, in the largest tile that is soon done."""
@@ -255,7 +263,7 @@ class Runner:
         return sr[0, :, *tile.core.within(tile.padded).scaled(self.scale).slices]
 
     def _forward(self, lr: Tensor) -> Tensor:
-        lr = lr.contiguous(memory_format=torch.channels_last)
+        lr = lr.contiguous(memory_format=self._model.memory_format)
         return self._model(lr, self.scale).float()
 
     def _average(self, lr: Tensor) -> Tensor:
@@ -288,7 +296,7 @@ class Runner:
             keep_freed_memory()
         try:
             # Even the first question to a full GPU may fail.
-            self._precision = choose_precision(self._precision_wanted, device)
+            self._precision = self._choose_precision(device)
             self._model.to(device)
             self._side = self._choose_side()
         except (RuntimeError, MemoryError) as error:
@@ -296,6 +304,22 @@ class Runner:
                 raise
             self._leave_device()
         self.stats = RunStats(str(self._device), self._precision)
+
+    def _choose_precision(self, device: torch.device) -> Precision:
+        """The precision that was asked for, if the network can compute in it.
+
+        Raises:
+            UsageError: If it cannot.
+        """
+        precision = choose_precision(self._precision_wanted, device)
+        if precision in self._model.precisions:
+            return precision
+        if self._precision_wanted.lower() == "auto":
+            return "fp32"
+        raise UsageError(
+            f"a network of {self._model.arch} does not compute well in {precision}: "
+            f"use --precision {' or '.join(self._model.precisions)}, or auto"
+        )
 
     def _choose_side(self) -> int:
         if self._tile_wanted == "auto":

@@ -88,6 +88,23 @@ class Box:
             min(width, self.right + margin),
         )
 
+    def aligned(self, multiple: int, height: int, width: int) -> Box:
+        """The least box around this one whose edges are multiples of `multiple`.
+
+        Where the picture ends before, so does the box.
+
+        Args:
+            multiple: At least 1.
+            height: Rows of the picture.
+            width: Columns of the picture.
+        """
+        return Box(
+            self.top // multiple * multiple,
+            self.left // multiple * multiple,
+            min(height, -(-self.bottom // multiple) * multiple),
+            min(width, -(-self.right // multiple) * multiple),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Tile:
@@ -113,7 +130,9 @@ def check_tiling(tile: TileSize, overlap: Overlap) -> None:
         )
 
 
-def plan_tiles(height: int, width: int, tile: int, overlap: int) -> list[Tile]:
+def plan_tiles(
+    height: int, width: int, tile: int, overlap: int, multiple: int = 1
+) -> list[Tile]:
     """The tiles of a picture, row by row.
 
     The cores differ by at most one pixel in height and in width, so that no tile is a
@@ -124,16 +143,17 @@ def plan_tiles(height: int, width: int, tile: int, overlap: int) -> list[Tile]:
         width: Columns of the picture, at least 1.
         tile: Longest side of a core; 0 makes one tile of the whole picture.
         overlap: Context on each side of a core, where the picture has it.
+        multiple: What tiles begin and end at multiples of. Cores do too where their
+            side allows it, else their context grows.
     """
     picture = Box(0, 0, height, width)
-    side = tile or picture.side
-    return [
-        Tile(core, core.grown(overlap, height, width)) for core in _cut(picture, side)
-    ]
+    return split_tile(
+        Tile(picture, picture), tile or picture.side, height, width, overlap, multiple
+    )
 
 
 def split_tile(
-    tile: Tile, side: int, height: int, width: int, overlap: int
+    tile: Tile, side: int, height: int, width: int, overlap: int, multiple: int = 1
 ) -> list[Tile]:
     """Smaller tiles that together have the core of `tile`, row by row.
 
@@ -143,16 +163,19 @@ def split_tile(
         height: Rows of the picture.
         width: Columns of the picture.
         overlap: Context on each side of a core, where the picture has it.
+        multiple: As `plan_tiles`.
     """
     return [
-        Tile(core, core.grown(overlap, height, width)) for core in _cut(tile.core, side)
+        Tile(core, core.grown(overlap, height, width).aligned(multiple, height, width))
+        for core in _cut(tile.core, side, multiple)
     ]
 
 
-def _cut(box: Box, side: int) -> list[Box]:
+def _cut(box: Box, side: int, multiple: int) -> list[Box]:
     """`box` in equal parts of at most `side` by `side` pixels."""
-    rows = _edges(box.top, box.bottom, side)
-    columns = _edges(box.left, box.right, side)
+    unit = multiple if multiple <= side else 1
+    rows = _edges(box.top, box.bottom, side, unit)
+    columns = _edges(box.left, box.right, side, unit)
     return [
         Box(top, left, bottom, right)
         for top, bottom in pairwise(rows)
@@ -160,8 +183,12 @@ def _cut(box: Box, side: int) -> list[Box]:
     ]
 
 
-def _edges(start: int, stop: int, side: int) -> list[int]:
-    """Where a length is cut: equal parts of at most `side`, the ends included."""
-    length = stop - start
-    parts = math.ceil(length / side)
-    return [start + part * length // parts for part in range(parts + 1)]
+def _edges(start: int, stop: int, side: int, unit: int) -> list[int]:
+    """Where a length is cut: equal parts of at most `side`, the ends included.
+
+    Inner edges are `start` and a multiple of `unit`.
+    """
+    units = math.ceil((stop - start) / unit)
+    parts = math.ceil(units / (side // unit))
+    inner = [start + part * units // parts * unit for part in range(parts)]
+    return [*inner, stop]

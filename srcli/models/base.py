@@ -114,6 +114,18 @@ class SRModel(nn.Module):
     combination: ClassVar[str | None] = None
 
     config: ModelConfig
+    # What pictures and weights are best laid out as, on every device.
+    memory_format: torch.memory_format = torch.channels_last
+    # What the network computes well in; see `srcli.inference.device.DTYPES`.
+    precisions: tuple[str, ...] = ("fp32", "bf16", "fp16")
+    # LR pixels. A network that works in windows sees the same in a tile as in the whole
+    # only if tiles begin and end where its windows do.
+    size_multiple: int = 1
+    # LR pixels a side of two pictures; what the second takes more than the first is
+    # what each pixel takes. 0 is no picture.
+    probe_sides: tuple[int, int] = (8, 16)
+    # Whether tiles change more than rounding: a picture then goes as a whole if it can.
+    sees_whole: bool = False
     # Run at most this many recursions; None runs all. Training starts shallow with it.
     recursion_limit: int | None = None
     # Training keeps what goes from recursion to recursion and computes the rest again.

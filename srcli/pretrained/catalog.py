@@ -1,8 +1,9 @@
 """Which weights exist, where they lie, whether they are whole, and how to load them.
 
 `weights_manifest.json` lists every weight file. Files bundled with the package come
-first, then the user's cache (filled by `srcli download`). Only safetensors are read; a
-file whose hash or shapes are wrong is an error, never a guess.
+first, then the user's cache (filled by `srcli download`). They are safetensors; one
+whose hash or shapes are wrong is an error, never a guess. Files of other networks go to
+`srcli.pretrained.community`.
 """
 
 from __future__ import annotations
@@ -25,8 +26,13 @@ from srcli.errors import UsageError, WeightsError, unknown
 from srcli.models import variant, variant_names
 from srcli.models.base import SRModel
 from srcli.pretrained.advice import explain_missing
-from srcli.pretrained.metadata import RECURSIONS, build_network, open_weights
-from srcli.pretrained.purpose import DEGRADATIONS, ORDINARY
+from srcli.pretrained.metadata import (
+    RECURSIONS,
+    build_network,
+    is_own,
+    open_weights,
+)
+from srcli.pretrained.purpose import DEGRADATIONS, ORDINARY, is_weight_file
 from srcli.writing import write_whole
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -51,6 +57,8 @@ class WeightEntry:
     recipe: str
     steps: int
     degradation: str = ORDINARY
+    # What was learned from: file, sha256, licence, scales of each; none: the originals.
+    teachers: tuple[dict[str, Any], ...] = ()
     psnr: dict[str, dict[str, float]] = field(default_factory=dict)  # set, scale: dB
     ssim: dict[str, dict[str, float]] = field(default_factory=dict)
     url: str | None = None  # where files that are not bundled are fetched
@@ -78,14 +86,25 @@ def manifest() -> tuple[WeightEntry, ...]:
     path = manifest_path()
     try:
         entries = json.loads(path.read_text("utf-8"))["weights"]
-        return tuple(
-            WeightEntry(**{**entry, "scales": tuple(entry["scales"])})
-            for entry in entries
-        )
+        return tuple(map(make_entry, entries))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(
             f"{path} is damaged: {error}; install srcli again"
         ) from error
+
+
+def make_entry(values: dict[str, Any]) -> WeightEntry:
+    """An entry from its JSON values.
+
+    Raises:
+        KeyError: If there are no scales among them.
+        TypeError: If there are others than fields, or some are missing.
+    """
+    lists = {
+        "scales": tuple(values["scales"]),
+        "teachers": tuple(values.get("teachers", ())),
+    }
+    return WeightEntry(**{**values, **lists})
 
 
 def cache_folder() -> Path:
@@ -181,7 +200,7 @@ def load_model(
     """A trained network in evaluation mode, on the CPU, in float32.
 
     Args:
-        model: A name of `srcli models`, or the path of a .safetensors file.
+        model: A name of `srcli models`, or the path of a weight file.
         scale: Enlargement; may be None for a network that serves several, or a file.
         degradation: What the pictures suffered: "bi", "bd" or "dn". A file is what it
             is.
@@ -190,8 +209,8 @@ def load_model(
         UsageError: For an unknown model, scale or degradation.
         WeightsError: If the weights are not there, damaged, or do not fit.
     """
-    if isinstance(model, Path) or model.endswith(".safetensors"):
-        network = read_weights(Path(model))
+    if isinstance(model, Path) or is_weight_file(model):
+        network = read_file(Path(model))
         if scale is not None:
             network.resolve_scale(scale)
         return network
@@ -207,6 +226,20 @@ def load_model(
             f"`srcli download {entry.model}` fetches them"
         )
     return read_weights(path, entry)
+
+
+def read_file(path: Path) -> SRModel:
+    """The network of any weight file, ours or another's, in evaluation mode.
+
+    Raises:
+        UsageError: If another's needs an extra that is not installed.
+        WeightsError: If the file is missing, damaged, or holds no known network.
+    """
+    if is_own(path):
+        return read_weights(path)
+    from srcli.pretrained.community import read_community  # noqa: PLC0415 - optional
+
+    return read_community(path)
 
 
 def read_weights(path: Path, entry: WeightEntry | None = None) -> SRModel:

@@ -18,6 +18,55 @@ from srcli.pretrained.purpose import ORDINARY
 # The recursion limit that the weights were trained under, if any.
 RECURSIONS = "recursions"
 
+# What files begin with that are taken for weights by mistake, and what is said of them.
+_MISTAKES = (
+    (b"version https://git-lfs", "is a Git LFS pointer, which only names the model"),
+    (b"\x89PNG", "is a picture"),
+    (b"\xff\xd8\xff", "is a picture"),
+    (b"GGUF", "is a GGUF file"),
+    (b"7767517", "is a model for ncnn"),
+    (b"%PDF", "is a PDF"),
+    (b"Rar!", "is an archive: unpack it first"),
+    (b"7z\xbc\xaf", "is an archive: unpack it first"),
+    (b"\x1f\x8b", "is an archive: unpack it first"),
+)
+WANTED = "a .pth, .pt, .ckpt or .safetensors file of the model is needed"
+_HEAD = 512  # bytes that tell one kind of file from another
+
+
+def check_kind(path: Path) -> None:
+    """Refuse what its first bytes show to be no weights.
+
+    Raises:
+        WeightsError: If they do, or the file cannot be read.
+    """
+    try:
+        if not path.is_file():
+            raise WeightsError(f"no weight file at {path}")
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror}") from error
+    if not head:
+        raise WeightsError(f"{path} is empty: {WANTED}")
+    for start, what in _MISTAKES:
+        if head.startswith(start):
+            raise WeightsError(f"{path} {what}: {WANTED}")
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        raise WeightsError(
+            f"{path} is a web page, not the model: follow its link to the file itself"
+        )
+    suffix = path.suffix.lower()
+    # A file of safetensors begins with a number, which may be any.
+    if suffix == ".onnx" or (suffix != ".safetensors" and _is_onnx(head)):
+        raise WeightsError(f"{path} is an ONNX model, without a network: {WANTED}")
+
+
+def _is_onnx(head: bytes) -> bool:
+    """Whether a file begins as ONNX models do: a version, then another known field."""
+    return head[:1] == b"\x08" and head[2:3] in (b"\x12", b"\x1a", b"\x3a", b"\x42")
+
 
 @contextmanager
 def open_weights(path: Path) -> Iterator[Any]:
@@ -27,17 +76,13 @@ def open_weights(path: Path) -> Iterator[Any]:
         WeightsError: If the file is missing or no safetensors file, or if reading it
             fails.
     """
-    try:
-        if not path.is_file():
-            raise WeightsError(f"no weight file at {path}")
-    except OSError as error:  # a name that is too long, a folder that is closed
-        raise WeightsError(f"cannot read {path}: {error.strerror}") from error
+    check_kind(path)
     try:
         with safe_open(path, framework="pt") as file:
             yield file
     except (SafetensorError, OSError) as error:
         raise WeightsError(
-            f"{path} is no readable safetensors file: {error}"
+            f"{path} is no readable safetensors file: it is damaged or cut off"
         ) from error
 
 
@@ -49,6 +94,19 @@ def read_metadata(path: Path) -> dict[str, str]:
     """
     with open_weights(path) as file:
         return dict(file.metadata() or {})
+
+
+def is_own(path: Path) -> bool:
+    """Whether a weight file is for a network of ours, by what it says.
+
+    A file of safetensors that cannot be read counts as ours: reading it says why.
+    """
+    if path.suffix.lower() != ".safetensors":
+        return False
+    try:
+        return "config" in read_metadata(path)
+    except WeightsError:
+        return True
 
 
 def read_config(
@@ -86,6 +144,17 @@ def build_network(path: Path, metadata: Mapping[str, str]) -> SRModel:
     except (ValueError, TypeError, AttributeError, UsageError) as error:
         raise WeightsError(f"{path} has an unreadable config: {error}") from error
     return network
+
+
+def read_licence(path: Path) -> str | None:
+    """The terms of a weight file's weights, where it states them.
+
+    Files of safetensors may, after the Model Spec (`modelspec.license`).
+    """
+    if path.suffix.lower() != ".safetensors":
+        return None
+    metadata = read_metadata(path)
+    return metadata.get("modelspec.license") or metadata.get("license")
 
 
 def read_degradation(metadata: Mapping[str, str]) -> str | None:

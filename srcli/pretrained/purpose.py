@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+# What files of weights are called: our own, and those of other networks.
+SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
+
 ORDINARY = "bi"  # the degradation of pictures that are only small
 DEGRADATIONS = (ORDINARY, "bd", "dn")  # what weights are made for
+
+
+def is_weight_file(model: str) -> bool:
+    """Whether what was typed for a model is the name of a weight file."""
+    return model.lower().endswith(SUFFIXES)
 
 
 def name_task(scales: Sequence[int], degradation: str) -> str:

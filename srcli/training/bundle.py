@@ -14,13 +14,15 @@ from srcli.errors import InputError, UsageError, WeightsError
 from srcli.pretrained.catalog import (
     WeightEntry,
     bundled_folder,
+    make_entry,
     manifest,
     manifest_path,
     read_weights,
     sha256_of,
 )
 from srcli.training.export import FOLDER
-from srcli.training.provenance import UNSTATED, describe_network, name_file
+from srcli.training.provenance import describe_network, name_file
+from srcli.training.recipe import UNSTATED
 from srcli.writing import write_whole
 
 log = logging.getLogger(__name__)
@@ -107,7 +109,7 @@ def _read_entry(path: Path) -> WeightEntry:
     """
     try:
         values = json.loads(path.read_text("utf-8"))
-        entry = WeightEntry(**{**values, "scales": tuple(values["scales"])})
+        entry = make_entry(values)
         name = name_file(entry.model, entry.scales, entry.degradation)
         if entry.file != name:
             raise ValueError(f"its file would be called {name}, not {entry.file}")
@@ -155,6 +157,11 @@ def _check_complete(entry: WeightEntry, listing: Path) -> None:
         raise UsageError(
             f"{listing} does not say on whose pictures it was trained: export the run "
             "again with --set data='...' --set data_licence='...'"
+        )
+    if any(teacher["licence"] == UNSTATED for teacher in entry.teachers):
+        raise UsageError(
+            f"{listing} does not say under which terms its teachers are: export the "
+            "run again with --set teacher_licence='...'"
         )
 
 

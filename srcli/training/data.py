@@ -6,6 +6,7 @@ crops with their flips and turns is one gather.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,12 +20,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from srcli.errors import InputError
+from srcli.imaging.color import rgb_to_y_uint8
 from srcli.imaging.degrade import NOISE_SIGMA, crop_to_multiple, degrade
 from srcli.imaging.resize import imresize
 from srcli.models.base import Color
 from srcli.progress import SILENT, Progress
 from srcli.training.reading import read_pictures
 from srcli.training.recipe import Recipe
+from srcli.training.teacher import Teachers, choose_detailed, find_side
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +41,7 @@ class _Flat:
     widths: Tensor
 
     @classmethod
-    def pack(cls, pictures: list[NDArray[np.generic]], device: torch.device) -> _Flat:
+    def pack(cls, pictures: list[NDArray[Any]], device: torch.device) -> _Flat:
         """Pack the pictures; the list's become views, so none is held twice."""
         sizes = [picture.shape[0] * picture.shape[1] for picture in pictures]
         channels = pictures[0].shape[2]
@@ -89,6 +92,7 @@ class _Reduced:
     source: Tensor  # (pictures,) number of the HR picture
     sizes: Tensor  # (pictures, 2) LR height and width
     odds: Tensor  # (pictures,) crop positions, which is how often each is drawn
+    taught: _Flat | None  # what a teacher makes of the LR pictures
 
 
 def _turned_grid(size: int, turns: Tensor) -> Tensor:
@@ -124,6 +128,8 @@ class CropSampler:
             from the uint8 luma and not rounded, as in the two protocols of evaluation.
         device: Where the buffers live.
         seed: Start of the random draws.
+        teachers: Whose enlargements stand in for the HR pictures, wholly or in part
+            (`Recipe.teacher_share`).
         share: This process's number, and of how many that draw the same crops.
         progress: Told about every picture read.
 
@@ -139,6 +145,7 @@ class CropSampler:
         device: torch.device,
         *,
         seed: int = 0,
+        teachers: Teachers | None = None,
         share: tuple[int, int] = (0, 1),
         progress: Progress = SILENT,
     ) -> None:
@@ -151,26 +158,67 @@ class CropSampler:
         self.scale_generator = torch.Generator().manual_seed(seed)
         # Apple's GPUs have no float64; elsewhere every crop position counts exactly.
         self._real = torch.float32 if device.type == "mps" else torch.float64
-        read = read_pictures(paths, color, recipe.rescale, progress)
-        pictures: list[NDArray[np.generic]] = [*read.pictures]
+        self._teachers = teachers
+        self.taught_by = () if teachers is None else teachers.facts
+        reads = color if teachers is None else teachers.reads
+        read = read_pictures(paths, reads, recipe.rescale, progress)
+        pictures: list[NDArray[np.uint8]] = [*read.pictures]
         self.fingerprint, self.skipped = read.fingerprint, read.skipped
         del read  # or every picture would be held twice once they are packed
+        if recipe.teacher_megapixels and teachers is not None:
+            side = find_side(recipe)
+            pictures = choose_detailed(pictures, recipe.teacher_megapixels, side)
         self.count = len(pictures)
         self.pixels = sum(p.shape[0] * p.shape[1] for p in pictures)
+        taught = {s: self._teach(pictures, s, progress) for s in recipe.scales}
+        if reads != color:
+            pictures = [rgb_to_y_uint8(picture)[:, :, None] for picture in pictures]
         self._hr = _Flat.pack(pictures, device)
         self._reduced = {
-            scale: self._reduce(pictures, scale, progress) for scale in recipe.scales
+            scale: self._reduce(pictures, scale, taught.pop(scale), progress)
+            for scale in recipe.scales
         }
 
+    def _choose(self, pictures: Sequence[NDArray[Any]], scale: int) -> list[int]:
+        """The numbers of the pictures that are large enough for crops."""
+        least = self.recipe.lr_crop(scale) * scale
+        return [n for n, p in enumerate(pictures) if min(p.shape[:2]) >= least]
+
+    def _teach(
+        self, pictures: Sequence[NDArray[np.uint8]], scale: int, progress: Progress
+    ) -> list[NDArray[np.uint8]]:
+        """The teacher's pictures for one scale; none without a teacher.
+
+        What they are goes into the fingerprint.
+        """
+        if self._teachers is None:
+            return []
+        grey = self._teachers.reads == "y"
+
+        def reduced(number: int) -> NDArray[np.generic]:
+            hr = crop_to_multiple(pictures[number], scale)
+            if grey:
+                return imresize(hr.astype(np.float32), 1 / scale)
+            return degrade(hr, scale, "bi")
+
+        with ThreadPoolExecutor() as pool:
+            small = list(pool.map(reduced, self._choose(pictures, scale)))
+        taught = self._teachers.enlarge(scale, small, progress)
+        digest = hashlib.sha256(self.fingerprint.encode())
+        for picture in taught:
+            digest.update(picture.data)
+        self.fingerprint = digest.hexdigest()[:12]
+        return taught
+
     def _reduce(
-        self, pictures: Sequence[NDArray[Any]], scale: int, progress: Progress
+        self,
+        pictures: Sequence[NDArray[Any]],
+        scale: int,
+        taught: list[NDArray[np.uint8]],
+        progress: Progress,
     ) -> _Reduced:
         crop = self.recipe.lr_crop(scale)
-        source = [
-            number
-            for number, picture in enumerate(pictures)
-            if min(picture.shape[:2]) >= crop * scale
-        ]
+        source = self._choose(pictures, scale)
         if not source:
             largest = max(min(picture.shape[:2]) for picture in pictures)
             raise InputError(
@@ -207,6 +255,7 @@ class CropSampler:
             torch.tensor(source, device=self.device),
             sizes.to(self.device),
             odds.to(self.device),
+            _Flat.pack(taught, self.device) if taught else None,
         )
 
     def draw(self, scale: int, count: int) -> tuple[Tensor, Tensor]:
@@ -217,7 +266,8 @@ class CropSampler:
             count: Number of crops, of all processes.
 
         Returns:
-            LR (N, C, k, k) and HR (N, C, s*k, s*k), float32 in [0, 1]; N may be 0.
+            LR (N, C, k, k) and what is to be made of it (N, C, s*k, s*k), float32 in
+            [0, 1]; N may be 0. The latter is the HR picture, or a teacher's.
         """
         reduced = self._reduced[scale]
         crop = self.recipe.lr_crop(scale)
@@ -249,10 +299,14 @@ class CropSampler:
         lr = reduced.lr.crop(picture, corner, _turned_grid(crop, turns))
         if noise is not None:
             lr = _add_noise(lr, noise[rank::size])
-        hr = self._hr.crop(
-            reduced.source[picture], corner * scale, _turned_grid(crop * scale, turns)
-        )
-        return lr, hr
+        grid = _turned_grid(crop * scale, turns)
+        part = 0.0 if reduced.taught is None else self.recipe.teacher_share
+        if part < 1:
+            hr = self._hr.crop(reduced.source[picture], corner * scale, grid)
+        if reduced.taught is None or part == 0:
+            return lr, hr
+        taught = reduced.taught.crop(picture, corner * scale, grid)
+        return lr, taught if part == 1 else torch.lerp(hr, taught, part)
 
     def draw_scales(self) -> tuple[int, ...]:
         """The scales of the next step: one of them at random, or all."""

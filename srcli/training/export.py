@@ -27,6 +27,7 @@ from srcli.training.provenance import (
     TrainedWeights,
     describe_network,
     describe_pictures,
+    describe_teachers,
     find_weights,
     read_trained,
 )
@@ -106,7 +107,7 @@ def export_run(
         model: What the run must be of; None is anything.
         datasets: What to measure on; None is every one of `USUAL_SETS` that is there.
         data_dir: Where named sets lie; None is where the run's validation set lay.
-        provenance: What to say of the pictures; see `describe_pictures`.
+        provenance: What to say of pictures and teachers; see `describe_pictures`.
         engine: How the network is run; None is in fp32 on the fastest device.
         progress: Told of every picture.
 
@@ -123,9 +124,8 @@ def export_run(
     kept = recall(TrainRequest(model=trained.model, out=folder, data_dir=data_dir))
     # A run that does not say which pictures were named may have been given any.
     of_recipe = (folder / RUN_FILE).is_file() and not kept.data
-    data, licence = describe_pictures(
-        trained, provenance or Provenance(), of_recipe=of_recipe
-    )
+    said = provenance or Provenance()
+    data, licence = describe_pictures(trained, said, of_recipe=of_recipe)
     sets = _find_sets(datasets, kept.data_dir)
     bench = _Bench(
         BenchmarkRequest(
@@ -157,6 +157,7 @@ def export_run(
             recipe=trained.recipe_hash,
             steps=trained.steps,
             degradation=trained.degradation,
+            teachers=describe_teachers(trained, said),
             psnr=_tabulate(rows, "psnr"),
             ssim=_tabulate(rows, "ssim"),
         )

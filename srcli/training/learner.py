@@ -21,6 +21,7 @@ from srcli.training.gradients import Crops, Gradients
 from srcli.training.optimizer import clip_gradients, load_state, make_optimizer
 from srcli.training.plateau import Plateau
 from srcli.training.recipe import Recipe, make_recipe
+from srcli.training.teacher import describe_facts
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +121,7 @@ class Learner:
             "recipe_hash": self.recipe.fingerprint,
             "data": f"{self.sampler.count} pictures, {self.sampler.fingerprint}",
             "steps": str(self.step),
+            **describe_facts(self.sampler.taught_by),
         }
 
     def state(self) -> dict[str, Any]:

@@ -17,17 +17,17 @@ from srcli.models.counting import count_parameters
 from srcli.pretrained.catalog import read_weights
 from srcli.pretrained.metadata import read_degradation, read_metadata
 from srcli.pretrained.purpose import ORDINARY
-from srcli.training.recipe import NAMES, Recipe, load_recipe
-
-UNSTATED = "not stated"  # what an entry says where nobody said anything
+from srcli.training.recipe import NAMES, UNSTATED, Recipe, load_recipe
+from srcli.training.teacher import read_facts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """What a person says of the training pictures; None leaves it to the run."""
+    """What a person says of what was learned from; None leaves it to the run."""
 
     data: str | None = None
     data_licence: str | None = None
+    teacher_licence: str | None = None
 
     @classmethod
     def from_overrides(cls, overrides: Mapping[str, Any]) -> Self:
@@ -40,8 +40,8 @@ class Provenance:
         for name, value in overrides.items():
             if name not in known or not isinstance(value, str):
                 raise UsageError(
-                    "an export trains nothing: of --set it takes data='...' and "
-                    "data_licence='...'"
+                    "an export trains nothing: of --set it takes data='...', "
+                    "data_licence='...' and teacher_licence='...'"
                 )
         return cls(**overrides)
 
@@ -58,6 +58,7 @@ class TrainedWeights:
     recipe: dict[str, Any]
     recipe_hash: str
     steps: int
+    teachers: tuple[dict[str, Any], ...]  # the fields of `TeacherFacts`
 
     @property
     def file_name(self) -> str:
@@ -138,6 +139,7 @@ def read_trained(path: Path) -> TrainedWeights:
             recipe=recipe,
             recipe_hash=metadata["recipe_hash"],
             steps=int(metadata["steps"]),
+            teachers=read_facts(metadata),
         )
     except (KeyError, ValueError, TypeError, AttributeError, UsageError) as error:
         raise WeightsError(
@@ -162,13 +164,27 @@ def describe_pictures(
         of_recipe: Whether the pictures were the data sets that the recipe names.
     """
     words = {
-        field.name: getattr(provenance, field.name)
-        or _recall_word(trained, field.name, of_recipe=of_recipe)
-        for field in dataclasses.fields(provenance)
+        name: getattr(provenance, name)
+        or _recall_word(trained, name, of_recipe=of_recipe)
+        for name in ("data", "data_licence")
     }
     counted = trained.metadata.get("data")
     data = ": ".join(word for word in (counted, words["data"]) if word)
     return data or UNSTATED, words["data_licence"] or UNSTATED
+
+
+def describe_teachers(
+    trained: TrainedWeights, provenance: Provenance
+) -> tuple[dict[str, Any], ...]:
+    """What the manifest says of the teachers: what the weight file does.
+
+    Terms that were not stated there are those of `provenance`.
+    """
+    said = provenance.teacher_licence or UNSTATED
+    return tuple(
+        {**each, "licence": said} if each["licence"] == UNSTATED else each
+        for each in trained.teachers
+    )
 
 
 def _recall_word(trained: TrainedWeights, name: str, *, of_recipe: bool) -> str | None:

@@ -20,6 +20,7 @@ from srcli.models.base import check_value
 from srcli.training.overrides import replace_fields
 
 NAMES = ("paper", "fast")
+UNSTATED = "not stated"  # what is said where nobody said anything
 STUDY = "ablation"  # what a study's variants share, see `srcli.training.study_plan`
 
 Optimizer = Literal["adam", "muon", "sgd"]
@@ -36,7 +37,8 @@ _POSITIVE = (
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "weight_decay", "warmup", "decay_every", "min_rate", "final_rate",
-    "clip_at", "alpha", "alpha_steps", "rate_batch",
+    "clip_at", "alpha", "alpha_steps", "rate_batch", "teacher_share",
+    "teacher_megapixels",
 )  # fmt: skip
 
 
@@ -46,9 +48,15 @@ class Recipe:
 
     model: str  # a variant's name (srcli models)
     data: str = "your own pictures"  # what the paper trained on, for people
-    data_licence: str = "not stated"  # the pictures' terms, for the manifest
+    data_licence: str = UNSTATED  # the pictures' terms, for the manifest
     # What `srcli download` calls the pictures: used where none are named.
     datasets: tuple[str, ...] = ()
+    # How much of what is learned is a teacher's picture (`--teacher`), and how much the
+    # original; HR megapixels of the pictures that it enlarges, 0 being all; its terms,
+    # where its file does not say.
+    teacher_share: float = 1.0
+    teacher_megapixels: float = 0.0
+    teacher_licence: str = UNSTATED
     config: dict[str, Any] = field(default_factory=dict)  # fields of the model's config
     scales: tuple[int, ...] = (2, 3, 4)  # factors one network learns
     # "one": every step draws one factor; "all": every batch is divided over them.
@@ -128,7 +136,7 @@ class Recipe:
         for name in _NOT_NEGATIVE:
             if not 0 <= getattr(self, name) < math.inf:
                 raise UsageError(f"recipe: {name} must not be negative")
-        for name in ("alpha", "decay_factor"):
+        for name in ("alpha", "decay_factor", "teacher_share"):
             if getattr(self, name) > 1:
                 raise UsageError(f"recipe: {name} must not be above 1")
         for name in ("momentum", "beta2", "ema"):

@@ -29,6 +29,7 @@ from srcli.training.markdown import (
 )
 from srcli.training.measure import make_request
 from srcli.training.recipe import Recipe, load_recipe
+from srcli.training.teacher import TeacherFacts
 from srcli.units import format_duration
 from srcli.writing import write_whole
 
@@ -46,6 +47,7 @@ class PictureFacts:
     fingerprint: str  # of all pictures' values
     skipped: tuple[Path, ...] = ()  # unreadable, or the same as another
     folders: tuple[Path, ...] = ()
+    teachers: tuple[TeacherFacts, ...] = ()
 
     @classmethod
     def of(cls, sampler: CropSampler, folders: Iterable[Path] = ()) -> Self:
@@ -56,6 +58,7 @@ class PictureFacts:
             fingerprint=sampler.fingerprint,
             skipped=tuple(sampler.skipped),
             folders=tuple(folders),
+            teachers=sampler.taught_by,
         )
 
 
@@ -282,6 +285,10 @@ def _describe_pictures(facts: RunFacts) -> list[str]:
         ["the recipe was made for", recipe.data],
         ["their terms", recipe.data_licence],
     ]
+    for teacher in pictures.teachers:
+        scales = join_words([f"x{scale}" for scale in teacher.scales])
+        words = f"{quote_code(teacher.file)}, SHA-256 {quote_code(teacher.sha256)}"
+        rows.append([f"teacher at {scales}", f"{words}, terms: {teacher.licence}"])
     lines = ["## Data", "", *format_table(["what", "value"], rows)]
     if pictures.skipped:
         lines += ["", "Skipped:", ""]

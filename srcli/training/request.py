@@ -31,6 +31,8 @@ class TrainRequest:
     data_dir: Path | None = None
     resume: bool = False
     init: str | None = None  # "bundled" or a weight file
+    teachers: tuple[Path, ...] = ()  # weight files whose enlargements are learned
+    teacher_cache: Path | None = None  # where these are kept; None: the user's cache
     max_minutes: float | None = None
     seed: int = 0
     device: str = "auto"
@@ -58,11 +60,13 @@ def remember(
     recipe = request.recipe
     if recipe.endswith(".toml"):
         recipe = str(Path(recipe).absolute())
-    data_dir = request.data_dir
+    data_dir, cache = request.data_dir, request.teacher_cache
     document = {
         "data": [str(path.absolute()) for path in request.data],
         "val": name_val(request),
         "data_dir": str(data_dir.expanduser().absolute()) if data_dir else None,
+        "teachers": [str(path.absolute()) for path in request.teachers],
+        "teacher_cache": str(cache.expanduser().absolute()) if cache else None,
         "precision": precision,
         "recipe": recipe,
         "command": command,
@@ -84,6 +88,8 @@ def describe_command(request: TrainRequest) -> dict[str, Any]:
         "scales": request.scales,
         "seed": request.seed,
         "init": request.init,
+        "teachers": request.teachers,
+        "teacher_cache": request.teacher_cache,
         "data": request.data,
         "val": request.val,
         "data_dir": request.data_dir,
@@ -138,12 +144,17 @@ def fill(request: TrainRequest, kept: dict[str, Any] | None) -> TrainRequest:
     try:
         data = tuple(Path(name) for name in kept["data"])
         data_dir = Path(kept["data_dir"]) if kept["data_dir"] else None
+        # Runs of earlier versions say nothing of teachers.
+        teachers = tuple(Path(name) for name in kept.get("teachers", ()))
+        cache = kept.get("teacher_cache")
         precision = kept["precision"] if request.precision == "auto" else None
         return dataclasses.replace(
             request,
             data=request.data or data,
             val=request.val or kept["val"],
             data_dir=request.data_dir or data_dir,
+            teachers=request.teachers or teachers,
+            teacher_cache=request.teacher_cache or (Path(cache) if cache else None),
             precision=precision or request.precision,
             recipe=kept.get("recipe", request.recipe),
         )

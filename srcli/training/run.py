@@ -40,6 +40,7 @@ from srcli.training.stopping import (
     TrainingStoppedError,
     work_and_report,
 )
+from srcli.training.teacher import Teachers, find_teachers
 from srcli.training.validation import Validator, make_validator
 from srcli.training.worker import join_world
 
@@ -86,6 +87,7 @@ def _train(request: TrainRequest, world: World, progress: Progress) -> TrainSumm
     check_settings(world, request, recipe, precision)
     folders = choose_folders(request.data, recipe, request.data_dir)
     validate = _choose_validator(request, recipe, network.color, device, precision)
+    teachers = _choose_teachers(request, recipe, network.color, world)
     exact = precision == "fp32"
     flags = cudnn.flags(enabled=True, benchmark=True, allow_tf32=not exact)
     with _memory_of(device), flags:
@@ -95,6 +97,7 @@ def _train(request: TrainRequest, world: World, progress: Progress) -> TrainSumm
             network.color,
             device,
             seed=request.seed,
+            teachers=teachers,
             share=(world.rank, world.size),
             progress=progress,
         )
@@ -191,6 +194,20 @@ def choose_training_precision(name: str, device: torch.device) -> Precision:
             "fp16 has too little range to train in: use bf16, fp32 or auto"
         )
     return "fp32"
+
+
+def _choose_teachers(
+    request: TrainRequest, recipe: Recipe, color: Color, world: World
+) -> Teachers | None:
+    if request.teachers:
+        found = find_teachers(request.teachers, recipe, color)
+        cache = request.teacher_cache
+        return Teachers(found, color, world.device, cache=cache, world=world)
+    if request.teacher_cache or recipe.teacher_megapixels:
+        raise UsageError(
+            "--teacher-cache and teacher_megapixels are for --teacher: add that"
+        )
+    return None
 
 
 def _choose_validator(

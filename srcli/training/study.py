@@ -85,6 +85,8 @@ def _check_request(request: TrainRequest, devices: int) -> None:
     """
     if request.init is not None:
         raise UsageError("a study trains every variant from nothing: leave --init out")
+    if request.teachers:
+        raise UsageError("a study compares what papers did: leave --teacher out")
     if request.val == NO_VAL:
         raise UsageError("a study compares by what --val measures: it cannot be none")
     if devices > 1 or is_worker():

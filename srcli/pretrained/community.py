@@ -1,0 +1,277 @@
+"""Networks that others have made, from the files that they share; read by spandrel.
+
+A file of weights as PyTorch writes it (`.pth`, `.pt`, `.ckpt`) is a pickle, which can
+run any program when it is opened. spandrel's unpickler knows tensors and the containers
+that hold them and refuses everything else; no such file is read in another way.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import math
+import sys
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from srcli.errors import UsageError, WeightsError
+from srcli.models.base import ModelConfig, SRModel
+from srcli.pretrained.metadata import WANTED, check_kind
+
+EXTRA = "srcli[spandrel]"
+SCALES = (1, 2, 3, 4, 8)
+# LR pixels. Measured on convolutional networks (docs/design.md, "Tiles").
+_OVERLAP = 32
+# LR pixels. Windows of attention are 8, 16 or 32 wide, of which files say nothing.
+_WINDOW = 32
+_PROBED_SIDE = 64  # LR pixels of a picture that says what every pixel takes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommunityConfig(ModelConfig):
+    """The scale of a network that is made elsewhere; the rest is its file's."""
+
+    def __post_init__(self) -> None:
+        """Nothing to check: `read_community` has."""
+
+
+class CommunityNetwork(SRModel):
+    """A network of spandrel's, under the contract of ours.
+
+    One with a single channel gets luma. The results are in [0, 1].
+
+    Args:
+        descriptor: What spandrel has read, an `ImageModelDescriptor`.
+        scale: Enlargement, one of `SCALES`.
+    """
+
+    config_class = CommunityConfig
+    multi_scale = False
+    # Such networks reshape their features by `view`, which another layout breaks.
+    memory_format = torch.contiguous_format
+
+    def __init__(self, descriptor: Any, scale: int) -> None:  # noqa: ANN401 - no types
+        super().__init__()
+        self.config = CommunityConfig(scales=(scale,))
+        self.arch = descriptor.architecture.name  # type: ignore[misc] # unlike ours
+        self.color = "y" if descriptor.input_channels == 1 else "rgb"
+        halves = {
+            "bf16": descriptor.supports_bfloat16, "fp16": descriptor.supports_half,
+        }  # fmt: skip
+        self.precisions = ("fp32", *(name for name, can in halves.items() if can))
+        needs = descriptor.size_requirements
+        self.size_multiple = math.lcm(needs.multiple_of, _WINDOW)
+        # Some fill up small pictures by themselves, which then take what large ones do.
+        self.probe_sides = (0, max(_PROBED_SIDE, self.size_multiple))
+        self._overlap = max(_OVERLAP, -(-needs.minimum // 2))
+        self.sees_whole = descriptor.tiling.name != "SUPPORTED"
+        self.tags = tuple(descriptor.tags)
+        self.network = descriptor.model
+        self._descriptor = descriptor
+
+    def predictions(self, lr: Tensor, scale: int | None = None) -> tuple[Tensor, ...]:
+        """The enlarged picture; sides that the network does not take are mirrored."""
+        self.resolve_scale(scale)
+        with _without_warnings():
+            return (self._descriptor(lr),)
+
+    def receptive_radius(self, scale: int | None = None) -> int:
+        """Refused: no file says how far its network sees.
+
+        Raises:
+            UsageError: Always.
+        """
+        raise UsageError(
+            f"how far a network of {self.arch} sees is not known: --tile-overlap takes "
+            f"auto ({self.tile_overlap(scale)} pixels) or a number"
+        )
+
+    def tile_overlap(self, scale: int | None = None) -> int:  # noqa: ARG002
+        """Enough for convolutional networks (docs/design.md), or half the minimum."""
+        return self._overlap
+
+    def count_macs(self, height: int = 720, width: int = 1280) -> int:
+        """Multiply-accumulates for one output picture: products and convolutions.
+
+        Counted on a small picture and scaled by area.
+
+        Args:
+            height: Output height in HR pixels.
+            width: Output width in HR pixels.
+        """
+        from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415 - slow
+
+        scale = self.config.scales[0]
+        side = self.probe_sides[1]
+        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            self(torch.zeros(1, self.channels, side, side))
+        flops = counter.get_total_flops()
+        return round(flops / 2 * height * width / (side * scale) ** 2)
+
+
+def read_community(path: Path) -> CommunityNetwork:
+    """The network of a file that was not written by srcli, in evaluation mode.
+
+    Args:
+        path: A .pth, .pt, .ckpt or .safetensors file.
+
+    Raises:
+        UsageError: If the extra for such files is not installed.
+        WeightsError: If the file is missing, damaged, no model, or of a network that
+            does not enlarge pictures or is not known.
+    """
+    check_kind(path)
+    spandrel = import_spandrel()
+    weights = _read_weights(path, spandrel)
+    try:
+        with _without_warnings():
+            found = spandrel.MAIN_REGISTRY.load(weights)
+    except spandrel.UnsupportedModelError as error:
+        raise WeightsError(
+            f"{path} holds no network that srcli knows: it reads its own and those of "
+            "spandrel (docs/usage.md)"
+        ) from error
+    # What spandrel and its networks raise over weights that do not fit has no bounds.
+    except Exception as error:
+        raise WeightsError(
+            f"{path} holds weights that fit no network: the file is damaged, or of a "
+            "variant that is not known"
+        ) from error
+    _check_use(path, found)
+    network = CommunityNetwork(found, found.scale).eval()
+    if not all(value.isfinite().all() for value in network.state_dict().values()):
+        raise WeightsError(f"the weights {path} are damaged: some are no numbers")
+    return network
+
+
+def _read_weights(path: Path, spandrel: ModuleType) -> dict[str, Any]:
+    """Tensors by name.
+
+    Raises:
+        WeightsError: If there are none to be had.
+    """
+    loader = spandrel.ModelLoader("cpu")
+    is_pickle = path.suffix.lower() != ".safetensors"
+    if is_pickle:
+        _check_archive(path)
+    # Whatever its name: of a .pt, spandrel would first run what is in it.
+    read = loader._load_pth if is_pickle else loader.load_state_dict_from_file
+    try:
+        found = read(path)
+    # Half a pickle may be any pickle, and raise anything.
+    except Exception as error:
+        if "is forbidden" not in str(error):
+            raise WeightsError(
+                f"{path} is damaged or cut off, or no model: {WANTED}"
+            ) from error
+        raise WeightsError(
+            f"{path} holds more than weights: opening it could run programs, so it is "
+            "left alone; a .safetensors file of the model cannot"
+        ) from error
+    weights = spandrel.canonicalize_state_dict(found) if _is_table(found) else {}
+    if not _is_table(weights) or not any(
+        isinstance(value, Tensor) for value in weights.values()
+    ):
+        raise WeightsError(f"{path} holds no weights: {WANTED}")
+    return dict(weights)
+
+
+def _is_table(values: object) -> bool:
+    return isinstance(values, Mapping) and all(isinstance(key, str) for key in values)
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse archives that are not PyTorch's, or hold programs.
+
+    Raises:
+        WeightsError: If it is one.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    if any(name.endswith("/constants.pkl") for name in names):
+        raise WeightsError(
+            f"{path} is a TorchScript program, which is not run: {WANTED}"
+        )
+    if not any(name.endswith("data.pkl") for name in names):
+        raise WeightsError(f"{path} is an archive: unpack it first: {WANTED}")
+
+
+def _check_use(path: Path, found: Any) -> None:  # noqa: ANN401 - spandrel's
+    """Refuse networks that do something else than enlarge pictures.
+
+    Raises:
+        WeightsError: If this is one.
+    """
+    name = found.architecture.name
+    others = {"Inpainting": "fills holes in pictures", "FaceSR": "restores faces"}
+    if found.purpose in others:
+        raise WeightsError(
+            f"{path} holds a network of {name}, which {others[found.purpose]}: srcli "
+            "enlarges pictures"
+        )
+    if found.input_channels != found.output_channels or found.input_channels not in (
+        1,
+        3,
+    ):
+        raise WeightsError(
+            f"{path} takes pictures of {found.input_channels} channels and makes some "
+            f"of {found.output_channels}: networks on grey or RGB pictures are read"
+        )
+    if found.scale not in SCALES:
+        known = ", ".join(f"x{scale}" for scale in SCALES)
+        raise WeightsError(f"{path} enlarges by {found.scale}: {known} are read")
+
+
+def import_spandrel() -> ModuleType:
+    """The library that knows the networks.
+
+    Raises:
+        UsageError: If it is not installed.
+    """
+    if importlib.util.find_spec("spandrel") is None:
+        raise UsageError(
+            f"models that srcli has not written need an extra: pip install '{EXTRA}'"
+        )
+    with _without_torchvision(), _without_warnings():
+        return importlib.import_module("spandrel")
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keep from the user what PyTorch has to say to the authors of others' code."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def _without_torchvision() -> Iterator[None]:
+    """Have imports of torchvision succeed, whether or not it fits the installed torch.
+
+    spandrel takes three functions of it for two networks that enlarge nothing.
+    """
+    functional = "torchvision.transforms.functional"
+    parts = ("torchvision", "torchvision.transforms", functional)
+    if "torchvision" in sys.modules or "spandrel" in sys.modules:
+        yield
+        return
+    for name in parts:
+        sys.modules[name] = ModuleType(name)
+    for name in ("InterpolationMode", "normalize", "rotate"):
+        setattr(sys.modules[functional], name, None)
+    try:
+        yield
+    finally:
+        for name in parts:
+            del sys.modules[name]
