@@ -26,6 +26,7 @@ from torch import Tensor
 from srcli.errors import UsageError, WeightsError
 from srcli.models.base import ModelConfig, SRModel
 from srcli.pretrained.metadata import WANTED, check_kind
+from srcli.pretrained.purpose import PICKLES
 
 EXTRA = "srcli[spandrel]"
 SCALES = (1, 2, 3, 4, 8)
@@ -160,7 +161,7 @@ def _read_weights(path: Path, spandrel: ModuleType) -> dict[str, Any]:
         WeightsError: If there are none to be had.
     """
     loader = spandrel.ModelLoader("cpu")
-    is_pickle = path.suffix.lower() != ".safetensors"
+    is_pickle = path.suffix.lower() in PICKLES
     if is_pickle:
         _check_archive(path)
     # Whatever its name: of a .pt, spandrel would first run what is in it.

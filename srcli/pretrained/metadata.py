@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from srcli.errors import UsageError, WeightsError
 from srcli.models import MODELS
 from srcli.models.base import ModelConfig, SRModel
-from srcli.pretrained.purpose import ORDINARY
+from srcli.pretrained.purpose import ORDINARY, PICKLES
 
 # The recursion limit that the weights were trained under, if any.
 RECURSIONS = "recursions"
@@ -59,7 +59,7 @@ def check_kind(path: Path) -> None:
         )
     suffix = path.suffix.lower()
     # A file of safetensors begins with a number, which may be any.
-    if suffix == ".onnx" or (suffix != ".safetensors" and _is_onnx(head)):
+    if suffix == ".onnx" or (suffix in PICKLES and _is_onnx(head)):
         raise WeightsError(f"{path} is an ONNX model, without a network: {WANTED}")
 
 
@@ -99,9 +99,9 @@ def read_metadata(path: Path) -> dict[str, str]:
 def is_own(path: Path) -> bool:
     """Whether a weight file is for a network of ours, by what it says.
 
-    A file of safetensors that cannot be read counts as ours: reading it says why.
+    What is neither a pickle nor readable counts as ours: reading it says why.
     """
-    if path.suffix.lower() != ".safetensors":
+    if path.suffix.lower() in PICKLES:
         return False
     try:
         return "config" in read_metadata(path)
@@ -151,7 +151,7 @@ def read_licence(path: Path) -> str | None:
 
     Files of safetensors may, after the Model Spec (`modelspec.license`).
     """
-    if path.suffix.lower() != ".safetensors":
+    if path.suffix.lower() in PICKLES:
         return None
     metadata = read_metadata(path)
     return metadata.get("modelspec.license") or metadata.get("license")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-# What files of weights are called: our own, and those of other networks.
-SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
+PICKLES = (".pth", ".pt", ".ckpt")  # what PyTorch writes
+SUFFIXES = (".safetensors", *PICKLES)  # what files of weights are called
 
 ORDINARY = "bi"  # the degradation of pictures that are only small
 DEGRADATIONS = (ORDINARY, "bd", "dn")  # what weights are made for

@@ -113,7 +113,7 @@ def test_wrong_hash_is_refused(entry):
 def test_files_that_are_no_safetensors_are_refused(tmp_path, content):
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)
-    with pytest.raises(WeightsError, match="no readable safetensors|is empty"):
+    with pytest.raises(WeightsError, match=r"no readable safetensors|is empty"):
         read_weights(path)
 
 

@@ -8,9 +8,9 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from community import compact, random_weights, swinir
 from PIL import Image
 from safetensors.torch import save_file
+from spandrel_files import compact, random_weights, swinir
 
 from srcli.errors import UsageError, WeightsError
 from srcli.inference.runner import Runner

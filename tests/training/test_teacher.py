@@ -1,0 +1,392 @@
+"""Teachers: whose pictures are learned, where they are kept, what is refused."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from srcli.errors import UsageError, WeightsError
+from srcli.imaging.color import rgb_to_y_uint8
+from srcli.imaging.degrade import degrade
+from srcli.imaging.resize import imresize
+from srcli.inference.runner import Runner
+from srcli.models.drrn import DRRN, DRRNConfig
+from srcli.models.mrnet import MRNet, MRNetConfig
+from srcli.pretrained.catalog import load_model, save_weights, sha256_of
+from srcli.pretrained.metadata import read_metadata
+from srcli.training.checkpoint import load_checkpoint
+from srcli.training.data import CropSampler
+from srcli.training.reading import find_pictures
+from srcli.training.recipe import Recipe
+from srcli.training.request import TrainRequest
+from srcli.training.run import train
+from srcli.training.teacher import Teachers, choose_detailed, find_teachers
+
+CPU = torch.device("cpu")
+CONFIG = {"width": 4, "blocks": 1}
+
+
+@pytest.fixture
+def teacher(tmp_path):
+    """A weight file of a small network on RGB, for x2 and x3."""
+    network = MRNet(MRNetConfig(scales=(2, 3), width=4, blocks=1))
+    save_weights(network, tmp_path / "teacher.safetensors")
+    return tmp_path / "teacher.safetensors"
+
+
+@pytest.fixture
+def luma_teacher(tmp_path):
+    """A weight file of a small network on luma."""
+    network = DRRN(DRRNConfig(scales=(2,), width=4, units=1))
+    save_weights(network, tmp_path / "luma.safetensors")
+    return tmp_path / "luma.safetensors"
+
+
+@pytest.fixture
+def square(tmp_path, picture):
+    """A folder with one picture that is just one crop of 20x20 LR pixels at x2."""
+    folder = tmp_path / "square"
+    folder.mkdir()
+    Image.fromarray(picture(40, 40)).save(folder / "a.png")
+    return folder
+
+
+def sampler_of(folder, tmp_path, *weights, color="rgb", scale=2, seed=1, **fields):
+    recipe = Recipe(
+        model="mrnet" if color == "rgb" else "drrn",
+        scales=(scale,), crop=20, augment=False, **fields,
+    )  # fmt: skip
+    found = find_teachers(weights, recipe, color)
+    teachers = Teachers(found, color, CPU, cache=tmp_path / "cache")
+    return CropSampler(
+        find_pictures([folder]), recipe, color, CPU, seed=seed, teachers=teachers
+    )
+
+
+def enlarged(weights, lr, scale=2):
+    """What the network itself makes of (h, w, C) in [0, 255], rounded."""
+    with torch.no_grad():
+        planes = torch.from_numpy(lr.astype(np.float32) / 255).permute(2, 0, 1)
+        sr = load_model(weights, scale)(planes[None], scale)[0]
+    levels = np.floor(sr.permute(1, 2, 0).double().numpy() * 255 + 0.5)
+    return levels.clip(0, 255).astype(np.uint8)
+
+
+def picture_of(crops):
+    return np.rint(crops[0].permute(1, 2, 0).numpy() * 255)
+
+
+def test_the_loss_is_taken_to_the_teachers_picture(square, tmp_path, teacher):
+    hr = np.asarray(Image.open(square / "a.png"))
+    sampler = sampler_of(square, tmp_path, teacher)
+    lr, target = sampler.draw(2, 1)
+    small = degrade(hr, 2, "bi")
+    assert np.array_equal(picture_of(lr), small)
+    # One rounding at a tie apart.
+    assert np.abs(picture_of(target) - enlarged(teacher, small)).max() <= 1
+    assert np.abs(picture_of(target) - hr).max() > 10
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_share_mixes_teacher_and_original(square, tmp_path, teacher, share):
+    hr = np.asarray(Image.open(square / "a.png")).astype(float)
+    _, target = sampler_of(square, tmp_path, teacher, teacher_share=share).draw(2, 1)
+    _, taught = sampler_of(square, tmp_path, teacher).draw(2, 1)
+    mixed = share * taught[0].permute(1, 2, 0).numpy() + (1 - share) * hr / 255
+    np.testing.assert_allclose(target[0].permute(1, 2, 0), mixed, atol=1e-6)
+
+
+def test_luma_networks_take_the_luma_of_a_teacher_on_rgb(square, tmp_path, teacher):
+    hr = np.asarray(Image.open(square / "a.png"))
+    lr, target = sampler_of(square, tmp_path, teacher, color="y").draw(2, 1)
+    luma = rgb_to_y_uint8(hr)[:, :, None]
+    small = imresize(luma.astype(np.float32), 0.5)  # not rounded, as without a teacher
+    np.testing.assert_allclose(lr[0].permute(1, 2, 0) * 255, small, atol=1e-3)
+    taught = rgb_to_y_uint8(enlarged(teacher, degrade(hr, 2, "bi")))
+    assert np.abs(picture_of(target)[:, :, 0] - taught).max() <= 1
+
+
+def test_luma_networks_take_what_a_teacher_on_luma_makes(
+    square, tmp_path, luma_teacher
+):
+    hr = np.asarray(Image.open(square / "a.png"))
+    lr, target = sampler_of(square, tmp_path, luma_teacher, color="y").draw(2, 1)
+    small = lr[0].permute(1, 2, 0).numpy() * 255
+    assert np.abs(picture_of(target) - enlarged(luma_teacher, small)).max() <= 1
+    assert np.abs(picture_of(target) - rgb_to_y_uint8(hr)[:, :, None]).max() > 10
+
+
+def turned(crop):
+    """The eight flips and turns of (C, H, W)."""
+    for transposed in (crop, crop.mT):
+        for axes in ((), (1,), (2,), (1, 2)):
+            yield transposed.flip(axes)
+
+
+def test_crops_with_flips_and_turns_are_of_the_same_place(tmp_path, teacher):
+    rng = np.random.default_rng(3)
+    hr = rng.integers(0, 256, (36, 48, 3), dtype=np.uint8)
+    (tmp_path / "one").mkdir()
+    Image.fromarray(hr).save(tmp_path / "one" / "a.png")
+    recipe = Recipe(model="mrnet", scales=(2, 3), crop=5)
+    teachers = Teachers(
+        find_teachers([teacher], recipe, "rgb"), "rgb", CPU, cache=tmp_path / "cache"
+    )
+    paths = find_pictures([tmp_path / "one"])
+    sampler = CropSampler(paths, recipe, "rgb", CPU, seed=4, teachers=teachers)
+    for scale in (2, 3):
+        small = degrade(hr, scale, "bi")
+        whole = torch.from_numpy(enlarged(teacher, small, scale)).permute(2, 0, 1)
+        places = torch.from_numpy(small.copy()).permute(2, 0, 1).float()
+        places = places.unfold(1, 5, 1).unfold(2, 5, 1)
+        for lr, target in zip(*sampler.draw(scale, 12), strict=True):
+            pairs = list(zip(turned(lr * 255), turned(target * 255), strict=True))
+            gaps = []
+            for low, high in pairs:
+                same = (places - low[:, None, None]).abs().amax((0, 3, 4)) < 1e-3
+                for top, left in same.nonzero().tolist():
+                    rows = slice(top * scale, (top + 5) * scale)
+                    columns = slice(left * scale, (left + 5) * scale)
+                    gap = (whole[:, rows, columns] - high).abs().max()
+                    gaps.append(float(gap))
+            assert min(gaps) < 1.01
+
+
+def test_pictures_are_made_once(square, tmp_path, teacher, monkeypatch):
+    _, first = sampler_of(square, tmp_path, teacher).draw(2, 1)
+    kept = list((tmp_path / "cache").rglob("*.npy"))
+    assert len(kept) == 1
+    enlarge = Runner.enlarge
+    made = []
+    monkeypatch.setattr(
+        Runner, "enlarge", lambda self, lr: made.append(1) or enlarge(self, lr)
+    )
+    _, again = sampler_of(square, tmp_path, teacher).draw(2, 1)
+    assert torch.equal(again, first)
+    assert not made
+    # One that is damaged is made anew, and so is one of another teacher or scale.
+    kept[0].write_bytes(kept[0].read_bytes()[:-100])
+    _, again = sampler_of(square, tmp_path, teacher).draw(2, 1)
+    assert torch.equal(again, first)
+    assert made
+    assert list((tmp_path / "cache").rglob("*.npy")) == kept
+    network = load_model(teacher)
+    with torch.no_grad():
+        next(network.parameters()).mul_(0.5)
+    save_weights(network, tmp_path / "other.safetensors")
+    _, other = sampler_of(square, tmp_path, tmp_path / "other.safetensors").draw(2, 1)
+    assert not torch.equal(other, first)
+    assert len(list((tmp_path / "cache").rglob("*.npy"))) == 2
+
+
+def test_the_fingerprint_says_who_taught(square, tmp_path, teacher, luma_teacher):
+    alone = CropSampler(
+        find_pictures([square]), Recipe(model="mrnet", crop=20, scales=(2,)), "rgb", CPU
+    )
+    taught = sampler_of(square, tmp_path, teacher)
+    assert taught.fingerprint != alone.fingerprint
+    assert taught.fingerprint == sampler_of(square, tmp_path, teacher).fingerprint
+
+
+def test_the_most_detailed_parts_are_taken(picture):
+    rng = np.random.default_rng(1)
+    calm = np.full((96, 96, 3), 90, np.uint8)
+    half = calm.copy()
+    half[48:] = rng.integers(0, 256, (48, 96, 3))
+    noisy = rng.integers(0, 256, (48, 48, 3), dtype=np.uint8)
+    assert len(choose_detailed([calm, half], 1.0, 48)) == 2  # all, whole
+    chosen = choose_detailed([calm, half, noisy], 3 * 48 * 48 / 1e6, 48)
+    # Each picture gives one part before any gives a second one.
+    assert [part.std() > 10 for part in chosen] == [True, True, False]
+    chosen = choose_detailed([calm, half, noisy], 4 * 48 * 48 / 1e6, 48)
+    assert [part.std() > 10 for part in chosen] == [True, True, False, True]
+    fewer = choose_detailed([calm, half, noisy], 2 * 48 * 48 / 1e6, 48)
+    assert all(np.array_equal(a, b) for a, b in zip(fewer, chosen, strict=False))
+
+
+def test_so_many_megapixels_are_trained_on(tmp_path, teacher, picture):
+    folder = tmp_path / "large"
+    folder.mkdir()
+    for number in range(3):
+        Image.fromarray(picture(400, 420 + number)).save(folder / f"{number}.png")
+    sampler = sampler_of(folder, tmp_path, teacher, teacher_megapixels=0.1)
+    assert sampler.count == 3
+    assert 0.1e6 <= sampler.pixels < 0.2e6
+    lr, target = sampler.draw(2, 50)
+    assert lr.shape == (50, 3, 20, 20)
+    assert target.shape == (50, 3, 40, 40)
+
+
+@pytest.mark.parametrize(
+    ("scales", "files", "fields", "said"),
+    [
+        ((2, 4), ["teacher"], {}, "no teacher for x4"),
+        ((2,), ["teacher", "teacher"], {}, "both teach x2"),
+        ((2,), ["luma"], {}, "enlarges luma alone"),
+        ((3,), ["teacher"], {"degradation": "bd"}, "leave --teacher or degradation bd"),
+        ((3,), ["teacher"], {"degradation": "dn"}, "leave --teacher or degradation dn"),
+    ],
+)
+def test_what_cannot_be_taught_is_refused(
+    tmp_path, teacher, luma_teacher, scales, files, fields, said
+):
+    recipe = Recipe(model="mrnet", scales=scales, **fields)
+    paths = [tmp_path / f"{name}.safetensors" for name in files]
+    with pytest.raises(UsageError, match=said):
+        find_teachers(paths, recipe, "rgb")
+
+
+@pytest.fixture
+def request_of(tmp_path, pictures, teacher):
+    def make(**values):
+        settings = {
+            "model": "mrnet",
+            "out": tmp_path / "run",
+            "data": (pictures,),
+            "scales": (2, 3),
+            "val": "none",
+            "overrides": {"config": CONFIG, "crop": 8, "batch": 2, "steps": 4},
+            "teachers": (teacher,),
+            "teacher_cache": tmp_path / "cache",
+            "device": "cpu",
+            "precision": "fp32",
+        }
+        return TrainRequest(**{**settings, **values})
+
+    return make
+
+
+def weights_of(folder):
+    return load_checkpoint(folder)["model"]
+
+
+def test_resume_is_exact_and_needs_no_teacher_named(request_of, tmp_path):
+    train(request_of(out=tmp_path / "whole"))
+    first = request_of(overrides={**request_of().overrides, "steps": 2})
+    train(first)
+    # Also without what was kept, as the pictures are made the same again.
+    for path in (tmp_path / "cache").rglob("*.npy"):
+        path.unlink()
+    train(TrainRequest(
+        model="mrnet", out=first.out, resume=True, overrides={"steps": 4}, device="cpu"
+    ))  # fmt: skip
+    whole, resumed = weights_of(tmp_path / "whole"), weights_of(first.out)
+    # The cosine of two steps was another one: only its end differs.
+    assert whole.keys() == resumed.keys()
+    same = request_of(out=tmp_path / "stopped", max_minutes=1e-9)
+    train(same)
+    assert load_checkpoint(same.out)["step"] < 4
+    train(TrainRequest(model="mrnet", out=same.out, resume=True, device="cpu"))
+    stopped = weights_of(same.out)
+    assert all(torch.equal(whole[name], stopped[name]) for name in whole)
+
+
+def test_another_teacher_on_resume_is_pointed_out(request_of, tmp_path, caplog):
+    first = request_of(max_minutes=1e-9)
+    train(first)
+    network = MRNet(MRNetConfig(scales=(2, 3), width=4, blocks=1))
+    save_weights(network, tmp_path / "new.safetensors")
+    train(dataclasses.replace(
+        first, resume=True, max_minutes=None, scales=(), overrides={},
+        teachers=(tmp_path / "new.safetensors",),
+    ))  # fmt: skip
+    assert "are not those of the checkpoint" in caplog.text
+
+
+def test_a_teacher_that_is_gone_is_missed(request_of, teacher):
+    first = request_of(max_minutes=1e-9)
+    train(first)
+    teacher.unlink()
+    with pytest.raises(WeightsError, match="no weight file at"):
+        train(TrainRequest(model="mrnet", out=first.out, resume=True, device="cpu"))
+
+
+def test_teacher_hash_and_terms_go_with_the_weights(
+    run, tmp_path, pictures, teacher, monkeypatch
+):
+    out = tmp_path / "run"
+    arguments = (
+        "-x", "2", "--teacher", teacher, "--teacher-cache", tmp_path / "cache",
+        "--set", f"config.width={CONFIG['width']}", "--set", "config.blocks=1",
+        "--set", "crop=8", "--set", "batch=2", "--set", "teacher_licence=CC0-1.0",
+    )  # fmt: skip
+    begin = ("train", "-m", "mrnet", "--data", pictures, "--val", "none")
+    done = run(*begin, "--out", out, "--steps", "2", *arguments, "--device", "cpu")
+    assert done.exit_code == 0, done.stderr
+    said = json.loads(
+        read_metadata(
+            out / "best.safetensors"
+            if (out / "best.safetensors").exists()
+            else out / "last.safetensors"
+        )["teachers"]
+    )
+    facts = {
+        "file": teacher.name, "sha256": sha256_of(teacher), "licence": "CC0-1.0",
+        "scales": [2],
+    }  # fmt: skip
+    assert said == [facts]
+    entry = json.loads((out / "export" / "mrnet_x2.json").read_text())
+    assert entry["teachers"] == [facts]
+    report = (out / "report.md").read_text()
+    assert f"`{sha256_of(teacher)}`, terms: CC0-1.0" in report
+
+
+def test_terms_that_nobody_stated_can_be_stated_at_the_export(
+    run, tmp_path, request_of
+):
+    train(request_of())
+    done = run(
+        "train", "-m", "mrnet", "--out", tmp_path / "run", "--export", "--val", "none",
+        "--set", "teacher_licence=MIT",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    entry = json.loads((tmp_path / "run" / "export" / "mrnet.json").read_text())
+    assert [each["licence"] for each in entry["teachers"]] == ["MIT"]
+
+
+def test_teacher_settings_without_a_teacher_are_refused(request_of, tmp_path):
+    with pytest.raises(UsageError, match="are for --teacher"):
+        train(request_of(teachers=()))
+    overrides = {**request_of().overrides, "teacher_megapixels": 3}
+    with pytest.raises(UsageError, match="are for --teacher"):
+        train(request_of(teachers=(), teacher_cache=None, overrides=overrides))
+
+
+def test_studies_have_no_teacher(run, pictures, teacher):
+    done = run(
+        "train", "-m", "drrn", "--recipe", "ablation", "--data", pictures,
+        "--teacher", teacher,
+    )  # fmt: skip
+    assert done.exit_code == 2
+    assert "leave --teacher out" in done.stderr
+
+
+def test_a_network_of_others_teaches(tmp_path, square):
+    from spandrel_files import compact
+
+    torch.save(compact(2).state_dict(), tmp_path / "2xAny.pth")
+    _, target = sampler_of(square, tmp_path, tmp_path / "2xAny.pth").draw(2, 1)
+    small = degrade(np.asarray(Image.open(square / "a.png")), 2, "bi")
+    made = enlarged(tmp_path / "2xAny.pth", small)
+    assert np.abs(picture_of(target) - made).max() <= 1
+
+
+def test_two_processes_learn_from_one_teacher(tmp_path, pictures, run_process, teacher):
+    command = (
+        "train", "-m", "mrnet", "-x", "2", "--data", pictures, "--val", "none",
+        "--steps", "3", "--set", "crop=8", "--set", "batch=2", "--set",
+        "config.width=4", "--set", "config.blocks=1", "--device", "cpu",
+        "--precision", "fp32", "--teacher", teacher,
+    )  # fmt: skip
+    for devices in (1, 2):
+        more = ("--teacher-cache", tmp_path / f"cache{devices}")
+        done = run_process(
+            *command, *more, "--out", tmp_path / f"{devices}", "--devices", devices
+        )
+        assert done.returncode == 0, done.stderr
+    one, two = weights_of(tmp_path / "1"), weights_of(tmp_path / "2")
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=0, atol=1e-5)
