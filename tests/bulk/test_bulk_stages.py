@@ -4,7 +4,9 @@ import pickle
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+from spandrel_files import compact
 from upath import UPath
 
 from srcli.bulk import stages
@@ -181,3 +183,25 @@ def test_states_survive_a_table(picture):
     ((index, found),) = unpack(pack([(7, state)]))
     assert (index, str(found.job.error)) == (7, "odd")
     assert (found.picture.pixels == state.picture.pixels).all()
+
+
+def test_a_file_of_another_network_goes_with_the_work(
+    many, tmp_path, make_naming, make_work, do
+):
+    torch.save(compact(2).state_dict(), "2xAny.pth")
+    content = Path("2xAny.pth").read_bytes()
+    upscaler = Upscaler("2xAny.pth", device="cpu", precision="fp32")
+    sources = expand_inputs(["many/part0/000.png", "many/part0/002.png"])
+    jobs = plan_jobs(sources, make_naming("local/", model="2xAny"))
+    prepare_folders([tmp_path / "local"])
+    list(run_batch(jobs, upscaler))
+    Path("2xAny.pth").unlink()
+    fields = {"model": "mrnet", "scale": 2.0, "precision": "fp32"}
+    naming = make_naming("bulk/", model="2xAny")
+    folder, orders = take_orders(sources, naming)
+    do(orders, make_work(naming, folder, fields, weights=("2xAny.pth", content)))
+    assert as_files(tmp_path / "bulk") == as_files(tmp_path / "local")
+    assert sorted(as_files(tmp_path / "bulk")) == [
+        "000_2xAny_x2.png",
+        "002_2xAny_x2.png",
+    ]

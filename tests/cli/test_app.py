@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import os
 
 import pytest
 import typer
@@ -115,3 +116,23 @@ def test_unknown_option_and_command_are_usage_errors(run):
 def test_unknown_names_suggest_the_nearest():
     message = str(unknown("model", "MRnett", ["drcn", "mrnet"]))
     assert message == "unknown model 'MRnett': did you mean mrnet? known: drcn, mrnet"
+
+
+@pytest.mark.parametrize(
+    ("set_by_user", "spins"),
+    [
+        ({}, "10000"),
+        ({"PATH": "/bin"}, "10000"),
+        ({"GOMP_SPINCOUNT": "5"}, "5"),
+        ({"OMP_NUM_THREADS": "1"}, None),
+        ({"OMP_WAIT_POLICY": "active"}, None),
+        ({"GOMP_CPU_AFFINITY": "0-1"}, None),
+    ],
+)
+def test_threads_that_wait_spin_only_shortly_unless_the_user_says_so(
+    monkeypatch, set_by_user, spins
+):
+    monkeypatch.setattr("os.environ", dict(set_by_user))
+    monkeypatch.setattr(app_module, "app", lambda **_: None)
+    app_module.main()
+    assert os.environ.get("GOMP_SPINCOUNT") == spins
