@@ -34,6 +34,7 @@ from srcli.training.request import (
     name_val,
     read_kept,
 )
+from srcli.training.teacher import Teachers
 from srcli.training.worker import is_restartable
 
 log = logging.getLogger(__name__)
@@ -179,7 +180,11 @@ def _find_step(folder: Path) -> int:
 
 
 def check_settings(
-    world: World, request: TrainRequest, recipe: Recipe, precision: str
+    world: World,
+    request: TrainRequest,
+    recipe: Recipe,
+    precision: str,
+    teachers: Teachers | None,
 ) -> None:
     """See to it that all processes were started for the same training.
 
@@ -192,6 +197,7 @@ def check_settings(
         "seed": request.seed,
         "precision": precision,
         "--max-minutes": request.max_minutes,
+        "--teacher": None if teachers is None else teachers.fingerprint,
     }
     told = {name: json.dumps(value, default=str) for name, value in settings.items()}
     first, *others = world.gather((told, platform.node()))

@@ -7,6 +7,7 @@ crops with their flips and turns is one gather.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +28,7 @@ from srcli.models.base import Color
 from srcli.progress import SILENT, Progress
 from srcli.training.reading import read_pictures
 from srcli.training.recipe import Recipe
-from srcli.training.teacher import Teachers, choose_detailed, find_side
+from srcli.training.teacher import Teachers, choose_detailed
 
 log = logging.getLogger(__name__)
 
@@ -158,73 +159,50 @@ class CropSampler:
         self.scale_generator = torch.Generator().manual_seed(seed)
         # Apple's GPUs have no float64; elsewhere every crop position counts exactly.
         self._real = torch.float32 if device.type == "mps" else torch.float64
-        self._teachers = teachers
         self.taught_by = () if teachers is None else teachers.facts
         reads = color if teachers is None else teachers.reads
         read = read_pictures(paths, reads, recipe.rescale, progress)
         pictures: list[NDArray[np.uint8]] = [*read.pictures]
         self.fingerprint, self.skipped = read.fingerprint, read.skipped
         del read  # or every picture would be held twice once they are packed
-        if recipe.teacher_megapixels and teachers is not None:
-            side = find_side(recipe)
-            pictures = choose_detailed(pictures, recipe.teacher_megapixels, side)
-        self.count = len(pictures)
-        self.pixels = sum(p.shape[0] * p.shape[1] for p in pictures)
-        taught = {s: self._teach(pictures, s, progress) for s in recipe.scales}
+        taught: dict[int, list[NDArray[np.uint8]]] = {}
+        if teachers is not None:
+            says = [self.fingerprint, teachers.fingerprint, recipe.teacher_megapixels]
+            digest = hashlib.sha256(json.dumps(says).encode())
+            self.fingerprint = digest.hexdigest()[:12]
+            if recipe.teacher_megapixels:
+                pictures = choose_detailed(pictures, recipe)
+        sources = {scale: self._choose(pictures, scale) for scale in recipe.scales}
+        if teachers is not None:
+            for scale, source in sources.items():
+                large = [pictures[number] for number in source]
+                taught[scale] = teachers.enlarge(scale, large, progress)
         if reads != color:
             pictures = [rgb_to_y_uint8(picture)[:, :, None] for picture in pictures]
+        self.count = len(pictures)
+        self.pixels = sum(p.shape[0] * p.shape[1] for p in pictures)
         self._hr = _Flat.pack(pictures, device)
         self._reduced = {
-            scale: self._reduce(pictures, scale, taught.pop(scale), progress)
-            for scale in recipe.scales
+            scale: self._reduce(
+                pictures, source, scale, taught.pop(scale, []), progress
+            )
+            for scale, source in sources.items()
         }
 
     def _choose(self, pictures: Sequence[NDArray[Any]], scale: int) -> list[int]:
-        """The numbers of the pictures that are large enough for crops."""
-        least = self.recipe.lr_crop(scale) * scale
-        return [n for n, p in enumerate(pictures) if min(p.shape[:2]) >= least]
+        """The numbers of the pictures that are large enough for crops.
 
-    def _teach(
-        self, pictures: Sequence[NDArray[np.uint8]], scale: int, progress: Progress
-    ) -> list[NDArray[np.uint8]]:
-        """The teacher's pictures for one scale; none without a teacher.
-
-        What they are goes into the fingerprint.
+        Raises:
+            InputError: If there are none.
         """
-        if self._teachers is None:
-            return []
-        grey = self._teachers.reads == "y"
-
-        def reduced(number: int) -> NDArray[np.generic]:
-            hr = crop_to_multiple(pictures[number], scale)
-            if grey:
-                return imresize(hr.astype(np.float32), 1 / scale)
-            return degrade(hr, scale, "bi")
-
-        with ThreadPoolExecutor() as pool:
-            small = list(pool.map(reduced, self._choose(pictures, scale)))
-        taught = self._teachers.enlarge(scale, small, progress)
-        digest = hashlib.sha256(self.fingerprint.encode())
-        for picture in taught:
-            digest.update(picture.data)
-        self.fingerprint = digest.hexdigest()[:12]
-        return taught
-
-    def _reduce(
-        self,
-        pictures: Sequence[NDArray[Any]],
-        scale: int,
-        taught: list[NDArray[np.uint8]],
-        progress: Progress,
-    ) -> _Reduced:
-        crop = self.recipe.lr_crop(scale)
-        source = self._choose(pictures, scale)
+        least = self.recipe.lr_crop(scale) * scale
+        source = [n for n, p in enumerate(pictures) if min(p.shape[:2]) >= least]
         if not source:
             largest = max(min(picture.shape[:2]) for picture in pictures)
             raise InputError(
-                f"no training picture is at least {crop * scale} pixels on each side, "
-                f"as x{scale} needs, the largest {largest}: larger pictures, or a "
-                "smaller crop (--set crop=N)"
+                f"no training picture is at least {least} pixels on each side, as "
+                f"x{scale} needs, the largest {largest}: larger pictures, or a smaller "
+                "crop (--set crop=N)"
             )
         if unused := len(pictures) - len(source):
             log.warning(
@@ -232,8 +210,19 @@ class CropSampler:
                 unused,
                 len(pictures),
                 scale,
-                crop * scale,
+                least,
             )
+        return source
+
+    def _reduce(
+        self,
+        pictures: Sequence[NDArray[Any]],
+        source: Sequence[int],
+        scale: int,
+        taught: list[NDArray[np.uint8]],
+        progress: Progress,
+    ) -> _Reduced:
+        crop = self.recipe.lr_crop(scale)
         progress.start(f"Making x{scale} pictures", len(source))
 
         # The noise of "dn" is drawn anew for every crop.

@@ -45,6 +45,7 @@ class World:
         rank: Number of this process, from 0; 0 is the main one, which alone writes.
         size: Number of processes.
         local_rank: Number of this process on its machine.
+        local_size: Number of processes on its machine.
         device: What this process computes on.
         control: The group that agrees through the processors' memory, so that no GPU
             has to stand still for it.
@@ -54,6 +55,7 @@ class World:
     rank: int = 0
     size: int = 1
     local_rank: int = 0
+    local_size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     control: distributed.ProcessGroup | None = None
     launcher: int = 0

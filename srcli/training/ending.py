@@ -61,7 +61,7 @@ def end_run(
         RunFacts(
             recipe=trainer.recipe,
             recipe_name=request.recipe,
-            pictures=PictureFacts.of(trainer.sampler, folders),
+            pictures=PictureFacts.of(trainer.sampler, folders, trainer.taught_by),
             step=trainer.step,
             seconds=trainer.seconds,
             finished=trainer.finished,

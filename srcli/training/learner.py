@@ -21,7 +21,7 @@ from srcli.training.gradients import Crops, Gradients
 from srcli.training.optimizer import clip_gradients, load_state, make_optimizer
 from srcli.training.plateau import Plateau
 from srcli.training.recipe import Recipe, make_recipe
-from srcli.training.teacher import describe_facts
+from srcli.training.teacher import describe_facts, read_facts
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +58,8 @@ class Learner:
         self.plateau = Plateau(recipe)
         # Falls by half whenever the loss is no number.
         self.caution = 1.0
+        # Everyone's that have taught, also before a run was gone on with.
+        self.taught_by = sampler.taught_by
         # Seconds spent on drawing crops, in all; None where a GPU does it meanwhile.
         self.drawing = 0.0 if sampler.device.type == "cpu" else None
 
@@ -121,7 +123,7 @@ class Learner:
             "recipe_hash": self.recipe.fingerprint,
             "data": f"{self.sampler.count} pictures, {self.sampler.fingerprint}",
             "steps": str(self.step),
-            **describe_facts(self.sampler.taught_by),
+            **describe_facts(self.taught_by),
         }
 
     def state(self) -> dict[str, Any]:
@@ -147,6 +149,7 @@ class Learner:
             "rate_factor": self.plateau.factor,
             "plateau_step": self.plateau.step,
             "plateau_best": self.plateau.best,
+            **describe_facts(self.taught_by),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -157,7 +160,7 @@ class Learner:
             InputError: If it is of another version of srcli.
         """
         check_network(state, self.recipe.model, self.model)
-        if missing := self.state().keys() - state.keys():
+        if missing := self.state().keys() - state.keys() - {"teachers"}:
             raise InputError(
                 f"the checkpoint lacks {', '.join(sorted(missing))}: another version "
                 "of srcli wrote it; --init FILE begins a new run from its weights"
@@ -165,6 +168,7 @@ class Learner:
         before = make_recipe(state["recipe"], "the checkpoint's recipe")
         if state["data"] != self.sampler.fingerprint:
             log.warning("the training pictures are not those of the checkpoint")
+        self.taught_by = tuple(dict.fromkeys((*read_facts(state), *self.taught_by)))
         self.step = state["step"]
         # More steps in all would ask for fewer recursions at this one. The limit comes
         # first, since a raise may change weights.

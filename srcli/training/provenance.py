@@ -18,7 +18,7 @@ from srcli.pretrained.catalog import read_weights
 from srcli.pretrained.metadata import read_degradation, read_metadata
 from srcli.pretrained.purpose import ORDINARY
 from srcli.training.recipe import NAMES, UNSTATED, Recipe, load_recipe
-from srcli.training.teacher import read_facts
+from srcli.training.teacher import TeacherFacts, read_facts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,7 @@ class TrainedWeights:
     recipe: dict[str, Any]
     recipe_hash: str
     steps: int
-    teachers: tuple[dict[str, Any], ...]  # the fields of `TeacherFacts`
+    teachers: tuple[TeacherFacts, ...]
 
     @property
     def file_name(self) -> str:
@@ -181,10 +181,11 @@ def describe_teachers(
     Terms that were not stated there are those of `provenance`.
     """
     said = provenance.teacher_licence or UNSTATED
-    return tuple(
-        {**each, "licence": said} if each["licence"] == UNSTATED else each
+    facts = (
+        dataclasses.replace(each, licence=said) if each.licence == UNSTATED else each
         for each in trained.teachers
     )
+    return tuple(dataclasses.asdict(each) for each in facts)
 
 
 def _recall_word(trained: TrainedWeights, name: str, *, of_recipe: bool) -> str | None:

@@ -210,9 +210,21 @@ class Recipe:
         return dataclasses.asdict(self)
 
     @property
+    def says_of_teachers(self) -> dict[str, Any]:
+        """What differs from a recipe that knows nothing of teachers."""
+        fields = [f for f in dataclasses.fields(self) if f.name.startswith("teacher_")]
+        values = {field.name: getattr(self, field.name) for field in fields}
+        usual = {field.name: field.default for field in fields}
+        return {name: v for name, v in values.items() if v != usual[name]}
+
+    @property
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits that change with any field."""
-        text = json.dumps(self.as_dict(), sort_keys=True)
+        values = self.as_dict()
+        for name in [name for name in values if name.startswith("teacher_")]:
+            del values[name]
+        # Recipes without teachers keep the digits that they always had.
+        text = json.dumps(values | self.says_of_teachers, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -50,7 +50,12 @@ class PictureFacts:
     teachers: tuple[TeacherFacts, ...] = ()
 
     @classmethod
-    def of(cls, sampler: CropSampler, folders: Iterable[Path] = ()) -> Self:
+    def of(
+        cls,
+        sampler: CropSampler,
+        folders: Iterable[Path] = (),
+        teachers: Iterable[TeacherFacts] = (),
+    ) -> Self:
         """What a sampler holds, and where its pictures were looked for."""
         return cls(
             count=sampler.count,
@@ -58,7 +63,7 @@ class PictureFacts:
             fingerprint=sampler.fingerprint,
             skipped=tuple(sampler.skipped),
             folders=tuple(folders),
-            teachers=sampler.taught_by,
+            teachers=tuple(teachers),
         )
 
 

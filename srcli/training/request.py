@@ -88,11 +88,11 @@ def describe_command(request: TrainRequest) -> dict[str, Any]:
         "scales": request.scales,
         "seed": request.seed,
         "init": request.init,
-        "teachers": request.teachers,
-        "teacher_cache": request.teacher_cache,
         "data": request.data,
         "val": request.val,
         "data_dir": request.data_dir,
+        # Runs that were begun before there were teachers say nothing of them.
+        **({"teachers": request.teachers} if request.teachers else {}),
     }
     described: dict[str, Any] = json.loads(json.dumps(document, default=str))
     return described
@@ -164,5 +164,6 @@ def fill(request: TrainRequest, kept: dict[str, Any] | None) -> TrainRequest:
 
 def _damaged(path: Path) -> InputError:
     return InputError(
-        f"{path} cannot be read: delete it, and name --data, --val and --data-dir"
+        f"{path} cannot be read: delete it, and name --data, --val, --data-dir and "
+        "--teacher"
     )

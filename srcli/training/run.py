@@ -84,10 +84,10 @@ def _train(request: TrainRequest, world: World, progress: Progress) -> TrainSumm
     world.check_divisible(network, recipe)
     device = world.device
     precision = choose_training_precision(request.precision, device)
-    check_settings(world, request, recipe, precision)
+    teachers = _choose_teachers(request, recipe, network.color, world)
+    check_settings(world, request, recipe, precision, teachers)
     folders = choose_folders(request.data, recipe, request.data_dir)
     validate = _choose_validator(request, recipe, network.color, device, precision)
-    teachers = _choose_teachers(request, recipe, network.color, world)
     exact = precision == "fp32"
     flags = cudnn.flags(enabled=True, benchmark=True, allow_tf32=not exact)
     with _memory_of(device), flags:
@@ -101,6 +101,7 @@ def _train(request: TrainRequest, world: World, progress: Progress) -> TrainSumm
             share=(world.rank, world.size),
             progress=progress,
         )
+        del teachers  # their networks are no longer needed
         check_pictures(world, sampler)
         log.info(
             "%s: %d pictures, %.1f megapixels, %d skipped, on %s in %s",
@@ -203,10 +204,9 @@ def _choose_teachers(
         found = find_teachers(request.teachers, recipe, color)
         cache = request.teacher_cache
         return Teachers(found, color, world.device, cache=cache, world=world)
-    if request.teacher_cache or recipe.teacher_megapixels:
-        raise UsageError(
-            "--teacher-cache and teacher_megapixels are for --teacher: add that"
-        )
+    if request.teacher_cache or recipe.says_of_teachers:
+        names = ", ".join(("--teacher-cache", *recipe.says_of_teachers))
+        raise UsageError(f"{names} are for --teacher: name one, or leave them out")
     return None
 
 

@@ -85,7 +85,11 @@ def _check_request(request: TrainRequest, devices: int) -> None:
     """
     if request.init is not None:
         raise UsageError("a study trains every variant from nothing: leave --init out")
-    if request.teachers:
+    if (
+        request.teachers
+        or request.teacher_cache
+        or any(name.startswith("teacher_") for name in request.overrides)
+    ):
         raise UsageError("a study compares what papers did: leave --teacher out")
     if request.val == NO_VAL:
         raise UsageError("a study compares by what --val measures: it cannot be none")

@@ -18,6 +18,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +28,27 @@ from numpy.typing import NDArray
 
 from srcli.errors import UsageError
 from srcli.imaging.color import rgb_to_y_uint8
+from srcli.imaging.degrade import crop_to_multiple, degrade
+from srcli.imaging.resize import imresize
 from srcli.inference.runner import Runner
 from srcli.models.base import Color, SRModel
 from srcli.pretrained.catalog import cache_folder, read_file, sha256_of
-from srcli.pretrained.metadata import read_licence
+from srcli.pretrained.metadata import (
+    is_own,
+    read_degradation,
+    read_licence,
+    read_metadata,
+)
+from srcli.pretrained.purpose import ORDINARY
 from srcli.progress import SILENT, Progress
 from srcli.training.distributed import ALONE, World
 from srcli.training.recipe import Recipe
 from srcli.units import format_duration
-from srcli.writing import make_folder, write_whole
+from srcli.writing import write_whole
 
 log = logging.getLogger(__name__)
 
-_BLOCK = 192  # HR pixels; side of the parts that `choose_detailed` takes, or more
+_BLOCK = 192  # HR pixels; least side of the parts that `choose_detailed` takes
 _VERSION = "1"  # of how a teacher's pictures are made; another one makes them anew
 
 
@@ -69,12 +78,12 @@ class Teachers:
         color: What the pupil works on.
         device: Where teachers run.
         cache: Folder of their pictures; None is `teacher` in the user's cache.
-        world: The processes of the run: one on each machine makes the pictures.
+        world: The processes of the run, which divide the work on each machine.
     """
 
     def __init__(
         self,
-        by_scale: dict[int, Teacher],
+        by_scale: Mapping[int, Teacher],
         color: Color,
         device: torch.device,
         *,
@@ -84,7 +93,7 @@ class Teachers:
         self._by_scale = by_scale
         self._color = color
         self._device = device
-        self._cache = cache or cache_folder() / "teacher"
+        self._cache = cache.expanduser() if cache else cache_folder() / "teacher"
         self._world = world
 
     @property
@@ -94,49 +103,57 @@ class Teachers:
 
     @property
     def reads(self) -> Color:
-        """What the pictures must be in that are enlarged."""
+        """What HR pictures must be in to be taught."""
         colors = {teacher.network.color for teacher in self._by_scale.values()}
         return "rgb" if "rgb" in colors else "y"
+
+    @property
+    def fingerprint(self) -> str:
+        """What decides the pictures that are made of given ones."""
+        hashes = {scale: each.facts.sha256 for scale, each in self._by_scale.items()}
+        return json.dumps([_VERSION, sorted(hashes.items())])
 
     def enlarge(
         self,
         scale: int,
-        pictures: Sequence[NDArray[Any]],
+        pictures: Sequence[NDArray[np.uint8]],
         progress: Progress = SILENT,
     ) -> list[NDArray[np.uint8]]:
-        """The teacher's enlargements, from the disk as far as they are there.
+        """The teacher's enlargements of reduced pictures, from the disk if there.
 
         Args:
             scale: One of the run's.
-            pictures: LR, each (h, w, 3) uint8 RGB or, for a teacher of luma, (h, w, 1)
-                in [0, 255].
+            pictures: HR, each (H, W, C) in the colours of `reads`.
             progress: Told of LR megapixels.
 
         Returns:
-            (s*h, s*w, C) uint8 each, C being the pupil's.
+            (H, W, C) uint8 each, cropped to a multiple of the scale, in the pupil's
+            colours.
 
         Raises:
             OutputError: If they cannot be kept.
             DeviceError: If memory does not suffice.
         """
         teacher = self._by_scale[scale]
-        # In half precision a picture is up to several levels off, and stays so.
-        runner = Runner(
-            teacher.network, scale, device=str(self._device), precision="fp32"
-        )
-        said = (_VERSION, teacher.facts.sha256, scale, self._color)
         with ThreadPoolExecutor() as pool:
-            paths = list(pool.map(lambda lr: self._place(said, lr), pictures))
-        if self._world.local_rank == 0:
-            self._make(teacher, runner, pictures, paths, progress)
-        self._world.barrier()
-        with ThreadPoolExecutor() as pool:
-            found = list(pool.map(_load, paths))
-        # Another machine's disk may have lost one that this process has not made.
-        return [
-            self._ask(runner, lr) if made is None else made
-            for lr, made in zip(pictures, found, strict=True)
-        ]
+            shrink = partial(_shrink, scale=scale, color=teacher.network.color)
+            small = list(pool.map(shrink, pictures))
+            place = partial(self._place, (_VERSION, teacher.facts.sha256, scale))
+            paths = list(pool.map(place, small))
+            made = dict(enumerate(pool.map(_load, paths)))
+            missing = [number for number, found in made.items() if found is None]
+            # All have looked before anybody writes.
+            self._world.barrier()
+            share = missing[self._world.local_rank :: self._world.local_size]
+            made |= self._make(teacher, scale, small, paths, share, progress)
+            self._world.barrier()
+            others = [number for number in missing if made[number] is None]
+            found = pool.map(_load, [paths[number] for number in others])
+            made |= zip(others, found, strict=True)
+            # Other machines need not share their disks.
+            lost = [number for number in others if made[number] is None]
+            made |= self._make(teacher, scale, small, paths, lost, progress)
+            return list(pool.map(self._fit, made.values()))
 
     def _place(self, said: tuple[object, ...], lr: NDArray[Any]) -> Path:
         """Where the enlargement of `lr` is kept."""
@@ -149,47 +166,63 @@ class Teachers:
     def _make(
         self,
         teacher: Teacher,
-        runner: Runner,
-        pictures: Sequence[NDArray[Any]],
+        scale: int,
+        small: Sequence[NDArray[Any]],
         paths: Sequence[Path],
+        numbers: Sequence[int],
         progress: Progress,
-    ) -> None:
-        """Enlarge what is not on the disk yet; the disk is written meanwhile."""
-        with ThreadPoolExecutor() as pool:
-            there = list(pool.map(lambda path: _load(path) is not None, paths))
-        left = [number for number, found in enumerate(there) if not found]
-        if not left:
-            return
-        sizes = [pictures[number].shape[:2] for number in left]
+    ) -> dict[int, NDArray[np.uint8]]:
+        """Enlarge the LR pictures of these numbers; the disk is written meanwhile."""
+        if not numbers:
+            return {}
+        # In half precision a picture is up to several levels off, and stays so.
+        device = str(self._device)
+        runner = Runner(teacher.network, scale, device=device, precision="fp32")
+        sizes = [small[number].shape[:2] for number in numbers]
         seconds = sum(runner.estimate_seconds(*size) for size in sizes)
         total = sum(height * width for height, width in sizes) / 1e6
         log.info(
             "%s enlarges %d pictures, %.1f megapixels, by %d in about %s",
             teacher.facts.file,
-            len(left),
+            len(numbers),
             total,
-            runner.scale,
+            scale,
             format_duration(seconds),
         )
-        progress.start(f"{teacher.facts.file} makes x{runner.scale} pictures", total)
+        progress.start(f"{teacher.facts.file} makes x{scale} pictures", total)
+        made = {}
         with ThreadPoolExecutor(max_workers=1) as pool:
-            kept = []
-            for number in left:
-                made = self._ask(runner, pictures[number])
-                kept.append(pool.submit(_store, paths[number], made))
-                progress.advance(made.shape[0] * made.shape[1] / runner.scale**2 / 1e6)
-            for each in kept:
-                each.result()
+            stored = pool.submit(lambda: None)
+            for number in numbers:
+                made[number] = pixels = _enlarge(runner, small[number])
+                stored.result()  # a full disk is told at once
+                stored = pool.submit(_store, paths[number], pixels)
+                progress.advance(pixels.shape[0] * pixels.shape[1] / scale**2 / 1e6)
+            stored.result()
+        return made
 
-    def _ask(self, runner: Runner, lr: NDArray[Any]) -> NDArray[np.uint8]:
-        """The teacher's enlargement of one picture, rounded."""
-        planes = torch.from_numpy(lr.transpose(2, 0, 1).astype(np.float32) / 255.0)
-        sr = runner.enlarge(planes.contiguous()).clamp(0, 1)
-        levels = (sr * 255.0 + 0.5).to(torch.uint8).permute(1, 2, 0)
-        pixels: NDArray[np.uint8] = np.ascontiguousarray(levels.numpy())
+    def _fit(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """What a teacher has made, in the pupil's colours."""
         if pixels.shape[2] == 3 and self._color == "y":
             return rgb_to_y_uint8(pixels)[:, :, None]
         return pixels
+
+
+def _shrink(hr: NDArray[np.uint8], *, scale: int, color: Color) -> NDArray[Any]:
+    """The LR picture that a teacher of `color` gets, as networks are trained."""
+    hr = crop_to_multiple(hr, scale)
+    if color == "rgb":
+        return degrade(hr, scale, "bi")
+    luma = hr if hr.shape[2] == 1 else rgb_to_y_uint8(hr)[:, :, None]
+    return imresize(luma.astype(np.float32), 1 / scale)
+
+
+def _enlarge(runner: Runner, lr: NDArray[Any]) -> NDArray[np.uint8]:
+    """A teacher's enlargement of one picture, rounded."""
+    planes = torch.from_numpy(lr.transpose(2, 0, 1).astype(np.float32) / 255.0)
+    sr = runner.enlarge(planes.contiguous()).clamp(0, 1)
+    levels = (sr * 255.0 + 0.5).to(torch.uint8).permute(1, 2, 0)
+    return np.ascontiguousarray(levels.numpy())
 
 
 def _load(path: Path) -> NDArray[np.uint8] | None:
@@ -203,8 +236,8 @@ def _load(path: Path) -> NDArray[np.uint8] | None:
 
 
 def _store(path: Path, pixels: NDArray[np.uint8]) -> None:
-    make_folder(path.parent)
-    with write_whole(path) as part, part.open("wb") as file:
+    # Two runs over the same pictures may write the same at once.
+    with write_whole(path, run="teacher") as part, part.open("wb") as file:
         np.save(file, pixels)
 
 
@@ -235,6 +268,12 @@ def find_teachers(
         if not scales:
             log.warning("%s teaches nothing: the run has none of its scales", path)
             continue
+        purpose = read_degradation(read_metadata(path)) if is_own(path) else None
+        if purpose not in (None, ORDINARY):
+            raise UsageError(
+                f"{path} is for degradation {purpose}: teachers enlarge what is only "
+                "small"
+            )
         if color == "rgb" and network.color == "y":
             raise UsageError(
                 f"{path} enlarges luma alone: {recipe.model} needs a teacher on RGB"
@@ -262,13 +301,21 @@ def find_teachers(
     return found
 
 
-def read_facts(metadata: Mapping[str, str]) -> tuple[dict[str, Any], ...]:
-    """The teachers that a weight file names; none where it was taught by originals.
+def read_facts(said: Mapping[str, Any]) -> tuple[TeacherFacts, ...]:
+    """The teachers that a weight file or checkpoint names; none is the originals.
+
+    Args:
+        said: What it says of itself.
 
     Raises:
-        ValueError: If what it says cannot be read.
+        ValueError: If it cannot be read.
+        TypeError: If it names no teachers there.
+        KeyError: Likewise.
     """
-    return tuple(json.loads(metadata.get("teachers", "[]")))
+    return tuple(
+        TeacherFacts(**{**each, "scales": tuple(each["scales"])})
+        for each in json.loads(said.get("teachers", "[]"))
+    )
 
 
 def describe_facts(facts: Sequence[TeacherFacts]) -> dict[str, str]:
@@ -279,41 +326,44 @@ def describe_facts(facts: Sequence[TeacherFacts]) -> dict[str, str]:
 
 
 def choose_detailed(
-    pictures: Sequence[NDArray[np.uint8]], megapixels: float, side: int
+    pictures: Sequence[NDArray[np.uint8]], recipe: Recipe
 ) -> list[NDArray[np.uint8]]:
-    """The parts of the pictures with the most detail, so many megapixels together.
+    """The parts of the pictures with the most detail, `teacher_megapixels` together.
 
     From as many pictures as there are: each gives its most detailed part first, and a
-    second one only once all others have given theirs.
+    second one only once all others have given theirs. Where the pictures have no more
+    megapixels, they are returned whole; those too small for crops of every scale are
+    left out while there are others.
 
     Args:
         pictures: HR, (H, W, C) uint8.
-        megapixels: Of the parts together, about. Where the pictures have no more, they
-            are returned whole.
-        side: Least length of a part, in pixels, where its picture has it.
+        recipe: Of the run.
     """
-    if sum(p.shape[0] * p.shape[1] for p in pictures) <= megapixels * 1e6:
+    left = recipe.teacher_megapixels * 1e6
+    if sum(p.shape[0] * p.shape[1] for p in pictures) <= left:
         return list(pictures)
-    ranked: list[tuple[int, float, NDArray[np.uint8]]] = []
-    for picture in pictures:
-        parts = sorted(
-            ((_measure_detail(part), part) for part in _cut(picture, side)),
-            key=lambda pair: -pair[0],
-        )
-        ranked += [(turn, -detail, part) for turn, (detail, part) in enumerate(parts)]
+    least = max(recipe.lr_crop(scale) * scale for scale in recipe.scales)
+    large = [p for p in pictures if min(p.shape[:2]) >= least] or pictures
+    rank = partial(_rank_parts, side=max(_BLOCK, least * 3 // 2))
+    with ThreadPoolExecutor() as pool:
+        ranked = [entry for parts in pool.map(rank, large) for entry in parts]
     ranked.sort(key=lambda entry: entry[:2])
-    chosen, left = [], megapixels * 1e6
+    chosen = []
     for _, _, part in ranked:
         if left <= 0:
             break
-        chosen.append(part)
+        chosen.append(part.copy())  # so that its picture can be forgotten
         left -= part.shape[0] * part.shape[1]
     return chosen
 
 
-def find_side(recipe: Recipe) -> int:
-    """The side of the parts that `choose_detailed` takes: crops have room in them."""
-    return max(_BLOCK, *(recipe.lr_crop(s) * s * 3 // 2 for s in recipe.scales))
+def _rank_parts(
+    picture: NDArray[np.uint8], side: int
+) -> list[tuple[int, float, NDArray[np.uint8]]]:
+    """Parts of a picture: their turn, what sorts within the turn, and they."""
+    parts = ((-_measure_detail(part), part) for part in _cut(picture, side))
+    ordered = sorted(parts, key=lambda pair: pair[0])
+    return [(turn, calm, part) for turn, (calm, part) in enumerate(ordered)]
 
 
 def _cut(picture: NDArray[np.uint8], side: int) -> Iterator[NDArray[np.uint8]]:

@@ -81,7 +81,7 @@ def join_world(device: torch.device) -> Iterator[World]:
         # Without the one that started it, nobody would end this process.
         started_by = os.getppid() if is_restartable() else 0
         launcher = int(os.environ.get(LAUNCHER, started_by))
-        world = World(rank, size, local_rank, place, launcher=launcher)
+        world = World(rank, size, local_rank, _count_here(), place, launcher=launcher)
         if size > 1:
             world = _connect(world)
         try:
@@ -152,11 +152,16 @@ def _quieted(rank: int) -> Iterator[None]:
         log.setLevel(before)
 
 
+def _count_here() -> int:
+    """How many processes of the group this machine runs."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
+
+
 @contextmanager
 def _threads_shared() -> Iterator[None]:
     """The processor's threads, divided by the processes here unless the user has."""
     before = torch.get_num_threads()
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
+    here = _count_here()
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, before // here))
     try:

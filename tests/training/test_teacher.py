@@ -1,14 +1,16 @@
 """Teachers: whose pictures are learned, where they are kept, what is refused."""
 
 import dataclasses
+import hashlib
 import json
+import sys
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from srcli.errors import UsageError, WeightsError
+from srcli.errors import OutputError, UsageError, WeightsError
 from srcli.imaging.color import rgb_to_y_uint8
 from srcli.imaging.degrade import degrade
 from srcli.imaging.resize import imresize
@@ -183,28 +185,68 @@ def test_pictures_are_made_once(square, tmp_path, teacher, monkeypatch):
 
 
 def test_the_fingerprint_says_who_taught(square, tmp_path, teacher, luma_teacher):
-    alone = CropSampler(
-        find_pictures([square]), Recipe(model="mrnet", crop=20, scales=(2,)), "rgb", CPU
+    def taught(*weights, **fields):
+        return sampler_of(square, tmp_path, *weights, color="y", **fields).fingerprint
+
+    recipe = Recipe(model="drrn", crop=20, scales=(2,))
+    alone = CropSampler(find_pictures([square]), recipe, "y", CPU).fingerprint
+    assert len({alone, taught(teacher), taught(luma_teacher)}) == 3
+    assert taught(teacher) == taught(teacher)
+    assert taught(teacher, teacher_megapixels=1.0) != taught(teacher)
+
+
+def test_each_scale_of_a_luma_network_has_a_teacher_of_its_own_kind(
+    tmp_path, luma_teacher, picture
+):
+    hr = picture(60, 60)
+    (tmp_path / "one").mkdir()
+    Image.fromarray(hr).save(tmp_path / "one" / "a.png")
+    only = tmp_path / "x3.safetensors"
+    save_weights(MRNet(MRNetConfig(scales=(3,), width=4, blocks=1)), only)
+    recipe = Recipe(model="drrn", scales=(2, 3), crop=20, augment=False)
+    found = find_teachers([luma_teacher, only], recipe, "y")
+    teachers = Teachers(found, "y", CPU, cache=tmp_path / "cache")
+    paths = find_pictures([tmp_path / "one"])
+    sampler = CropSampler(paths, recipe, "y", CPU, seed=1, teachers=teachers)
+    _, target = sampler.draw(3, 1)  # the whole picture is one crop
+    taught = rgb_to_y_uint8(enlarged(only, degrade(hr, 3, "bi"), 3))
+    assert np.abs(picture_of(target)[:, :, 0] - taught).max() <= 1
+    lr, target = sampler.draw(2, 1)
+    assert lr.shape == (1, 1, 20, 20)
+    assert target.shape == (1, 1, 40, 40)
+
+
+def detailed(pictures, megapixels, crop=8):
+    recipe = Recipe(
+        model="mrnet", scales=(4,), crop=crop, teacher_megapixels=megapixels
     )
-    taught = sampler_of(square, tmp_path, teacher)
-    assert taught.fingerprint != alone.fingerprint
-    assert taught.fingerprint == sampler_of(square, tmp_path, teacher).fingerprint
+    return choose_detailed(pictures, recipe)
 
 
-def test_the_most_detailed_parts_are_taken(picture):
+def test_the_most_detailed_parts_are_taken():
     rng = np.random.default_rng(1)
-    calm = np.full((96, 96, 3), 90, np.uint8)
+    side = 192
+    calm = np.full((2 * side, 2 * side, 3), 90, np.uint8)
     half = calm.copy()
-    half[48:] = rng.integers(0, 256, (48, 96, 3))
-    noisy = rng.integers(0, 256, (48, 48, 3), dtype=np.uint8)
-    assert len(choose_detailed([calm, half], 1.0, 48)) == 2  # all, whole
-    chosen = choose_detailed([calm, half, noisy], 3 * 48 * 48 / 1e6, 48)
+    half[side:] = rng.integers(0, 256, (side, 2 * side, 3))
+    noisy = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
+    one = side * side / 1e6
+    assert len(detailed([calm, half], 1.0)) == 2  # all, whole
     # Each picture gives one part before any gives a second one.
-    assert [part.std() > 10 for part in chosen] == [True, True, False]
-    chosen = choose_detailed([calm, half, noisy], 4 * 48 * 48 / 1e6, 48)
+    chosen = detailed([calm, half, noisy], 3 * one)
+    assert sorted(part.std() > 10 for part in chosen) == [False, True, True]
+    chosen = detailed([calm, half, noisy], 4 * one)
     assert [part.std() > 10 for part in chosen] == [True, True, False, True]
-    fewer = choose_detailed([calm, half, noisy], 2 * 48 * 48 / 1e6, 48)
+    fewer = detailed([calm, half, noisy], 2 * one)
     assert all(np.array_equal(a, b) for a, b in zip(fewer, chosen, strict=False))
+
+
+def test_pictures_too_small_for_crops_do_not_take_the_place_of_others():
+    rng = np.random.default_rng(1)
+    small = [rng.integers(0, 256, (100, 100, 3), dtype=np.uint8) for _ in range(30)]
+    large = np.full((400, 400, 3), 90, np.uint8)
+    (chosen,) = detailed([*small, large], 0.04, crop=40)
+    assert min(chosen.shape[:2]) >= 160
 
 
 def test_so_many_megapixels_are_trained_on(tmp_path, teacher, picture):
@@ -220,19 +262,46 @@ def test_so_many_megapixels_are_trained_on(tmp_path, teacher, picture):
     assert target.shape == (50, 3, 40, 40)
 
 
+def test_two_runs_may_make_the_same_pictures_at_once(
+    square, tmp_path, teacher, monkeypatch
+):
+    enlarge = Runner.enlarge
+    other = []
+
+    def overtaken(self, lr):
+        sr = enlarge(self, lr)
+        if not other:  # another run does all of it meanwhile
+            other.append(1)
+            sampler_of(square, tmp_path, teacher)
+        return sr
+
+    monkeypatch.setattr(Runner, "enlarge", overtaken)
+    _, target = sampler_of(square, tmp_path, teacher).draw(2, 1)
+    assert torch.equal(target, sampler_of(square, tmp_path, teacher).draw(2, 1)[1])
+    assert len([p for p in (tmp_path / "cache").rglob("*") if p.is_file()]) == 1
+
+
+def test_a_cache_that_cannot_be_written_is_told(tmp_path, teacher, pictures):
+    (tmp_path / "cache").write_text("no folder")
+    with pytest.raises(OutputError, match="cannot write"):
+        sampler_of(pictures, tmp_path, teacher)
+
+
 @pytest.mark.parametrize(
     ("scales", "files", "fields", "said"),
     [
         ((2, 4), ["teacher"], {}, "no teacher for x4"),
         ((2,), ["teacher", "teacher"], {}, "both teach x2"),
         ((2,), ["luma"], {}, "enlarges luma alone"),
+        ((3,), ["noise"], {}, "is for degradation dn"),
         ((3,), ["teacher"], {"degradation": "bd"}, "leave --teacher or degradation bd"),
         ((3,), ["teacher"], {"degradation": "dn"}, "leave --teacher or degradation dn"),
     ],
 )
 def test_what_cannot_be_taught_is_refused(
-    tmp_path, teacher, luma_teacher, scales, files, fields, said
+    tmp_path, teacher, luma_teacher, save_rrrn, scales, files, fields, said
 ):
+    save_rrrn(tmp_path / "noise.safetensors", 3, "dn")
     recipe = Recipe(model="mrnet", scales=scales, **fields)
     paths = [tmp_path / f"{name}.safetensors" for name in files]
     with pytest.raises(UsageError, match=said):
@@ -265,23 +334,15 @@ def weights_of(folder):
 
 def test_resume_is_exact_and_needs_no_teacher_named(request_of, tmp_path):
     train(request_of(out=tmp_path / "whole"))
-    first = request_of(overrides={**request_of().overrides, "steps": 2})
-    train(first)
-    # Also without what was kept, as the pictures are made the same again.
+    stopped = request_of(out=tmp_path / "stopped", max_minutes=1e-9)
+    train(stopped)
+    assert load_checkpoint(stopped.out)["step"] < 4
+    # Also without what was kept: the same pictures are made again.
     for path in (tmp_path / "cache").rglob("*.npy"):
         path.unlink()
-    train(TrainRequest(
-        model="mrnet", out=first.out, resume=True, overrides={"steps": 4}, device="cpu"
-    ))  # fmt: skip
-    whole, resumed = weights_of(tmp_path / "whole"), weights_of(first.out)
-    # The cosine of two steps was another one: only its end differs.
-    assert whole.keys() == resumed.keys()
-    same = request_of(out=tmp_path / "stopped", max_minutes=1e-9)
-    train(same)
-    assert load_checkpoint(same.out)["step"] < 4
-    train(TrainRequest(model="mrnet", out=same.out, resume=True, device="cpu"))
-    stopped = weights_of(same.out)
-    assert all(torch.equal(whole[name], stopped[name]) for name in whole)
+    train(TrainRequest(model="mrnet", out=stopped.out, resume=True, device="cpu"))
+    whole, resumed = weights_of(tmp_path / "whole"), weights_of(stopped.out)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
 def test_another_teacher_on_resume_is_pointed_out(request_of, tmp_path, caplog):
@@ -294,6 +355,8 @@ def test_another_teacher_on_resume_is_pointed_out(request_of, tmp_path, caplog):
         teachers=(tmp_path / "new.safetensors",),
     ))  # fmt: skip
     assert "are not those of the checkpoint" in caplog.text
+    said = json.loads(read_metadata(first.out / "last.safetensors")["teachers"])
+    assert [each["file"] for each in said] == ["teacher.safetensors", "new.safetensors"]
 
 
 def test_a_teacher_that_is_gone_is_missed(request_of, teacher):
@@ -316,13 +379,7 @@ def test_teacher_hash_and_terms_go_with_the_weights(
     begin = ("train", "-m", "mrnet", "--data", pictures, "--val", "none")
     done = run(*begin, "--out", out, "--steps", "2", *arguments, "--device", "cpu")
     assert done.exit_code == 0, done.stderr
-    said = json.loads(
-        read_metadata(
-            out / "best.safetensors"
-            if (out / "best.safetensors").exists()
-            else out / "last.safetensors"
-        )["teachers"]
-    )
+    said = json.loads(read_metadata(out / "last.safetensors")["teachers"])
     facts = {
         "file": teacher.name, "sha256": sha256_of(teacher), "licence": "CC0-1.0",
         "scales": [2],
@@ -350,18 +407,22 @@ def test_terms_that_nobody_stated_can_be_stated_at_the_export(
 def test_teacher_settings_without_a_teacher_are_refused(request_of, tmp_path):
     with pytest.raises(UsageError, match="are for --teacher"):
         train(request_of(teachers=()))
-    overrides = {**request_of().overrides, "teacher_megapixels": 3}
-    with pytest.raises(UsageError, match="are for --teacher"):
-        train(request_of(teachers=(), teacher_cache=None, overrides=overrides))
+    for name, value in (("megapixels", 3.0), ("share", 0.5), ("licence", "CC0-1.0")):
+        overrides = {**request_of().overrides, f"teacher_{name}": value}
+        with pytest.raises(UsageError, match=f"teacher_{name} are for --teacher"):
+            train(request_of(teachers=(), teacher_cache=None, overrides=overrides))
 
 
 def test_studies_have_no_teacher(run, pictures, teacher):
-    done = run(
-        "train", "-m", "drrn", "--recipe", "ablation", "--data", pictures,
-        "--teacher", teacher,
+    given = (
+        ("--teacher", teacher), ("--teacher-cache", pictures),
+        ("--set", "teacher_megapixels=3"),
     )  # fmt: skip
-    assert done.exit_code == 2
-    assert "leave --teacher out" in done.stderr
+    begin = ("train", "-m", "drrn", "--recipe", "ablation", "--data", pictures)
+    for option in given:
+        done = run(*begin, *option)
+        assert done.exit_code == 2
+        assert "leave --teacher" in done.stderr
 
 
 def test_a_network_of_others_teaches(tmp_path, square):
@@ -390,3 +451,23 @@ def test_two_processes_learn_from_one_teacher(tmp_path, pictures, run_process, t
     one, two = weights_of(tmp_path / "1"), weights_of(tmp_path / "2")
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=0, atol=1e-5)
+
+
+def test_our_own_weights_teach_without_spandrel(square, tmp_path, teacher, monkeypatch):
+    find = sys.modules["importlib.util"].find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec",
+        lambda name, *rest: None if name == "spandrel" else find(name, *rest),
+    )
+    _, target = sampler_of(square, tmp_path, teacher).draw(2, 1)
+    assert target.shape == (1, 3, 40, 40)
+
+
+def test_recipes_without_a_teacher_keep_their_hash():
+    recipe = Recipe(model="mrnet")
+    values = recipe.as_dict()
+    for name in ("teacher_share", "teacher_megapixels", "teacher_licence"):
+        del values[name]
+    text = json.dumps(values, sort_keys=True)
+    assert recipe.fingerprint == hashlib.sha256(text.encode()).hexdigest()[:12]
+    assert Recipe(model="mrnet", teacher_share=0.5).fingerprint != recipe.fingerprint
