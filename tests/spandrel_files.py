@@ -45,3 +45,15 @@ def swinir(scale=2):
             mlp_ratio=2, upscale=scale, upsampler="pixelshuffledirect",
         )  # fmt: skip
     return random_weights(network)
+
+
+def rcan(scale=2):
+    """A convolutional network with means over the whole picture."""
+    from srcli.pretrained.community import import_spandrel
+
+    import_spandrel()
+    from spandrel.architectures.RCAN import RCAN
+
+    return random_weights(
+        RCAN(scale=scale, n_resgroups=1, n_resblocks=1, n_feats=8, reduction=4)
+    )

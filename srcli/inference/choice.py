@@ -155,7 +155,7 @@ def choose(
     weights: Path | None = None,
     degradation: str | None = None,
 ) -> Choice:
-    """What enlarges, from what a user says of it; reads no weights yet.
+    """What enlarges, from what a user says of it; reads no weights of ours yet.
 
     Args:
         model: A name of the catalogue, "bicubic", a weight file, or a network.

@@ -34,6 +34,7 @@ SMALLEST_TILE = 32  # px; tiles that are nearly all context are not worth their 
 # px. On the CPU larger cores save little context more (docs/performance.md). On GPUs,
 # feature maps stay below 2**31 values, beyond which kernels need 64-bit indices.
 _LARGEST_TILE = MappingProxyType({"cpu": 512, "cuda": 512, "mps": 512})
+_LARGEST_WHOLE = 1024  # px; likewise, of networks whose tiles are not quite the whole
 # The share of free memory that tensors may take. The libraries' reordered copies and
 # work space come on top: on the CPU the peak of the process, measured over all five
 # networks in fp32 and bf16, is 1.0 to 2.2 times `activation_bytes_per_pixel`.
@@ -303,10 +304,11 @@ def activation_bytes_per_pixel(model: SRModel, scale: int, dtype: torch.dtype) -
     twin = copy.deepcopy(model).to("cpu").eval()
     sides = model.probe_sides
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # to wait for others takes longer than such pictures
+    if sides[0]:
+        torch.set_num_threads(1)  # to wait for others takes longer than such pictures
     try:
-        # The first time makes what is made once, as weights.
-        _measure_peak(twin, scale, dtype, sides[1])
+        if sides[0]:  # the first time makes what is made once, as weights
+            _measure_peak(twin, scale, dtype, sides[0])
         peaks = [_measure_peak(twin, scale, dtype, side) for side in sides]
     finally:
         torch.set_num_threads(threads)
@@ -346,5 +348,5 @@ def choose_tile(
         budget = min(budget, _CPU_TENSORS)
     need = activation_bytes_per_pixel(model, scale, dtype)
     side = math.isqrt(int(budget / need)) - 2 * overlap
-    largest = side if model.sees_whole else _LARGEST_TILE[device.type]
+    largest = _LARGEST_WHOLE if model.sees_whole else _LARGEST_TILE[device.type]
     return max(SMALLEST_TILE, min(side, largest))

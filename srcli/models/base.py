@@ -121,8 +121,8 @@ class SRModel(nn.Module):
     # LR pixels. A network that works in windows sees the same in a tile as in the whole
     # only if tiles begin and end where its windows do.
     size_multiple: int = 1
-    # LR pixels a side of two pictures; what the second takes more than the first is
-    # what each pixel takes. 0 is no picture.
+    # LR pixels a side of two small pictures; what the second takes more than the first
+    # is what its pixels take. 0 is no picture.
     probe_sides: tuple[int, int] = (8, 16)
     # Whether tiles change more than rounding: a picture then goes as a whole if it can.
     sees_whole: bool = False

@@ -12,7 +12,6 @@ import importlib.util
 import math
 import sys
 import warnings
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,9 +20,9 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from srcli.errors import UsageError, WeightsError
+from srcli.errors import DeviceError, SrcliError, UsageError, WeightsError
 from srcli.models.base import ModelConfig, SRModel
 from srcli.pretrained.metadata import WANTED, check_kind
 from srcli.pretrained.purpose import PICKLES
@@ -32,7 +31,7 @@ EXTRA = "srcli[spandrel]"
 SCALES = (1, 2, 3, 4, 8)
 # LR pixels. Measured on convolutional networks (docs/design.md, "Tiles").
 _OVERLAP = 32
-# LR pixels. Windows of attention are 8, 16 or 32 wide, of which files say nothing.
+# LR pixels. Windows of attention are mostly 8, 16 or 32 wide, and few networks say.
 _WINDOW = 32
 _PROBED_SIDE = 64  # LR pixels of a picture that says what every pixel takes
 
@@ -70,11 +69,16 @@ class CommunityNetwork(SRModel):
         }  # fmt: skip
         self.precisions = ("fp32", *(name for name, can in halves.items() if can))
         needs = descriptor.size_requirements
-        self.size_multiple = math.lcm(needs.multiple_of, _WINDOW)
+        said = (getattr(descriptor.model, n, None) for n in ("window_size", "pad_size"))
+        windows = (size for size in said if isinstance(size, int) and size > 0)
+        self.size_multiple = math.lcm(needs.multiple_of, _WINDOW, *windows)
         # Some fill up small pictures by themselves, which then take what large ones do.
         self.probe_sides = (0, max(_PROBED_SIDE, self.size_multiple))
         self._overlap = max(_OVERLAP, -(-needs.minimum // 2))
-        self.sees_whole = descriptor.tiling.name != "SUPPORTED"
+        layers = descriptor.model.modules()
+        self.sees_whole = descriptor.tiling.name != "SUPPORTED" or any(
+            isinstance(layer, nn.AdaptiveAvgPool2d) for layer in layers
+        )
         self.tags = tuple(descriptor.tags)
         self.network = descriptor.model
         self._descriptor = descriptor
@@ -82,8 +86,10 @@ class CommunityNetwork(SRModel):
     def predictions(self, lr: Tensor, scale: int | None = None) -> tuple[Tensor, ...]:
         """The enlarged picture; sides that the network does not take are mirrored."""
         self.resolve_scale(scale)
-        with _without_warnings():
-            return (self._descriptor(lr),)
+        devices = [lr.device] if lr.device.type == "cuda" else []
+        with _without_warnings(), torch.random.fork_rng(devices):
+            torch.manual_seed(0)  # some draw noise: the same in every tile
+            return (self._descriptor(lr.clone()),)  # some work in place
 
     def receptive_radius(self, scale: int | None = None) -> int:
         """Refused: no file says how far its network sees.
@@ -103,7 +109,8 @@ class CommunityNetwork(SRModel):
     def count_macs(self, height: int = 720, width: int = 1280) -> int:
         """Multiply-accumulates for one output picture: products and convolutions.
 
-        Counted on a small picture and scaled by area.
+        Counted as the growth between two small pictures, which leaves out what is done
+        once whatever the size, and scaled by area.
 
         Args:
             height: Output height in HR pixels.
@@ -112,11 +119,13 @@ class CommunityNetwork(SRModel):
         from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415 - slow
 
         scale = self.config.scales[0]
-        side = self.probe_sides[1]
-        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-            self(torch.zeros(1, self.channels, side, side))
-        flops = counter.get_total_flops()
-        return round(flops / 2 * height * width / (side * scale) ** 2)
+        sides, flops = (self.size_multiple, 2 * self.size_multiple), []
+        for side in sides:
+            with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+                self(torch.zeros(1, self.channels, side, side))
+            flops.append(counter.get_total_flops())
+        growth = (flops[1] - flops[0]) / (sides[1] ** 2 - sides[0] ** 2)
+        return round(growth / 2 * height * width / scale**2)
 
 
 def read_community(path: Path) -> CommunityNetwork:
@@ -143,9 +152,11 @@ def read_community(path: Path) -> CommunityNetwork:
         ) from error
     # What spandrel and its networks raise over weights that do not fit has no bounds.
     except Exception as error:
-        raise WeightsError(
-            f"{path} holds weights that fit no network: the file is damaged, or of a "
-            "variant that is not known"
+        raise _explain(
+            error,
+            path,
+            "holds weights that fit no network: the file is damaged, or of a variant "
+            "that is not known",
         ) from error
     _check_use(path, found)
     network = CommunityNetwork(found, found.scale).eval()
@@ -159,53 +170,58 @@ def _read_weights(path: Path, spandrel: ModuleType) -> dict[str, Any]:
 
     Raises:
         WeightsError: If there are none to be had.
+        DeviceError: If the memory does not suffice.
     """
     loader = spandrel.ModelLoader("cpu")
     is_pickle = path.suffix.lower() in PICKLES
-    if is_pickle:
-        _check_archive(path)
-    # Whatever its name: of a .pt, spandrel would first run what is in it.
-    read = loader._load_pth if is_pickle else loader.load_state_dict_from_file
     try:
+        if is_pickle:
+            _check_archive(path)
+        # Whatever its name: of a .pt, spandrel would first run what is in it.
+        read = loader._load_pth if is_pickle else loader.load_state_dict_from_file
         found = read(path)
+        is_table = isinstance(found, Mapping)
+        weights = spandrel.canonicalize_state_dict(found) if is_table else {}
     # Half a pickle may be any pickle, and raise anything.
     except Exception as error:
-        if "is forbidden" not in str(error):
-            raise WeightsError(
-                f"{path} is damaged or cut off, or no model: {WANTED}"
-            ) from error
-        raise WeightsError(
-            f"{path} holds more than weights: opening it could run programs, so it is "
-            "left alone; a .safetensors file of the model cannot"
-        ) from error
-    weights = spandrel.canonicalize_state_dict(found) if _is_table(found) else {}
-    if not _is_table(weights) or not any(
-        isinstance(value, Tensor) for value in weights.values()
-    ):
+        said = f"is damaged or cut off, or no model: {WANTED}"
+        if "is forbidden" in str(error):
+            said = (
+                "holds more than weights: opening it could run programs, so it is left "
+                "alone; a .safetensors file of the model cannot"
+            )
+        raise _explain(error, path, said) from error
+    if not any(isinstance(value, Tensor) for value in weights.values()):
         raise WeightsError(f"{path} holds no weights: {WANTED}")
     return dict(weights)
 
 
-def _is_table(values: object) -> bool:
-    return isinstance(values, Mapping) and all(isinstance(key, str) for key in values)
-
-
 def _check_archive(path: Path) -> None:
-    """Refuse archives that are not PyTorch's, or hold programs.
+    """Refuse TorchScript, which PyTorch would run whoever is to unpickle.
 
     Raises:
-        WeightsError: If it is one.
+        WeightsError: If it is that.
+        RuntimeError: If it is an archive, but none of PyTorch's.
     """
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-    if any(name.endswith("/constants.pkl") for name in names):
+    with path.open("rb") as file:
+        is_archive = file.read(4) == b"PK\x03\x04"  # as PyTorch decides it
+    # PyTorch's own reader: another one may find other names in a made-up archive.
+    if (
+        is_archive
+        and "constants.pkl" in torch._C.PyTorchFileReader(str(path)).get_all_records()
+    ):
         raise WeightsError(
             f"{path} is a TorchScript program, which is not run: {WANTED}"
         )
-    if not any(name.endswith("data.pkl") for name in names):
-        raise WeightsError(f"{path} is an archive: unpack it first: {WANTED}")
+
+
+def _explain(error: Exception, path: Path, said: str) -> SrcliError:
+    """The error for a file that cannot be read; `said` is what is wrong with it."""
+    if isinstance(error, SrcliError):
+        return error
+    if isinstance(error, MemoryError) or "allocate memory" in str(error):
+        return DeviceError(f"the memory does not suffice to read {path}")
+    return WeightsError(f"{path} {said}")
 
 
 def _check_use(path: Path, found: Any) -> None:  # noqa: ANN401 - spandrel's

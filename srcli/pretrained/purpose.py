@@ -13,7 +13,7 @@ DEGRADATIONS = (ORDINARY, "bd", "dn")  # what weights are made for
 
 def is_weight_file(model: str) -> bool:
     """Whether what was typed for a model is the name of a weight file."""
-    return model.lower().endswith(SUFFIXES)
+    return model.lower().endswith((*SUFFIXES, ".onnx"))  # which reading refuses
 
 
 def name_task(scales: Sequence[int], degradation: str) -> str:

@@ -1,5 +1,6 @@
 """Other people's networks: files that are read, and files that cannot be."""
 
+import json
 import os
 import pickle
 import sys
@@ -8,11 +9,12 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 from safetensors.torch import save_file
-from spandrel_files import compact, random_weights, swinir
+from spandrel_files import compact, random_weights, rcan, swinir
 
-from srcli.errors import UsageError, WeightsError
+from srcli.errors import DeviceError, UsageError, WeightsError
+from srcli.imaging.resize import imresize
 from srcli.inference.runner import Runner
 from srcli.pretrained.catalog import load_model, read_file
 from srcli.pretrained.community import CommunityNetwork, import_spandrel
@@ -93,15 +95,59 @@ def describe(network, **fields):
     )
 
 
-def test_half_precision_only_where_the_network_bears_it(lr):
-    network = CommunityNetwork(describe(compact()), 4)
-    runner = Runner(network, 4, precision="auto")
-    runner.enlarge(lr[:, :20, :20])
-    assert runner.stats.precision == "fp32"
-    with pytest.raises(UsageError, match="use --precision fp32"):
-        Runner(network, 4, precision="bf16")
-    both = CommunityNetwork(describe(compact(), supports_bfloat16=True), 4)
-    assert Runner(both, 4, precision="bf16").stats.precision == "bf16"
+def test_half_precision_only_where_the_network_bears_it(lr, monkeypatch):
+    device = "srcli.inference.device._fastest_precision"  # of hardware that has it
+    monkeypatch.setattr(device, lambda device: "bf16")
+    for bears, precision in ((False, "fp32"), (True, "bf16")):
+        network = CommunityNetwork(describe(compact(), supports_bfloat16=bears), 4)
+        assert Runner(network, 4, precision="auto").stats.precision == precision
+        if bears:
+            assert Runner(network, 4, precision="bf16").stats.precision == "bf16"
+        else:
+            with pytest.raises(UsageError, match="use --precision fp32"):
+                Runner(network, 4, precision="bf16")
+
+
+def test_the_picture_that_is_enlarged_stays_as_it_is(tmp_path, lr):
+    # RCAN multiplies its input in place.
+    network = read_file(save(rcan(), tmp_path / "m.pth"))
+    before = lr.clone()
+    runner = Runner(network, 2, precision="fp32")
+    first = runner.enlarge(lr)
+    assert torch.equal(lr, before)
+    assert torch.equal(runner.enlarge(lr), first)
+
+
+def test_noise_that_a_network_draws_is_always_the_same(lr):
+    class Noisy(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, picture):
+            return picture * self.weight + torch.randn(1, 3, 1, 1) / 9
+
+    runner = Runner(CommunityNetwork(describe(Noisy(), scale=1), 1), 1, tile=64)
+    state = torch.get_rng_state()
+    first = runner.enlarge(lr)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not torch.equal(first, lr)
+    assert torch.equal(runner.enlarge(lr), first)
+    offset = first - lr  # the same in every tile
+    inside = (first > 0) & (first < 1)
+    for channel, mask in zip(offset, inside, strict=True):
+        assert channel[mask].max() - channel[mask].min() < 1e-6
+
+
+def test_networks_that_look_at_the_whole_go_as_a_whole_if_they_can(tmp_path):
+    whole = read_file(save(rcan(), tmp_path / "a.pth"))
+    part = read_file(save(compact(), tmp_path / "b.pth"))
+    assert (whole.sees_whole, part.sees_whole) == (True, False)
+    lr = torch.rand(3, 16, 700)
+    runners = [Runner(n, n.config.scales[0], precision="fp32") for n in (whole, part)]
+    for runner in runners:
+        runner.enlarge(lr)
+    assert [runner.stats.tiles for runner in runners] == [1, 2]
 
 
 def test_sides_that_a_network_does_not_take_are_filled_up():
@@ -163,15 +209,35 @@ def test_grey_network_gets_luma_and_colours_stay(tmp_path, run, picture):
     assert np.abs((made - nearest) @ luma)[inside].max() < 2
 
 
-def test_depth_transparency_and_profile_pass_through(tmp_path, run):
+def test_transparency_profile_and_resolution_pass_through(tmp_path, run):
     rng = np.random.default_rng(2)
     pixels = rng.integers(0, 256, (20, 24, 4), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "a.png", dpi=(300, 300))
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    image = Image.fromarray(pixels)
+    image.save(tmp_path / "a.png", dpi=(300, 300), icc_profile=profile)
     weights = save(compact(2), tmp_path / "m.pth")
     assert run("upscale", tmp_path / "a.png", "-m", weights).exit_code == 0
     with Image.open(tmp_path / "a_m_x2.png") as made:
-        assert made.mode == "RGBA"
         assert made.info["dpi"] == pytest.approx((300, 300), abs=0.01)
+        assert made.info["icc_profile"] == profile
+        alpha = np.asarray(made)[:, :, 3]
+    assert np.array_equal(alpha, imresize(pixels[:, :, 3], 2))
+
+
+def test_sixteen_bits_stay_sixteen(tmp_path, run):
+    rng = np.random.default_rng(2)
+    grey = rng.integers(0, 65536, (20, 24)).astype(np.uint16)
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    weights = save(compact(2, channels=1), tmp_path / "m.pth")
+    options = ("-m", weights, "--precision", "fp32")
+    assert run("upscale", tmp_path / "a.png", *options).exit_code == 0
+    with Image.open(tmp_path / "a_m_x2.png") as made:
+        pixels = np.asarray(made)
+    with torch.no_grad():
+        sr = read_file(weights)(torch.from_numpy(grey / np.float32(65535))[None, None])
+    levels = np.floor(sr[0, 0].double().numpy() * 65535 + 0.5)
+    assert pixels.dtype == np.uint16
+    assert np.abs(pixels - levels).max() <= 1
 
 
 class Evil:
@@ -179,10 +245,26 @@ class Evil:
         return os.system, ("touch /tmp/srcli-was-here",)
 
 
-def zipped(path, **files):
+def script(path, more=b""):
+    """An archive that PyTorch takes for a program."""
+    writer = torch._C.PyTorchFileWriter(str(path))
+    for name in ("constants.pkl", "data.pkl", "code/a.py"):
+        writer.write_record(name, b"", 0)
+    writer.write_end_of_file()
+    path.write_bytes(path.read_bytes() + more)
+
+
+def spoil(path):
+    """Break the list of an archive's files, and nothing else."""
+    save(compact(), path)
+    data = bytearray(path.read_bytes())
+    data[data.rindex(b"PK\x01\x02")] ^= 255
+    path.write_bytes(data)
+
+
+def zip_pictures(path):
     with zipfile.ZipFile(path, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name.replace("__", "/").replace("_", "."), content)
+        archive.writestr("a.png", b"x")
 
 
 def cut(path, share):
@@ -240,11 +322,14 @@ MALFORMED = {
         lambda p: p.write_bytes(pickle.dumps(Evil())), "could run programs",
     ),
     "whole.pth": (lambda p: torch.save(compact(), p), "could run programs"),
-    "script.pt": (
-        lambda p: zipped(p, m__constants_pkl=b"", m__data_pkl=b"", m__code__a_py=b""),
-        "TorchScript",
+    "script.pt": (script, "TorchScript"),
+    # Python's reader takes this for no archive, PyTorch's for a program.
+    "script.pth": (lambda p: script(p, b"PK\x05\x06"), "TorchScript"),
+    "spoilt.pth": (spoil, "is damaged"),
+    "pictures.pth": (zip_pictures, "is damaged or cut off, or no model"),
+    "numbers.pth": (
+        lambda p: torch.save({"params": {0: torch.ones(3)}}, p), "is damaged",
     ),
-    "pictures.pth": (lambda p: zipped(p, a_png=b"x", b_png=b"y"), "is an archive"),
     "list.pth": (lambda p: torch.save([1, 2, 3], p), "holds no weights"),
     "words.pth": (lambda p: torch.save({"epoch": 3}, p), "holds no weights"),
     "others.pth": (
@@ -308,6 +393,35 @@ def test_networks_that_do_not_enlarge_are_refused(tmp_path, monkeypatch, purpose
         read_file(save(network, tmp_path / "m.pth"))
 
 
+def test_lack_of_memory_is_no_damage(tmp_path, monkeypatch):
+    path = save(compact(), tmp_path / "m.pth")
+
+    def short(*_):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(import_spandrel().MAIN_REGISTRY, "load", short)
+    with pytest.raises(DeviceError, match="memory does not suffice"):
+        read_file(path)
+
+
+def test_a_model_for_other_programs_is_refused_as_what_it_is(run, tmp_path, picture):
+    Image.fromarray(picture(20, 24)).save(tmp_path / "a.png")
+    (tmp_path / "m.onnx").write_bytes(b"\x08\x07\x12\x07pytorch")
+    done = run("upscale", tmp_path / "a.png", "-m", tmp_path / "m.onnx")
+    assert done.exit_code == 5
+    assert "is an ONNX model" in done.stderr
+
+
+def test_a_network_of_others_is_no_start_for_ours(run, tmp_path, folder):
+    weights = save(compact(), tmp_path / "m.pth")
+    done = run(
+        "train", "-m", "mrnet", "-x", "4", "--data", folder, "--val", "none",
+        "--init", weights, "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert done.exit_code == 2
+    assert "fits mrnet" in done.stderr
+
+
 def test_without_the_extra_one_sentence_names_it(tmp_path, run, picture, monkeypatch):
     Image.fromarray(picture(20, 24)).save(tmp_path / "a.png")
     weights = save(compact(), tmp_path / "m.pth")
@@ -335,16 +449,18 @@ def test_spandrel_needs_no_torchvision(run_process, tmp_path):
 def test_benchmark_shows_it_beside_ours(tmp_path, run, folder):
     weights = save(compact(2), tmp_path / "2xAny.pth")
     arguments = ("-d", folder, "--weights", weights, "--json")
-    done = run("benchmark", *arguments, "-m", "bicubic")
+    done = run("benchmark", *arguments)
     assert done.exit_code == 0, done.stderr
-    import json
-
+    rows = json.loads(done.stdout)["rows"]
+    assert [row["model"] for row in rows] == ["bicubic", "mrnet", "2xAny.pth"]
+    assert {row["scale"] for row in rows} == {2}
+    assert rows[2]["protocol"] == "rgb"
+    assert rows[2]["parameters"] == sum(p.numel() for p in compact(2).parameters())
+    assert rows[2]["paper"] is None
+    done = run("benchmark", *arguments, "-m", "bicubic")
     rows = json.loads(done.stdout)["rows"]
     assert [row["model"] for row in rows] == ["bicubic", "2xAny.pth"]
-    assert rows[1]["protocol"] == "rgb"
-    assert rows[1]["parameters"] == sum(p.numel() for p in compact(2).parameters())
-    assert rows[1]["paper"] is None
-    done = run("benchmark", *arguments, "-x", "3")
+    done = run("benchmark", *arguments, "-m", "bicubic", "-x", "3")
     assert done.exit_code == 2
     assert "serves x2, not x3" in done.stderr
 
@@ -353,6 +469,20 @@ def test_multiplications_are_those_of_the_layers(tmp_path):
     network = read_file(save(compact(4, layers=3), tmp_path / "m.pth"))
     kernels = 9 * (3 * 8 + 3 * 8 * 8 + 8 * 48)
     assert network.count_macs() == kernels * (1280 // 4) * (720 // 4)
+
+
+def test_what_is_done_once_is_not_multiplied(tmp_path):
+    # SPAN joins its kernels by convolutions in every call, whatever the picture.
+    import_spandrel()
+    from spandrel.architectures.SPAN import SPAN
+
+    network = read_file(save(SPAN(num_in_ch=3, num_out_ch=3), tmp_path / "m.pth"))
+    small, large = (network.count_macs(height, 1280) for height in (720, 1440))
+    assert large == pytest.approx(2 * small)
+    # Six blocks of three 3x3 layers of 48 channels, those before and after them.
+    layers = 9 * (3 * 48 + 6 * 3 * 48 * 48 + 48 * 48 + 48 * 48) + 48 * 48 * 4
+    scale = network.config.scales[0]
+    assert small == pytest.approx(layers * 1280 * 720 / scale**2, rel=0.1)
 
 
 def test_models_says_what_a_file_holds(tmp_path, run):
