@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -127,7 +128,10 @@ def _list_facts(record: dict[str, Any]) -> Table:
         ),
         "steps": told.get("steps"),
         "trained on": told.get("data"),
-        "teachers": told.get("teachers"),
+        "teachers": ", ".join(
+            f"{each['file']} ({each['licence']})"
+            for each in json.loads(told.get("teachers", "[]"))
+        ),
         "licence": record["licence"],
         "size": format_bytes(record["bytes"]),
         "SHA-256": record["sha256"],
@@ -169,6 +173,7 @@ def _describe(name: str, entries: Sequence[WeightEntry]) -> dict[str, Any]:
         "degradations": sorted({entry.degradation for entry in entries}),
         "data": sorted({entry.data for entry in entries}),
         "data_licence": sorted({entry.data_licence for entry in entries}),
+        "teachers": [teacher for entry in entries for teacher in entry.teachers],
     }
 
 
