@@ -18,7 +18,8 @@ from srcli.training.overrides import parse_assignments
 from srcli.training.recipe import Recipe, load_recipe, make_recipe
 
 FIELDS = [field.name for field in dataclasses.fields(Recipe)]
-SETTABLE = [name for name in FIELDS if name != "model"]  # --model names that
+# --model names the model; what concerns teachers is in test_teacher.py.
+SETTABLE = [n for n in FIELDS if n != "model" and not n.startswith("teacher_")]
 # For every field a recipe in which it matters, the field as --set gives it, and as the
 # recipe holds it.
 MRNET = (
