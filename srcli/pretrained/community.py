@@ -160,7 +160,7 @@ def read_community(path: Path) -> CommunityNetwork:
         ) from error
     _check_use(path, found)
     network = CommunityNetwork(found, found.scale).eval()
-    if not all(value.isfinite().all() for value in network.state_dict().values()):
+    if not all(value.isfinite().all() for value in network.parameters()):
         raise WeightsError(f"the weights {path} are damaged: some are no numbers")
     return network
 
@@ -237,13 +237,11 @@ def _check_use(path: Path, found: Any) -> None:  # noqa: ANN401 - spandrel's
             f"{path} holds a network of {name}, which {others[found.purpose]}: srcli "
             "enlarges pictures"
         )
-    if found.input_channels != found.output_channels or found.input_channels not in (
-        1,
-        3,
-    ):
+    channels = found.input_channels, found.output_channels
+    if channels not in ((1, 1), (3, 3)):
         raise WeightsError(
-            f"{path} takes pictures of {found.input_channels} channels and makes some "
-            f"of {found.output_channels}: networks on grey or RGB pictures are read"
+            f"{path} takes pictures of {channels[0]} channels and makes some of "
+            f"{channels[1]}: networks on grey or RGB pictures are read"
         )
     if found.scale not in SCALES:
         known = ", ".join(f"x{scale}" for scale in SCALES)

@@ -104,7 +104,7 @@ def is_own(path: Path) -> bool:
     if path.suffix.lower() in PICKLES:
         return False
     try:
-        return "config" in read_metadata(path)
+        return {"arch", "config"} <= read_metadata(path).keys()
     except WeightsError:
         return True
 

@@ -3,11 +3,11 @@
 What an LR picture does not tell, no network can know: to a loss that compares with the
 original it is noise. A teacher's picture has only what can be known of the LR picture.
 Source: Hinton et al., "Distilling the Knowledge in a Neural Network", arXiv 1503.02531,
-section 1; for super-resolution Gao et al., "Image Super-Resolution Using Knowledge
-Distillation", ACCV 2018, section 3.
+section 2; for super-resolution Gao et al., "Image Super-Resolution Using Knowledge
+Distillation", ACCV 2018.
 
 A teacher enlarges every picture once. Its pictures are kept on the disk under what they
-were made from, so that the next run over the same pictures begins at once.
+were made from, so that the next run over the same pictures need not wait for them.
 """
 
 from __future__ import annotations
