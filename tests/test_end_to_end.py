@@ -74,7 +74,8 @@ def test_tiles_join_to_the_whole(model, scale, degradation):
     )
     assert (whole - tiled).abs().max() < 0.002  # grey levels
     rounded = whole.round() != tiled.round()
-    assert rounded.sum() <= 2 + 3e-5 * rounded.numel()
+    # Values that lie next to a tie: one in ten thousand at such differences.
+    assert rounded.sum() <= 2 + 1e-4 * rounded.numel()
 
 
 def test_upscale_command_on_the_sample(run, tmp_path):

@@ -294,11 +294,15 @@ def test_nodes_that_see_other_pictures_are_told_so():
 def test_nodes_that_were_started_differently_are_told_so(request_of):
     recipe, told = load_recipe("mrnet", "fast", {"steps": 5}), []
     note = world_of(None, gather=lambda value: told.append(value) or [value])
-    check_settings(note, request_of(), recipe, "fp32")
-    check_settings(world_of((told[0][0], "b")), request_of(), recipe, "fp32")
+    same = (request_of(), recipe, "fp32", None)
+    check_settings(note, *same)
+    check_settings(world_of((told[0][0], "b")), *same)
     other = {**told[0][0], "steps": "6"}
     with pytest.raises(UsageError, match=r"steps is 5 on .* and 6 for .* 1 on b"):
-        check_settings(world_of((other, "b")), request_of(), recipe, "fp32")
+        check_settings(world_of((other, "b")), *same)
+    taught = {**told[0][0], "--teacher": '"another"'}
+    with pytest.raises(UsageError, match=r"--teacher is null on .* for .* 1 on b"):
+        check_settings(world_of((taught, "b")), *same)
 
 
 def meet_all(store, size):
