@@ -27,9 +27,9 @@ from srcli.training.provenance import (
     TrainedWeights,
     describe_network,
     describe_pictures,
-    describe_teachers,
     find_weights,
     read_trained,
+    state_terms,
 )
 from srcli.training.request import DEFAULT_VAL, TrainRequest, recall
 from srcli.training.request import NAME as RUN_FILE
@@ -125,6 +125,7 @@ def export_run(
     # A run that does not say which pictures were named may have been given any.
     of_recipe = (folder / RUN_FILE).is_file() and not kept.data
     said = provenance or Provenance()
+    trained = state_terms(trained, said)
     data, licence = describe_pictures(trained, said, of_recipe=of_recipe)
     sets = _find_sets(datasets, kept.data_dir)
     bench = _Bench(
@@ -157,7 +158,7 @@ def export_run(
             recipe=trained.recipe_hash,
             steps=trained.steps,
             degradation=trained.degradation,
-            teachers=describe_teachers(trained, said),
+            teachers=tuple(dataclasses.asdict(each) for each in trained.teachers),
             psnr=_tabulate(rows, "psnr"),
             ssim=_tabulate(rows, "ssim"),
         )

@@ -18,7 +18,7 @@ from srcli.pretrained.catalog import read_weights
 from srcli.pretrained.metadata import read_degradation, read_metadata
 from srcli.pretrained.purpose import ORDINARY
 from srcli.training.recipe import NAMES, UNSTATED, Recipe, load_recipe
-from srcli.training.teacher import TeacherFacts, read_facts
+from srcli.training.teacher import TeacherFacts, describe_facts, read_facts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,19 +173,15 @@ def describe_pictures(
     return data or UNSTATED, words["data_licence"] or UNSTATED
 
 
-def describe_teachers(
-    trained: TrainedWeights, provenance: Provenance
-) -> tuple[dict[str, Any], ...]:
-    """What the manifest says of the teachers: what the weight file does.
-
-    Terms that were not stated there are those of `provenance`.
-    """
+def state_terms(trained: TrainedWeights, provenance: Provenance) -> TrainedWeights:
+    """The weights with the terms of `provenance` where a teacher's were not stated."""
     said = provenance.teacher_licence or UNSTATED
-    facts = (
+    teachers = tuple(
         dataclasses.replace(each, licence=said) if each.licence == UNSTATED else each
         for each in trained.teachers
     )
-    return tuple(dataclasses.asdict(each) for each in facts)
+    metadata = {**trained.metadata, **describe_facts(teachers)}
+    return dataclasses.replace(trained, teachers=teachers, metadata=metadata)
 
 
 def _recall_word(trained: TrainedWeights, name: str, *, of_recipe: bool) -> str | None:

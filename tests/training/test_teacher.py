@@ -400,8 +400,11 @@ def test_terms_that_nobody_stated_can_be_stated_at_the_export(
         "--set", "teacher_licence=MIT",
     )  # fmt: skip
     assert done.exit_code == 0, done.stderr
-    entry = json.loads((tmp_path / "run" / "export" / "mrnet.json").read_text())
-    assert [each["licence"] for each in entry["teachers"]] == ["MIT"]
+    export = tmp_path / "run" / "export"
+    entry = json.loads((export / "mrnet.json").read_text())
+    said = json.loads(read_metadata(export / "mrnet.safetensors")["teachers"])
+    assert said == entry["teachers"]
+    assert [each["licence"] for each in said] == ["MIT"]
 
 
 def test_teacher_settings_without_a_teacher_are_refused(request_of, tmp_path):
