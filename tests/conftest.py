@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -103,7 +104,11 @@ def run():
     def invoke(*arguments: object, **options):
         return CliRunner().invoke(app, [str(a) for a in arguments], **options)
 
-    return invoke
+    # Commands send the log to their own stderr, which later tests want to see.
+    log = logging.getLogger("srcli")
+    saved = log.handlers[:], log.level, log.propagate
+    yield invoke
+    log.handlers[:], log.level, log.propagate = saved
 
 
 @pytest.fixture

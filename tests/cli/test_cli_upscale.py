@@ -2,7 +2,6 @@
 
 import io
 import json
-import logging
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,12 +19,8 @@ from srcli.pretrained import catalog
 
 @pytest.fixture(autouse=True)
 def _folder(tmp_path, monkeypatch):
-    """An own working folder, and logging as it was when the test is over."""
+    """An own working folder."""
     monkeypatch.chdir(tmp_path)
-    log = logging.getLogger("srcli")
-    saved = log.handlers[:], log.level, log.propagate
-    yield
-    log.handlers[:], log.level, log.propagate = saved
 
 
 @pytest.fixture
