@@ -27,7 +27,6 @@ from srcli.models.base import ModelConfig, SRModel
 from srcli.pretrained.metadata import WANTED, check_kind
 from srcli.pretrained.purpose import PICKLES
 
-EXTRA = "srcli[spandrel]"
 SCALES = (1, 2, 3, 4, 8)
 # LR pixels. Measured on convolutional networks (docs/design.md, "Tiles").
 _OVERLAP = 32
@@ -256,7 +255,8 @@ def import_spandrel() -> ModuleType:
     """
     if importlib.util.find_spec("spandrel") is None:
         raise UsageError(
-            f"models that srcli has not written need an extra: pip install '{EXTRA}'"
+            "models that srcli has not written need an extra: "
+            "pip install 'srcli[spandrel]'"
         )
     with _without_torchvision(), _without_warnings():
         return importlib.import_module("spandrel")

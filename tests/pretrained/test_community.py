@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 from safetensors.torch import save_file
-from spandrel_files import compact, random_weights, rcan, swinir
+from spandrel_files import compact, rcan, swinir
 
 from srcli.errors import DeviceError, UsageError, WeightsError
 from srcli.imaging.resize import imresize
@@ -496,11 +496,3 @@ def test_models_says_what_a_file_holds(tmp_path, run):
     assert "[red]4x.pth" in told.stdout
     assert run("models", weights, "--all").exit_code == 2
     assert run("models", tmp_path / "none.pth").exit_code == 5
-
-
-def test_random_weights_reach_the_output():
-    network = compact()
-    lr = torch.rand(1, 3, 8, 8)
-    before = network(lr)
-    random_weights(network)  # the same again
-    assert torch.equal(network(lr), before)
