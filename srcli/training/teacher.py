@@ -124,7 +124,7 @@ class Teachers:
         Args:
             scale: One of the run's.
             pictures: HR, each (H, W, C) in the colours of `reads`.
-            progress: Told of LR megapixels.
+            progress: Told of pictures, by their size.
 
         Returns:
             (H, W, C) uint8 each, cropped to a multiple of the scale, in the pupil's
@@ -189,7 +189,8 @@ class Teachers:
             scale,
             format_duration(seconds),
         )
-        progress.start(f"{teacher.facts.file} makes x{scale} pictures", total)
+        title = f"{teacher.facts.file} makes x{scale} pictures"
+        progress.start(title, len(numbers))
         made = {}
         with ThreadPoolExecutor(max_workers=1) as pool:
             stored = pool.submit(lambda: None)
@@ -197,7 +198,9 @@ class Teachers:
                 made[number] = pixels = _enlarge(runner, small[number])
                 stored.result()  # a full disk is told at once
                 stored = pool.submit(_store, paths[number], pixels)
-                progress.advance(pixels.shape[0] * pixels.shape[1] / scale**2 / 1e6)
+                # Large pictures count for more, so that the time left is right.
+                area = pixels.shape[0] * pixels.shape[1] / scale**2 / 1e6
+                progress.advance(len(numbers) * area / total)
             stored.result()
         return made
 
