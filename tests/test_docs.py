@@ -10,7 +10,9 @@ from PIL import Image
 
 from srcli.cli.app import app
 from srcli.errors import ExitCode
+from srcli.evaluation.published import lookup, papers
 from srcli.models import MODELS, variant_names
+from srcli.pretrained.catalog import manifest
 
 ROOT = Path(__file__).parent.parent
 DOCS = {path.name: path.read_text("utf-8") for path in (ROOT / "docs").glob("*.md")}
@@ -118,3 +120,50 @@ def test_there_are_examples_of_the_whole_api():
     for name in ("srcli.upscale(", "srcli.Upscaler(", "srcli.load_model("):
         assert name in code
     assert PYTHON.search(README) is None, "examples there would not be run"
+
+
+def read_figures(text):
+    """Ours, the paper's and the difference, by a row's label and a column's title."""
+    figures, titles = {}, []
+    for line in text.splitlines():
+        row = [cell.strip() for cell in line.strip("|").split("|")]
+        if not line.startswith("|"):
+            titles = []
+        elif "paper" in row:
+            titles = row
+        elif titles and not line.startswith("|-"):
+            for place in range(1, len(titles), 3):
+                cells = (c.replace("−", "-").split(" / ") for c in row[place:][:3])
+                figures[row[0], titles[place]] = list(zip(*cells, strict=True))
+    return figures
+
+
+def check_figures(figures, measured, published):
+    """`figures` as printed, PSNR and perhaps SSIM, are these to the last digit."""
+    for (ours, theirs, difference), value, paper in zip(
+        figures, measured, published, strict=False
+    ):
+        digit = 10.0 ** -len(theirs.partition(".")[2])
+        assert float(theirs) == paper
+        # The manifest has one digit more and is rounded, too.
+        assert float(ours) == pytest.approx(value, abs=0.51 * digit)
+        assert float(difference) == pytest.approx(value - paper, abs=1.01 * digit)
+
+
+@pytest.mark.parametrize("entry", manifest(), ids=lambda entry: entry.file)
+def test_tables_of_weights_are_those_of_the_manifest_and_the_papers(entry):
+    name = papers()[entry.arch].name
+    section = DOCS["weights.md"].partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+    tables, summary = read_figures(section), read_figures(README)
+    variant = {"drrn": "B1U25", "drrn-b1u9": "B1U9"}.get(entry.model)
+    is_ordinary = entry.degradation == "bi"
+    kind = variant if is_ordinary else f"`{entry.degradation}`"
+    for dataset, scales in entry.psnr.items():
+        for scale, psnr in scales.items():
+            paper = lookup(entry.model, dataset, int(scale), entry.degradation)
+            both = (psnr, entry.ssim[dataset][scale]), (paper.psnr, paper.ssim)
+            label = {"set5": "Set5", "set14": "Set14", "b100": "B100"}[dataset]
+            row = f"{label}, {kind}" if kind else label
+            check_figures(tables[row, f"×{scale}"], *both)
+            if label == "Set5" and is_ordinary and entry.model == entry.arch:
+                check_figures(summary[name, f"×{scale}"], *both)
