@@ -125,7 +125,8 @@ def test_there_are_examples_of_the_whole_api():
 def read_figures(text):
     """Ours, the paper's and the difference, by a row's label and a column's title."""
     figures, titles = {}, []
-    for line in text.splitlines():
+    plain = text.replace("\N{MULTIPLICATION SIGN}", "x").replace("\N{MINUS SIGN}", "-")
+    for line in plain.splitlines():
         row = [cell.strip() for cell in line.strip("|").split("|")]
         if not line.startswith("|"):
             titles = []
@@ -133,7 +134,7 @@ def read_figures(text):
             titles = row
         elif titles and not line.startswith("|-"):
             for place in range(1, len(titles), 3):
-                cells = (c.replace("−", "-").split(" / ") for c in row[place:][:3])
+                cells = (cell.split(" / ") for cell in row[place:][:3])
                 figures[row[0], titles[place]] = list(zip(*cells, strict=True))
     return figures
 
@@ -164,6 +165,6 @@ def test_tables_of_weights_are_those_of_the_manifest_and_the_papers(entry):
             both = (psnr, entry.ssim[dataset][scale]), (paper.psnr, paper.ssim)
             label = {"set5": "Set5", "set14": "Set14", "b100": "B100"}[dataset]
             row = f"{label}, {kind}" if kind else label
-            check_figures(tables[row, f"×{scale}"], *both)
+            check_figures(tables[row, f"x{scale}"], *both)
             if label == "Set5" and is_ordinary and entry.model == entry.arch:
-                check_figures(summary[name, f"×{scale}"], *both)
+                check_figures(summary[name, f"x{scale}"], *both)
