@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from srcli.errors import DeviceError
+from srcli.imaging.box import Box
 from srcli.imaging.color import rgb_to_ycbcr_torch, ycbcr_to_rgb_torch
 from srcli.imaging.resize import imresize_torch
 from srcli.inference.device import free_memory
-from srcli.inference.tiling import Box
 from srcli.models.base import Color
 
 _CHROMA_MARGIN = 2  # LR pixels that bicubic interpolation reads on each side

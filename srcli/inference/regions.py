@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srcli.imaging.alpha import fill_transparent
+from srcli.imaging.box import Box
 from srcli.imaging.files import Picture, PictureInfo
 from srcli.imaging.resize_part import reach, resize_part
 from srcli.imaging.tiff_tiles import TILE
-from srcli.inference.tiling import Box, plan_tiles
+from srcli.inference.tiling import plan_tiles
 from srcli.inference.upscaler import Upscaler
 from srcli.progress import SILENT, Progress
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from srcli.errors import DeviceError, UsageError
+from srcli.imaging.box import Box
 from srcli.inference.device import (
     DTYPES,
     SMALLEST_TILE,
@@ -29,7 +30,6 @@ from srcli.inference.device import (
     keep_freed_memory,
 )
 from srcli.inference.tiling import (
-    Box,
     Overlap,
     Tile,
     TileSize,

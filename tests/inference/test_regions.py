@@ -15,11 +15,11 @@ from spandrel_files import swinir
 from srcli.errors import InputError, OutputError
 from srcli.imaging import tiff_tiles
 from srcli.imaging.alpha import peak_level
+from srcli.imaging.box import Box
 from srcli.imaging.files import Picture, probe_picture, read_picture, strip_metadata
 from srcli.inference import large, regions, sizes
 from srcli.inference.regions import enlarge_region, plan_regions
 from srcli.inference.sizes import is_large
-from srcli.inference.tiling import Box
 from srcli.inference.upscaler import Upscaler
 from srcli.models.mrnet import MRNet, MRNetConfig
 from srcli.progress import SILENT

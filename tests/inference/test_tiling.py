@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from srcli.inference.tiling import Box, Tile, plan_tiles, split_tile
+from srcli.imaging.box import Box
+from srcli.inference.tiling import Tile, plan_tiles, split_tile
 
 lengths = st.integers(1, 90)
 sides = st.integers(3, 120)
