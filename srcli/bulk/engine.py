@@ -1,202 +1,219 @@
-"""Ray Data streams pictures through the stages, on one machine or on many.
-
-A block of orders is read by a task, enlarged by one of a pool of workers that hold the
-networks, and written by a task. Ray holds reading back where enlarging is behind, moves
-a picture between machines where that is needed, and does again what was lost with a
-worker or a machine. Results come in the order in which they are done.
-
-A picture that ends its worker is tried again, and then given up, so that it stops no
-other.
-"""
+"""The engine of many machines: the jobs of the local one, done on a Ray cluster."""
 
 from __future__ import annotations
 
-import logging
-from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+import dataclasses
+import time
+import uuid
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
+from pathlib import Path
 from typing import Any
 
 import ray
-from ray.data import ActorPoolStrategy, DataContext
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from srcli.bulk.orders import Order
-from srcli.bulk.stages import (
-    Enlarger,
-    Large,
-    Unable,
-    Work,
-    fail,
-    pack,
-    read_orders,
-    unpack,
-    write_pictures,
-)
-from srcli.errors import DeviceError
-from srcli.inference.results import Result
-
-log = logging.getLogger(__name__)
-
-# A block of small pictures saves messages; one of large pictures would fill memory.
-_BLOCK_PICTURES, _BLOCK_BYTES = 64, 1 << 16
-_SENT_BYTES = 1 << 20  # of results, that go on together
-PASSES = 3  # over what has been lost with machines
-# CPUs of a worker and of a task that reads or writes. On CPUs the tasks find room
-# beside the workers, one of which there is for each CPU.
-_CPU_SHARES, _GPU_SHARES = (0.9, 0.1), (1.0, 1.0)
+from srcli.bulk.cluster import joined
+from srcli.bulk.orders import Order, find_homes, take_orders
+from srcli.bulk.stages import RegionOrder, Work
+from srcli.bulk.stream import PASSES, Pool, stream
+from srcli.errors import DeviceError, InputError, UsageError
+from srcli.imaging.source import open_picture
+from srcli.inference.jobs import Job, Result, Tally, announce
+from srcli.inference.naming import Naming
+from srcli.inference.pieces import FileOptions, LargeFile, Piece, attempt
+from srcli.inference.sources import Source
+from srcli.inference.space import prepare_folders
+from srcli.progress import SILENT, Progress
+from srcli.writing import sweep
 
 
-@dataclass(frozen=True, slots=True)
-class Pool:
-    """The workers that enlarge.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """Where a run is done.
 
     Attributes:
-        largest: The most that there shall be; None is what the cluster has room for.
-        on_gpu: Whether each has a GPU.
+        address: As `joined`.
+        workers: The most workers that enlarge; None is what there is room for.
+        device: What each has: "cpu" (a core each), "cuda" (a GPU each), or "auto": GPUs
+            where the cluster has any.
     """
 
-    largest: int | None
-    on_gpu: bool
+    address: str | None = None
+    workers: int | None = None
+    device: str = "auto"
 
-    @property
-    def cpus(self) -> float:
-        """CPUs of a worker, as Ray counts them."""
-        return (_GPU_SHARES if self.on_gpu else _CPU_SHARES)[0]
+    def __post_init__(self) -> None:
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise UsageError(
+                f"--engine ray takes --device auto, cpu or cuda, not {self.device}"
+            )
 
-    @property
-    def task_cpus(self) -> float:
-        """CPUs of a task that reads or writes."""
-        return (_GPU_SHARES if self.on_gpu else _CPU_SHARES)[1]
+    def choose_pool(self) -> Pool:
+        """The workers, on the cluster that was joined.
 
-    def strategy(self, blocks: int) -> ActorPoolStrategy:
-        """A pool that has room for as many workers as there can be now, and grows.
-
-        Args:
-            blocks: That there are to work on.
+        Raises:
+            DeviceError: If GPUs are asked for and it has none.
         """
-        unit = "GPU" if self.on_gpu else "CPU"
-        room = int(ray.cluster_resources().get(unit, 0)) or 1
-        most = min(blocks, self.largest or blocks)
-        return ActorPoolStrategy(
-            min_size=1, max_size=most, initial_size=min(room, most)
+        gpus = ray.cluster_resources().get("GPU", 0)
+        if self.device == "cuda" and not gpus:
+            raise DeviceError("the Ray cluster has no GPU: use --device cpu or auto")
+        return Pool(self.workers, on_gpu=self.device != "cpu" and gpus >= 1)
+
+    def count_sharers(self) -> int:
+        """The most workers that there can be on one machine of the cluster."""
+        each = max(
+            (node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"]),
+            default=1,
         )
+        return max(1, min(int(each), self.workers or int(each)))
 
 
-def enlarge_orders(
-    orders: Sequence[Order], work: Work, pool: Pool
-) -> Generator[Result | Large, None, None]:
-    """Do the orders on the cluster that was joined; results come as they are done.
+def enlarge_sources(
+    sources: Sequence[Source],
+    naming: Naming,
+    options: FileOptions,
+    cluster: Cluster,
+    upscaler: dict[str, Any],
+    weights: Path | None = None,
+    progress: Progress = SILENT,
+) -> Generator[Result, None, None]:
+    """Enlarge pictures on a cluster, giving each result once it is written.
+
+    Args:
+        sources: As `expand_inputs` gives them.
+        naming: How results are named.
+        options: How they are written.
+        cluster: Where.
+        upscaler: The fields of `Upscaler`, `weights` and `device` apart.
+        weights: A weight file, of which workers get a copy.
+        progress: Told of pictures, and of how many a second.
 
     Raises:
-        SrcliError: If a worker can enlarge no picture at all.
-        DeviceError: If the cluster fails.
+        SrcliError: As `take_orders` and `run_bulk`, or if the model, its weights or the
+            factor are not valid; then nothing has been touched.
     """
-    stages = Stages(
-        work,
-        partial(read_orders, work=work),
-        partial(write_pictures, work=work),
-    )
-    left = {order.index: order for order in orders}
-    for number in range(PASSES):
-        blocks = _make_blocks(left.values(), one_by_one=number > 0)
-        for index, state in stream(blocks, stages, pool):
-            if left.pop(index, None) is not None:  # or it is done twice
-                yield state
-        if not left:
-            return
-        log.debug("%d pictures were lost on their way", len(left))
-    for order in left.values():
-        name = order.source.name
-        lost = DeviceError(f"{name}: the cluster has lost it {PASSES} times")
-        yield fail(order.source, lost)
+    naming, orders = take_orders(sources, naming)
+    try:
+        copied = None if weights is None else (weights.name, weights.read_bytes())
+    except OSError as error:
+        raise InputError(f"{weights} cannot be read: {error.strerror}") from error
+    options = dataclasses.replace(options, run=uuid.uuid4().hex[:12])
+    work = Work(naming=naming, options=options, upscaler=upscaler, weights=copied)
+    work.make_planner()
+    prepare_folders(find_homes(orders, naming))
+    yield from run_bulk(orders, work, cluster, progress)
 
 
-class Attempts:
-    """Counts how often each picture has been begun, while workers come and go."""
+def run_bulk(
+    orders: Sequence[Order],
+    work: Work,
+    cluster: Cluster,
+    progress: Progress = SILENT,
+) -> Generator[Result, None, None]:
+    """Do the orders, giving each result as soon as it is written, in no order.
 
-    def __init__(self) -> None:
-        self._begun: Counter[int] = Counter()
-
-    def begin(self, index: int) -> int:
-        """How often it has been begun, this time included."""
-        self._begun[index] += 1
-        return self._begun[index]
-
-
-def _start_counting() -> Any:  # noqa: ANN401 - an actor of Ray's
-    """`Attempts` beside this process, whose machine outlives all others of the run."""
-    here = ray.get_runtime_context().get_node_id()
-    counter = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Attempts)
-    strategy = NodeAffinitySchedulingStrategy(here, soft=True)
-    return counter.options(scheduling_strategy=strategy).remote()
-
-
-def _count_attempt(attempts: Any, index: int) -> int:  # noqa: ANN401 - an actor of Ray's
-    return int(ray.get(attempts.begin.remote(index)))
-
-
-def _make_blocks(orders: Iterable[Order], *, one_by_one: bool) -> list[Any]:
-    """Tables of orders."""
-    blocks, block, size = [], [], 0
-    for order in orders:
-        size += order.source.size
-        block.append((order.index, order))
-        if one_by_one or len(block) >= _BLOCK_PICTURES or size >= _BLOCK_BYTES:
-            blocks.append(pack(block))
-            block, size = [], 0
-    return [*blocks, pack(block)] if block else blocks
-
-
-@dataclass(frozen=True, slots=True)
-class Stages:
-    """What is done before and after enlarging.
-
-    Attributes:
+    Args:
+        orders: As `take_orders` gives them.
         work: What all workers know.
-        read: The first stage.
-        write: The last stage; None is none.
-        in_order: Whether results come in the order of the blocks.
-    """
-
-    work: Work
-    read: Callable[[Any], Iterator[Any]]
-    write: Callable[[Any], Any] | None = None
-    in_order: bool = False
-
-
-def stream(
-    blocks: Sequence[Any], stages: Stages, pool: Pool
-) -> Iterator[tuple[int, Any]]:
-    """What becomes of the pictures of all blocks, but for those that are lost.
+        cluster: Where.
+        progress: Told of pictures, and of how many a second.
 
     Raises:
+        DeviceError: If the cluster cannot be joined, or has not what is asked for.
         SrcliError: If a worker can enlarge no picture at all.
     """
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.max_errored_blocks = -1  # what is lost is told by its absence
-    context.target_max_block_size = _SENT_BYTES
-    context.execution_options.preserve_order = stages.in_order
-    tables = {"batch_size": None, "batch_format": "pyarrow"}
-    attempts = _start_counting()
-    pictures = (
-        ray.data.from_arrow(list(blocks))
-        .map_batches(stages.read, num_cpus=pool.task_cpus, **tables)
-        .map_batches(
-            Enlarger,
-            fn_constructor_args=(stages.work, partial(_count_attempt, attempts)),
-            compute=pool.strategy(len(blocks)),
-            num_cpus=pool.cpus,
-            num_gpus=1 if pool.on_gpu else 0,
-            **tables,
-        )
-    )
-    if stages.write is not None:
-        pictures = pictures.map_batches(stages.write, num_cpus=pool.task_cpus, **tables)
-    for table in pictures.iter_batches(**tables):
-        for index, state in unpack(table):
-            if isinstance(state, Unable):
-                raise state.error
-            yield index, state
+    run = work.options.run
+    assert run is not None, "workers that write the same file must know of each other"
+    try:
+        with joined(cluster.address):
+            pool = cluster.choose_pool()
+            sharers = 1 if pool.on_gpu else cluster.count_sharers()
+            work = dataclasses.replace(work, on_gpu=pool.on_gpu, sharers=sharers)
+            yield from _do_all(orders, work, pool, progress)
+    finally:
+        # The workers are gone: what they have left, nobody goes on with.
+        sweep(find_homes(orders, work.naming), run)
+
+
+def _do_all(
+    orders: Sequence[Order], work: Work, pool: Pool, progress: Progress
+) -> Generator[Result, None, None]:
+    rate = _Rate(progress, len(orders))
+    left = {order.index: order for order in orders}
+    large = []
+    with closing(stream(left.copy(), work, pool, writes=True)) as states:
+        for index, state in states:
+            del left[index]
+            if isinstance(state, Job):
+                large.append(state)
+            else:
+                yield rate.count(announce(state, len(orders)))
+    for order in left.values():
+        result = Result.of_failure(Job(source=order.source), _lost(order.source.name))
+        yield rate.count(announce(result, len(orders)))
+    for job in large:
+        result = attempt(job, do_large, job, work, pool, progress)
+        yield announce(result, len(orders))
+
+
+def do_large(job: Job, work: Work, pool: Pool, progress: Progress = SILENT) -> Result:
+    """Do a large job on the cluster that was joined; this process writes the result.
+
+    Args:
+        job: Open, and `is_large`.
+        work: What all workers know.
+        pool: The workers.
+        progress: Told of regions.
+
+    Raises:
+        SrcliError: What kept a region from being read, enlarged or written.
+    """
+    assert job.info is not None
+    regions = work.make_planner().plan_regions(job.info)
+    progress.start(job.source.name, len(regions))
+    with open_picture(
+        job.source.content,
+        name=job.source.name,
+        frame=job.frame,
+        keep_metadata=work.options.keep_metadata,
+        by_box=True,
+    ) as opened:
+        levels = opened.levels
+    orders = {i: RegionOrder(job, region, levels) for i, region in enumerate(regions)}
+    with (
+        closing(LargeFile(job, work.options, len(regions))) as file,
+        closing(stream(orders, work, pool, writes=False)) as states,
+    ):
+        for _, state in states:
+            if not isinstance(state, Piece):
+                return state
+            progress.advance()
+            result = file.add(state)
+            if result is not None:
+                return result
+    raise _lost(f"{job.source.name}, or a part of it")
+
+
+def _lost(name: str) -> DeviceError:
+    return DeviceError(f"{name}: the cluster has lost it {PASSES} times")
+
+
+class _Rate:
+    """Tells the progress how many pictures and megapixels are done a second."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress = progress
+        self._tally = Tally()
+        self._started = time.monotonic()
+        progress.start("upscaling", total)
+
+    def count(self, result: Result) -> Result:
+        """One more result, given back."""
+        self._tally.add(result)
+        seconds = max(time.monotonic() - self._started, 1e-3)
+        pictures = self._tally.total / seconds
+        megapixels = self._tally.pixels / seconds / 1e6
+        self._progress.advance()
+        self._progress.note(f"{pictures:.1f} pictures/s, {megapixels:.2f} MP/s")
+        return result

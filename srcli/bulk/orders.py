@@ -8,7 +8,7 @@ at before the run begins, so that it is refused as the local engine refuses it.
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,8 +17,13 @@ from pathlib import PurePath
 
 from srcli.errors import UsageError
 from srcli.imaging.formats import format_of
-from srcli.inference.jobs import check_existing, check_names, choose_sources, plan_job
 from srcli.inference.naming import Naming
+from srcli.inference.planning import (
+    check_existing,
+    check_names,
+    choose_sources,
+    plan_job,
+)
 from srcli.inference.sources import STREAM, Source
 from srcli.storage import Place, is_shared, list_names, locate
 
@@ -44,8 +49,8 @@ class Order:
 
 def take_orders(
     sources: Sequence[Source], naming: Naming
-) -> tuple[Place | None, list[Order]]:
-    """The folder that results go to, and what is to be done; touches nothing.
+) -> tuple[Naming, list[Order]]:
+    """The naming with its folder, and what is to be done; touches nothing.
 
     Args:
         sources: As `expand_inputs` gives them.
@@ -58,21 +63,22 @@ def take_orders(
         OutputError: If two results would share a name, a result would replace a source,
             or results are there already and `naming.existing` is "refuse".
     """
-    folder, kept = choose_sources(sources, naming)
+    naming, kept = choose_sources(sources, naming)
     _check_shared(kept, naming)
-    homes = [_home(source, naming, folder) for source in kept]
-    there = _find_there(kept, homes, naming, folder)
-    doubtful = _find_doubtful(kept, homes, there, naming)
-    plan = partial(plan_job, naming=naming, folder=folder)
+    there = _find_there(kept, naming)
+    orders = [Order(i, *each) for i, each in enumerate(zip(kept, there, strict=True))]
+    plan = partial(plan_job, naming=naming)
     with ThreadPoolExecutor(_THREADS, "look") as pool:
-        for chunk in _by_stem(doubtful, kept, homes):
+        for chunk in _find_doubtful(orders, naming):
             jobs = list(pool.map(plan, chunk))
             check_names(jobs, kept)
             check_existing(jobs, naming.existing)
-    return folder, [
-        Order(index, source, found)
-        for index, (source, found) in enumerate(zip(kept, there, strict=True))
-    ]
+    return naming, orders
+
+
+def find_homes(orders: Iterable[Order], naming: Naming) -> list[Place]:
+    """The folders that results go to."""
+    return list(dict.fromkeys(_home(order.source, naming) for order in orders))
 
 
 def _check_shared(sources: Iterable[Source], naming: Naming) -> None:
@@ -91,102 +97,71 @@ def _check_shared(sources: Iterable[Source], naming: Naming) -> None:
             raise UsageError(f"{place} is this process's own: --engine ray needs files")
 
 
-def _home(source: Source, naming: Naming, folder: Place | None) -> Place:
+def _home(source: Source, naming: Naming) -> Place:
     """The folder of a source's result."""
     assert source.path is not None
-    if folder is not None:
-        return folder.joinpath(*source.branch.parts)
+    if naming.folder is not None:
+        return naming.folder.joinpath(*source.branch.parts)
     if naming.output is not None:
         return locate(naming.output).parent
     return source.path.parent
 
 
-def _find_there(
-    sources: Sequence[Source],
-    homes: Sequence[Place],
-    naming: Naming,
-    folder: Place | None,
-) -> list[tuple[str, ...]]:
+def _stem(source: Source) -> str:
+    assert source.path is not None
+    return source.path.stem
+
+
+def _find_there(sources: Sequence[Source], naming: Naming) -> Iterable[tuple[str, ...]]:
     """For each source, the names in its result's folder that may be its result."""
-    if folder is None and naming.output is not None:  # one file for one picture
-        name = locate(naming.output).name
-        wanted = {name, f"{name}.html"}
-        return [tuple(sorted(wanted & list_names(homes[0])))]
-    owned: dict[Place, Mapping[str, tuple[str, ...]]] = {}
-    for home in dict.fromkeys(homes):
-        owned[home] = _index_results(list_names(home), naming)
-    return [
-        owned[home].get(source.path.stem, ()) if source.path is not None else ()
+    if naming.folder is None and naming.output is not None:  # one file for one picture
+        output = locate(naming.output)
+        wanted = {output.name, f"{output.name}.html"}
+        return [tuple(sorted(wanted & list_names(output.parent)))]
+    homes = [_home(source, naming) for source in sources]
+    owned = {home: _index_results(home, naming) for home in dict.fromkeys(homes)}
+    return (
+        owned[home].get(_stem(source), ())
         for source, home in zip(sources, homes, strict=True)
-    ]
+    )
 
 
-def _index_results(
-    names: Iterable[str], naming: Naming
-) -> Mapping[str, tuple[str, ...]]:
+def _index_results(home: Place, naming: Naming) -> Mapping[str, tuple[str, ...]]:
     """Names that look like results of the command, by the stems of their sources."""
-    found: defaultdict[str, list[str]] = defaultdict(list)
-    for name in names:
+    found: defaultdict[str, tuple[str, ...]] = defaultdict(tuple)
+    for name in list_names(home):
         path = PurePath(name.removesuffix(".html"))
         is_plain = naming.suffix == ""  # then any name is that of a result
         if format_of(path) is None or not (is_plain or naming.is_result(path.stem)):
             continue
-        stem = _without_tag(path.stem, naming)
-        found[stem].append(name)
+        if naming.suffix is None and naming.goal.is_sized:
+            stem = path.stem[: path.stem.rindex(f"_{naming.model}_")]
+        else:
+            stem = path.stem.removesuffix(naming.tag(0, 0))
+        found[stem] += (name,)
         framed = _FRAME.fullmatch(stem)
         if framed is not None:
-            found[framed[1]].append(name)
-    return {stem: tuple(each) for stem, each in found.items()}
+            found[framed[1]] += (name,)
+    return found
 
 
-def _without_tag(stem: str, naming: Naming) -> str:
-    """A result's stem without what the command added to its source's."""
-    if naming.suffix is None and naming.goal.is_sized:
-        return stem[: stem.rindex(f"_{naming.model}_")]
-    return stem.removesuffix(naming.tag(0, 0))
+def _find_doubtful(orders: Sequence[Order], naming: Naming) -> Iterator[list[Source]]:
+    """The sources whose jobs have to be planned to know that nothing is in the way.
 
-
-def _find_doubtful(
-    sources: Sequence[Source],
-    homes: Sequence[Place],
-    there: Sequence[tuple[str, ...]],
-    naming: Naming,
-) -> list[int]:
-    """The sources whose jobs have to be planned to know that nothing is in the way."""
-    stems = [source.path.stem for source in sources if source.path is not None]
-    shared = Counter(zip(homes, stems, strict=True))
-    read = {source.path for source in sources}
-    doubtful = []
-    for index, (home, stem) in enumerate(zip(homes, stems, strict=True)):
-        refused = naming.existing == "refuse" and there[index]
-        replaces = any(home / name in read for name in there[index])
-        if refused or replaces or shared[home, stem] > 1:
-            doubtful.append(index)
-    return doubtful
-
-
-def _by_stem(
-    indices: Iterable[int], sources: Sequence[Source], homes: Sequence[Place]
-) -> Iterator[list[Source]]:
-    """The sources in chunks that keep together what could share a result's name."""
-    groups: defaultdict[tuple[Place, str], list[Source]] = defaultdict(list)
-    for index in indices:
-        path = sources[index].path
-        assert path is not None
-        groups[homes[index], path.stem].append(sources[index])
+    They come in chunks that keep together what could share a result's name.
+    """
+    groups: defaultdict[tuple[Place, str], list[Order]] = defaultdict(list)
+    for order in orders:
+        groups[_home(order.source, naming), _stem(order.source)].append(order)
+    read = {order.source.path for order in orders}
     chunk: list[Source] = []
-    for group in groups.values():
-        chunk += group
+    for (home, _), group in groups.items():
+        there = [name for order in group for name in order.there]
+        is_refused = there and naming.existing == "refuse"
+        if is_refused or len(group) > 1 or any(home / name in read for name in there):
+            chunk += [order.source for order in group]
         if len(chunk) >= _CHUNK:
             yield chunk
             chunk = []
     if chunk:
         yield chunk
-
-
-def find_homes(
-    orders: Iterable[Order], naming: Naming, folder: Place | None
-) -> list[Place]:
-    """The folders that results go to."""
-    homes = (_home(order.source, naming, folder) for order in orders)
-    return list(dict.fromkeys(homes))

@@ -21,25 +21,22 @@ import pyarrow as pa
 
 from srcli.bulk.orders import Order
 from srcli.errors import DeviceError, InputError, SrcliError
-from srcli.imaging.files import Picture
 from srcli.imaging.pillow import quiet
-from srcli.inference.batch import (
-    FileOptions,
-    Pair,
-    enlarge,
-    finish,
-    read_source,
-    settle,
-)
-from srcli.inference.jobs import Job, plan_job
+from srcli.inference.jobs import Job, Result
 from srcli.inference.naming import Naming
-from srcli.inference.results import Result
-from srcli.inference.sources import Source
-from srcli.storage import Place, fetch
+from srcli.inference.pieces import (
+    FileOptions,
+    Piece,
+    attempt,
+    enlarge,
+    read_pieces,
+    write_piece,
+)
+from srcli.inference.planning import plan_job
+from srcli.storage import fetch
 
 if TYPE_CHECKING:
     from srcli.inference.regions import Region
-    from srcli.inference.runner import RunStats
 
 log = logging.getLogger(__name__)
 
@@ -51,36 +48,18 @@ _TRIES = 3  # of a picture whose worker ends meanwhile
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
-    """A picture that has been read."""
+class RegionOrder:
+    """A region of a large picture to enlarge.
+
+    Attributes:
+        job: Of the picture.
+        region: Which it is.
+        levels: `Picture.levels` of the whole.
+    """
 
     job: Job
-    picture: Picture
-
-
-@dataclass(frozen=True, slots=True)
-class Enlarged:
-    """A picture that has been enlarged, on its way to its file."""
-
-    result: Result
-    pair: Pair
-
-
-@dataclass(frozen=True, slots=True)
-class Large:
-    """A picture that is larger than memory: it is enlarged by itself, in regions."""
-
-    job: Job
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A region of a large picture: read, or enlarged already."""
-
-    source: Source
     region: Region
-    picture: Picture
-    stats: RunStats | None = None  # what it took to enlarge
+    levels: tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +69,9 @@ class Unable:
     error: SrcliError
 
 
-# What a picture is between two stages; a `Result` goes through all that follow.
-State: TypeAlias = "Order | Region | Read | Enlarged | Large | Part | Unable | Result"
+# What a picture is between two stages; a `Result` goes through all that follow, as does
+# the `Job` of a large picture, which is enlarged by itself, region by region.
+State: TypeAlias = "Order | RegionOrder | Piece | Job | Unable | Result"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +79,7 @@ class Work:
     """What all workers of a run know.
 
     Attributes:
-        naming: How results are named.
-        folder: As `take_orders` gives it.
+        naming: How results are named, as `take_orders` gives it.
         options: How results are written; `options.run` names the run.
         upscaler: The fields of `Upscaler`, `weights` and `device` apart.
         weights: Name and content of a weight file: it need not lie where the worker is.
@@ -110,7 +89,6 @@ class Work:
     """
 
     naming: Naming
-    folder: Place | None
     options: FileOptions
     upscaler: dict[str, Any]
     weights: tuple[str, bytes] | None = field(default=None, repr=False)
@@ -179,14 +157,18 @@ def unpack(table: pa.Table) -> Iterator[tuple[int, Any]]:
         yield index, pickle.loads(value.as_buffer())
 
 
-def read_orders(table: pa.Table, work: Work) -> Iterator[pa.Table]:
+def read_pictures(table: pa.Table, work: Work) -> Iterator[pa.Table]:
     """The first stage: orders become pictures."""
     work.enter()
     for index, order in unpack(table):
-        yield pack([(index, guard(order.source, _read, order, work))])
+        if isinstance(order, RegionOrder):
+            yield pack([(index, _guard(order.job, _read_region, order, work))])
+        else:
+            job = Job(source=order.source)
+            yield pack([(index, _guard(job, _read, order, work))])
 
 
-class Enlarger:
+class Worker:
     """The second stage, made once in each worker: pictures become larger."""
 
     def __init__(self, work: Work, begin: Callable[[int], int]) -> None:
@@ -207,88 +189,63 @@ class Enlarger:
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
         """The larger pictures of a table."""
         for index, state in unpack(table):
-            if isinstance(state, Read):
-                state = guard(state.job.source, self._enlarge, index, state)
-            elif isinstance(state, Part):
-                state = guard(state.source, self._enlarge_part, index, state)
+            if isinstance(state, Piece):
+                state = self._enlarge(index, state)
             yield pack([(index, state)])
 
-    def _hinder(self, index: int, source: Source) -> Unable | Result | None:
-        """What keeps a picture from being enlarged before it is begun."""
-        if self._unable is None and self._begin(index) > _TRIES:
+    def _enlarge(self, index: int, piece: Piece) -> State:
+        if self._unable is not None:
+            return self._unable
+        if self._begin(index) > _TRIES:
             said = f"its worker ended {_TRIES} times, perhaps for want of memory"
-            return fail(source, DeviceError(f"{source.name}: {said}"))
-        return self._unable
-
-    def _enlarge_part(self, index: int, state: Part) -> State:
-        from srcli.inference.regions import enlarge_region  # noqa: PLC0415 - torch
-
-        hindrance = self._hinder(index, state.source)
-        if hindrance is not None:
-            return hindrance
-        try:
-            larger = enlarge_region(self._upscaler, state.picture, state.region)
-        except SrcliError as error:
-            return fail(state.source, error)
-        stats = self._upscaler.stats
-        return dataclasses.replace(state, picture=larger, stats=stats)
-
-    def _enlarge(self, index: int, state: Read) -> State:
-        hindrance = self._hinder(index, state.job.source)
-        if hindrance is not None:
-            return hindrance
-        result, pair = enlarge(state.job, lambda: state.picture, self._upscaler)
-        return result if pair is None else Enlarged(result, pair)
+            lost = DeviceError(f"{piece.job.source.name}: {said}")
+            return Result.of_failure(piece.job, lost)
+        return _guard(piece.job, enlarge, piece, self._upscaler)
 
 
 def write_pictures(table: pa.Table, work: Work) -> pa.Table:
     """The last stage: larger pictures become files, and what is left are results."""
     work.enter()
-    done = []
-    for index, state in unpack(table):
-        if isinstance(state, Enlarged):
-            result, pair = state.result, state.pair
-            state = guard(result.job.source, finish, result, pair, work.options)
-        done.append((index, state))
-    return pack(done)
+    return pack(
+        (index, _guard(state.job, write_piece, state, work.options))
+        if isinstance(state, Piece)
+        else (index, state)
+        for index, state in unpack(table)
+    )
 
 
 def _read(order: Order, work: Work) -> State:
     """The picture of an order, or its result where there is nothing more to do."""
     source = order.source
-    try:
-        if isinstance(source.path, Path) or source.size > _FETCHED:
-            job = plan_job(source, work.naming, work.folder)
-        else:  # once, for the header and the pixels
-            assert source.path is not None
-            content = fetch(source.path)
-            if not content:
-                raise InputError(f"{source.name} is empty")
-            whole = dataclasses.replace(source, data=content)
-            job = plan_job(whole, work.naming, work.folder)
-        kept = dataclasses.replace(job, source=source)
-        is_there = job.output is not None and job.output.name in order.there
-        if work.naming.existing == "skip" and is_there:
-            kept = dataclasses.replace(kept, is_done=True)
-        settled = settle(kept)
-        if settled is None and job.is_large:
-            return Large(kept)
-        return settled or Read(kept, read_source(job, work.options))
-    except SrcliError as error:
-        return fail(source, error)
+    if not isinstance(source.path, Path) and source.size <= _FETCHED:
+        assert source.path is not None
+        content = fetch(source.path)  # once, for the header and the pixels
+        if not content:
+            raise InputError(f"{source.name} is empty")
+        source = dataclasses.replace(source, data=content)
+    job = plan_job(source, work.naming)
+    is_there = job.output is not None and job.output.name in order.there
+    is_done = job.is_done or (work.naming.existing == "skip" and is_there)
+    kept = dataclasses.replace(job, source=order.source, is_done=is_done)
+    settled = Result.of_settled(kept)
+    if settled is not None or job.is_large:
+        return settled or kept
+    (piece,) = read_pieces(job, work.options)
+    return dataclasses.replace(piece, job=kept)
 
 
-def fail(source: Source, error: SrcliError) -> Result:
-    """The result of a picture that nothing came of."""
-    return Result(job=Job(source=source, error=error), status="failed", error=error)
+def _read_region(order: RegionOrder, work: Work) -> Piece:
+    (piece,) = read_pieces(order.job, work.options, (order.region,), order.levels)
+    return piece
 
 
-def guard(source: Source, step: Callable[..., State], *arguments: Any) -> State:  # noqa: ANN401
-    """What a step gives; a defect in it is this picture's, and stops no other."""
+def _guard(job: Job, step: Callable[..., State], *given: Any) -> State:  # noqa: ANN401
+    """What a step gives; a failure of it, or a defect, stops no other picture."""
     try:
         with quiet():
-            return step(*arguments)
+            return attempt(job, step, *given)
     except Exception as error:
-        log.debug("%s", source.name, exc_info=True)
-        said = f"{type(error).__name__}: {error}"
-        return fail(source, SrcliError(f"{source.name}: a defect in srcli: {said}"))
+        name = job.source.name
+        log.debug("%s", name, exc_info=True)
+        said = f"{name}: a defect in srcli: {type(error).__name__}: {error}"
+        return Result.of_failure(job, SrcliError(said))

@@ -5,24 +5,29 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from srcli.cli.batch import Shown, Style, run_jobs
+from srcli.cli.console import progress_bar
 from srcli.cli.options import read_overlap, read_tile, read_word
+from srcli.cli.outcome import Style, choose_style, show_preview, show_results
+from srcli.cli.signals import ending_cleanly
 from srcli.errors import UsageError
 from srcli.pretrained.purpose import DEGRADATIONS, ORDINARY, is_weight_file
 
 if TYPE_CHECKING:
-    from srcli.inference.jobs import Job
-    from srcli.inference.naming import Existing
+    from srcli.inference.naming import Existing, Naming
+    from srcli.inference.pieces import FileOptions
     from srcli.inference.sizes import Goal
+    from srcli.inference.sources import Source
     from srcli.inference.upscaler import Upscaler
 
 FORMAT_NAMES = ("auto", "png", "jpg", "webp", "tiff", "bmp", "avif")
 
+_RAY = ("ray", "pyarrow")  # what --engine ray needs
 _ALIASES = {"jpeg": "jpg", "tif": "tiff"}
 
 
@@ -217,9 +222,8 @@ def upscale(
     ] = False,
 ) -> None:
     """Enlarge pictures, keeping their colours, transparency and metadata."""
-    from srcli.inference.batch import FileOptions
-    from srcli.inference.jobs import plan_jobs
     from srcli.inference.naming import Naming
+    from srcli.inference.pieces import FileOptions
     from srcli.inference.sources import expand_inputs
 
     tile_size, overlap = read_tile(tile), read_overlap(tile_overlap)
@@ -239,7 +243,7 @@ def upscale(
         frame=frame,
         compare=compare,
     )
-    shown = Shown(_choose_style(as_json, json_lines))
+    style = choose_style(as_json, json_lines)
     on_ray = _is_on_ray(engine, ray_address, workers)
     upscaler: dict[str, Any] = {
         "model": model,
@@ -255,22 +259,55 @@ def upscale(
     options = FileOptions(quality=quality, keep_metadata=keep_metadata)
     sources = expand_inputs(inputs, recursive=recursive)
     if on_ray and not dry_run:
-        from srcli.cli.bulk import run_on_ray
+        from srcli.bulk.engine import Cluster, enlarge_sources
 
-        run_on_ray(
-            sources, naming, options, upscaler, shown,
-            weights=weights, device=device, address=ray_address, workers=workers,
-        )  # fmt: skip
+        cluster = Cluster(address=ray_address, workers=workers, device=device)
+        with ending_cleanly(), progress_bar() as progress:
+            results = enlarge_sources(
+                sources, naming, options, cluster, upscaler, weights, progress
+            )
+            show_results(results, style, is_streaming=True)
         return
-    jobs = plan_jobs(sources, naming)
-    _check_stdout(jobs, shown)
+    _upscale_here(
+        sources,
+        naming,
+        options,
+        style,
+        dry_run,
+        **upscaler,
+        weights=weights,
+        device=device,
+    )
 
-    def load() -> Upscaler:
+
+def _upscale_here(
+    sources: Sequence[Source],
+    naming: Naming,
+    options: FileOptions,
+    style: Style,
+    dry_run: bool,
+    **upscaler: Any,  # noqa: ANN401 - the fields of `Upscaler`
+) -> None:
+    """Enlarge pictures in this process, or show what that would take."""
+    from srcli.inference.batch import run_batch
+    from srcli.inference.estimate import preview_batch
+    from srcli.inference.planning import plan_jobs
+
+    jobs = plan_jobs(sources, naming)
+    if any(job.is_open and job.output is None for job in jobs):
+        _check_stdout(style)
+    ready: Upscaler | None = None
+    if any(job.is_open for job in jobs):
         from srcli.inference.upscaler import Upscaler
 
-        return Upscaler(**upscaler, weights=weights, device=device)
-
-    run_jobs(jobs, load, options, shown, dry_run=dry_run)
+        # A wrong model or device is an error before anything is touched.
+        ready = Upscaler(**upscaler)
+    if dry_run or ready is None:
+        results, cost = preview_batch(jobs, ready)
+        show_preview(results, cost, style, ready.stats.device if ready else "cpu")
+        return
+    with ending_cleanly(), progress_bar() as progress:
+        show_results(run_batch(jobs, ready, options, progress), style)
 
 
 def _is_on_ray(engine: str, address: str | None, workers: int | None) -> bool:
@@ -280,9 +317,8 @@ def _is_on_ray(engine: str, address: str | None, workers: int | None) -> bool:
         UsageError: If the options contradict each other, or Ray is not installed.
     """
     if read_word("engine", engine, ("local", "ray")) == "ray":
-        from srcli.cli.bulk import require_ray
-
-        require_ray()
+        if any(find_spec(name) is None for name in _RAY):
+            raise UsageError("--engine ray needs Ray Data: pip install 'srcli[ray]'")
         return True
     for option, value in (("--ray-address", address), ("--workers", workers)):
         if value is not None:
@@ -290,17 +326,9 @@ def _is_on_ray(engine: str, address: str | None, workers: int | None) -> bool:
     return False
 
 
-def _choose_style(as_json: bool, json_lines: bool) -> Style:
-    if as_json and json_lines:
-        raise UsageError("--json and --json-lines contradict each other: give either")
-    return "json" if as_json else "lines" if json_lines else "names"
-
-
-def _check_stdout(jobs: Sequence[Job], shown: Shown) -> None:
+def _check_stdout(style: Style) -> None:
     """Refuse to mix a picture into other output, or to print it on a terminal."""
-    if not any(job.is_open and job.output is None for job in jobs):
-        return
-    if shown.style != "names":
+    if style != "names":
         raise UsageError("JSON and a picture cannot share stdout: choose -o FILE")
     if sys.stdout.isatty():
         raise UsageError("stdout is a terminal: choose -o FILE, or pipe it on")

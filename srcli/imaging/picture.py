@@ -101,6 +101,18 @@ class PictureInfo:
     frames: int = 1  # that the file has
     is_windowed: bool = False  # its pixels can be read by window; see `tiff_windows`
 
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes that a pixel takes in memory."""
+        return (self.channels + self.alpha) * self.depth // 8
+
+
+def join_planes(picture: Picture) -> NDArray[Any]:
+    """Colours and opacity of a picture as one array, (H, W, C)."""
+    if picture.alpha is None:
+        return picture.pixels
+    return np.concatenate((picture.pixels, picture.alpha[:, :, None]), axis=2)
+
 
 def strip_metadata(picture: Picture, name: str = "the picture") -> Picture:
     """The picture with nothing beside its pixels, which are converted to sRGB.

@@ -1,32 +1,19 @@
-"""From pictures to jobs: what is to be done with each.
-
-Everything that can be known without decoding a picture is checked here, before any work
-begins: nothing is written, and nothing is half done, when a name is refused.
-"""
+"""Pictures to enlarge, what becomes of each, and what that amounts to."""
 
 from __future__ import annotations
 
 import logging
-import tempfile
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
-from srcli.errors import InputError, OutputError, SrcliError, UsageError
-from srcli.imaging.files import PictureInfo, probe_picture
-from srcli.inference.naming import (
-    Existing,
-    Naming,
-    choose_folder,
-    choose_format,
-    drop_earlier,
-    name_output,
-    name_page,
-)
-from srcli.inference.sizes import is_large
-from srcli.inference.sources import Source
-from srcli.inference.space import estimate_room
-from srcli.storage import Place, find_existing
+from srcli.errors import PartialFailureError, SrcliError
+from srcli.imaging.picture import PictureInfo
+from srcli.inference.sources import STREAM, Source
+from srcli.storage import Place
+
+if TYPE_CHECKING:  # they import torch
+    from srcli.inference.estimate import Cost
+    from srcli.inference.runner import RunStats
 
 log = logging.getLogger(__name__)
 
@@ -71,174 +58,157 @@ class Job:
         return not self.is_done and self.error is None
 
 
-def plan_jobs(sources: Sequence[Source], naming: Naming) -> list[Job]:
-    """What is to be done, in order; touches nothing.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What became of one job."""
 
-    Args:
-        sources: As `expand_inputs` gives them.
-        naming: How results are named.
+    job: Job
+    status: Literal["done", "skipped", "failed", "planned"]
+    width: int | None = None  # px
+    height: int | None = None
+    seconds: float | None = None  # of enlarging, without reading and writing
+    device: str | None = None
+    precision: str | None = None
+    tiles: int | None = None
+    bytes: int | None = None  # of the file
+    estimate: Cost | None = None  # of a planned one
+    error: SrcliError | None = None
+
+    @classmethod
+    def of_settled(cls, job: Job) -> Result | None:
+        """The result of a job that nothing is to be done for, else None."""
+        if job.error is not None:
+            return cls.of_failure(job, job.error)
+        return cls(job=job, status="skipped") if job.is_done else None
+
+    @classmethod
+    def of_failure(cls, job: Job, error: SrcliError) -> Result:
+        """The result of a job that nothing came of."""
+        return cls(job=job, status="failed", error=error)
+
+    @classmethod
+    def of_plan(cls, job: Job, estimate: Cost) -> Result:
+        """The result of an open job that is only looked at."""
+        width, height = job.width, job.height
+        return cls(
+            job=job, status="planned", width=width, height=height, estimate=estimate
+        )
+
+    @classmethod
+    def of_work(
+        cls, job: Job, stats: RunStats | None, size: int, width: int, height: int
+    ) -> Result:
+        """The result of a job that is done.
+
+        Args:
+            job: The job.
+            stats: What enlarging took.
+            size: Bytes of the file.
+            width: Of the picture in it, in pixels.
+            height: Of it.
+        """
+        assert stats is not None
+        return cls(
+            job=job,
+            status="done",
+            width=width,
+            height=height,
+            seconds=stats.seconds,
+            device=stats.device,
+            precision=stats.precision,
+            tiles=stats.tiles,
+            bytes=size,
+        )
+
+    @property
+    def input(self) -> str:
+        """The file that was read, "-" for standard input."""
+        return _show(self.job.source.path)
+
+    @property
+    def output(self) -> str | None:
+        """The file that is there now, "-" for standard output; None where none is."""
+        if self.error is not None:
+            return None
+        return _show(self.job.output)
+
+    @property
+    def comparison(self) -> str | None:
+        """The page beside the file; None where none was asked for or made."""
+        if self.error is not None or self.job.page is None:
+            return None
+        return _show(self.job.page)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The result as JSON values."""
+        return {
+            "input": self.input,
+            "output": self.output,
+            "status": self.status,
+            "width": self.width,
+            "height": self.height,
+            "seconds": None if self.seconds is None else round(self.seconds, 3),
+            "device": self.device,
+            "precision": self.precision,
+            "tiles": self.tiles,
+            "bytes": self.bytes,
+            "comparison": self.comparison,
+            "estimate": None if self.estimate is None else self.estimate.as_dict(),
+            "error": None if self.error is None else str(self.error),
+        }
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the results of a batch, however many, amount to."""
+
+    total: int = 0
+    failed: int = 0
+    pixels: int = 0  # of what was done
+    _errors: dict[type[SrcliError], SrcliError] = field(default_factory=dict)
+
+    def add(self, result: Result) -> None:
+        """Count one more result."""
+        self.total += 1
+        if result.error is not None:
+            self.failed += 1
+            self._errors.setdefault(type(result.error), result.error)
+        elif result.status == "done":
+            self.pixels += (result.width or 0) * (result.height or 0)
+
+    def raise_failures(self) -> None:
+        """Raise what they amount to.
+
+        Raises:
+            SrcliError: The error itself if there was one job; one of the same class if
+                all jobs failed in that class.
+            PartialFailureError: If only some failed, or in different ways.
+        """
+        if not self.failed:
+            return
+        kind, error = next(iter(self._errors.items()))
+        if self.total == 1:
+            raise error
+        if self.failed == self.total and len(self._errors) == 1:
+            raise kind(f"all {self.total} inputs failed")
+        raise PartialFailureError(f"{self.failed} of {self.total} inputs failed")
+
+
+def announce(result: Result, jobs: int) -> Result:
+    """Log why a job was left out, or failed; a lone error is left to the caller.
 
     Returns:
-        A job for each source. A source that cannot be read, or whose result no file can
-        hold, has its error in its job.
-
-    Raises:
-        UsageError: If `naming` does not fit the sources or contradicts itself.
-        InputError: If every picture of the folders is an earlier result.
-        OutputError: If two results would share a name, a result would replace a source,
-            or results are there already and `naming.existing` is "refuse".
+        The result.
     """
-    try:
-        return _plan_all(sources, naming)
-    except OSError as error:  # a folder on the way may not be looked into
-        reason = error.strerror or str(error)
-        raise OutputError(f"{error.filename} cannot be written: {reason}") from error
+    if result.status == "skipped":
+        log.info("%s exists: skipped", result.output)
+    if result.error is not None and jobs > 1:
+        log.error("%s", result.error)
+    return result
 
 
-def choose_sources(
-    sources: Sequence[Source], naming: Naming
-) -> tuple[Place | None, list[Source]]:
-    """The folder for results, and the sources without earlier results among them.
-
-    Raises:
-        UsageError: If `naming` does not fit the sources.
-        InputError: If all of them are earlier results.
-        OutputError: If the folder of a file is not there.
-    """
-    folder = choose_folder(sources, naming)
-    kept = drop_earlier(sources, naming, folder)
-    if len(kept) < len(sources):
-        log.info("%d earlier results are left out", len(sources) - len(kept))
-    if not kept:
-        raise InputError("every picture found is an earlier result: nothing to do")
-    return folder, kept
-
-
-def prepare_folders(folders: Iterable[Place]) -> None:
-    """Make the folders that results go to, and see that they can be written to.
-
-    Raises:
-        OutputError: If one cannot be made or written to.
-    """
-    for folder in dict.fromkeys(folders):
-        if not isinstance(folder, Path):
-            continue  # it comes with its files
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise OutputError(f"folder {folder} cannot be written: {reason}") from error
-
-
-def _plan_all(sources: Sequence[Source], naming: Naming) -> list[Job]:
-    """`plan_jobs`, except that what the operating system refuses is raised as it is."""
-    folder, kept = choose_sources(sources, naming)
-    jobs = [plan_job(source, naming, folder) for source in kept]
-    check_names(jobs, kept)
-    return check_existing(jobs, naming.existing)
-
-
-def plan_job(source: Source, naming: Naming, folder: Place | None) -> Job:
-    """The job for one source; what is wrong with it alone is in its `error`.
-
-    Args:
-        source: What to enlarge.
-        naming: How its result is named.
-        folder: As `choose_folder` gives it.
-
-    Raises:
-        UsageError: If `naming` contradicts itself.
-    """
-    try:
-        if source.error is not None:
-            raise source.error
-        info = probe_picture(source.content, name=source.name, frame=naming.frame)
-        # The factor is checked before the size: it has the clearer message.
-        naming.goal.factor(info.height, info.width)
-        height, width = naming.goal.size(info.height, info.width)
-        format = choose_format(source, naming, folder, info, (height, width))
-        tag = naming.tag(height, width)
-        if info.frames > 1 and naming.frame is not None:
-            tag = f"_frame{naming.frame}{tag}"
-        output = name_output(source, naming, folder, format, tag)
-        by_region = is_large(info, format, height, width)
-        if by_region:
-            _check_large(source, naming, output)
-    except SrcliError as error:
-        return Job(source=source, error=error)
-    if naming.compare and output is None:
-        raise UsageError("a comparison goes beside a file: --compare needs -o FILE")
-    return Job(
-        source=source,
-        output=output,
-        format=format,
-        width=width,
-        height=height,
-        info=info,
-        frame=naming.frame,
-        is_large=by_region,
-        page=name_page(output) if naming.compare and output else None,
-        room=estimate_room(info, format, width * height, source.size),
-        may_replace=naming.existing == "overwrite",
-    )
-
-
-def _check_large(source: Source, naming: Naming, output: Place | None) -> None:
-    """Refuse what can only be done with all of a picture in memory.
-
-    Raises:
-        OutputError: If it is asked for.
-    """
-    if naming.compare:
-        raise OutputError(
-            f"{source.name} is too large for a page: leave --compare out for it"
-        )
-    if output is None:
-        raise OutputError(f"{source.name} is too large for a stream: choose -o FILE")
-
-
-def check_names(jobs: Iterable[Job], sources: Iterable[Source]) -> None:
-    """Refuse results that would share a name or replace a source.
-
-    Raises:
-        OutputError: If one would.
-    """
-    read = {source.path.resolve() for source in sources if source.path is not None}
-    taken: dict[Place, Job] = {}
-    for job in jobs:
-        for output in (job.output, job.page):
-            if output is None:
-                continue
-            place = output.resolve()
-            if place in read:
-                raise OutputError(
-                    f"{output} is itself an input: choose another name or folder"
-                )
-            other = taken.setdefault(place, job)
-            if other is not job:
-                raise OutputError(
-                    f"{other.source.name} and {job.source.name} would both become "
-                    f"{output}: enlarge them into different folders"
-                )
-
-
-def check_existing(jobs: Sequence[Job], existing: Existing) -> list[Job]:
-    """The jobs, marked where their results are there already and shall stay.
-
-    Raises:
-        OutputError: If results are there, and shall not be.
-    """
-    wanted = [path for job in jobs for path in (job.output, job.page) if path]
-    there = find_existing(wanted)
-    for output in there:
-        if output.is_dir():
-            raise OutputError(f"{output} is a folder: choose another name")
-    if there and existing == "refuse":
-        more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
-        raise OutputError(
-            f"{there[0]} exists already{more}: choose --overwrite or --skip-existing"
-        )
-    skipped = set(there) if existing == "skip" else set()
-    return [replace(job, is_done=job.output in skipped) for job in jobs]
+def _show(path: Place | None) -> str:
+    """A path as text that any stream can take; "-" for standard input or output."""
+    if path is None:
+        return STREAM
+    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")

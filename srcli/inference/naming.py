@@ -6,13 +6,13 @@ import logging
 import re
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from srcli.errors import OutputError, UsageError
-from srcli.imaging.files import PictureInfo
 from srcli.imaging.formats import FORMATS, find_misfit, format_of
+from srcli.imaging.picture import PictureInfo
 from srcli.inference.sizes import Goal
 from srcli.inference.sources import STREAM, Source
 from srcli.storage import Place, contains, is_remote, locate, reached
@@ -38,6 +38,8 @@ class Naming:
         frame: Which of several frames or pages is enlarged, from 1; None is the only
             one.
         compare: Whether a page goes beside each result that compares it with bicubic.
+        folder: The folder that `output` names, once `for_sources` has found it; None
+            where it names none.
     """
 
     model: str
@@ -48,11 +50,45 @@ class Naming:
     existing: Existing = "refuse"
     frame: int | None = None
     compare: bool = False
+    folder: Place | None = None
 
     def __post_init__(self) -> None:
         name = f"x{self.suffix or ''}"
         if Path(name).name != name:
             raise UsageError(f"suffix {self.suffix!r} must not name a folder")
+
+    def for_sources(self, sources: Sequence[Source]) -> Naming:
+        """The same with its `folder`.
+
+        Raises:
+            UsageError: If `output` cannot take the sources, contradicts the format, or
+                is a URL that cannot be reached.
+            OutputError: If the folder of a file is not there.
+        """
+        several = len(sources) > 1 or sources[0].root is not None
+        if self.output == STREAM and several:
+            raise UsageError("standard output takes one picture: -o needs a folder")
+        if self.output in (None, STREAM):
+            return self
+        path = locate(self.output)
+        if self.output.endswith(("/", "\\")):
+            return replace(self, folder=path)
+        checks = reached(path, OutputError, "written")
+        with checks if is_remote(path) else nullcontext():
+            if path.is_dir():
+                return replace(self, folder=path)
+            is_there = path.exists()
+        if several:
+            if format_of(path) is not None or is_there:
+                raise UsageError(
+                    f"{path} is one file for several pictures: name a folder"
+                )
+            return replace(self, folder=path)
+        self._check_file_name(path)
+        # The folders of a store are but a part of its names.
+        if not is_remote(path) and not path.parent.is_dir():
+            raise OutputError(f"folder {path.parent} does not exist: make it first")
+        return self
 
     def tag(self, height: int, width: int) -> str:
         """What is added to the name of a picture with a result of this size."""
@@ -69,141 +105,87 @@ class Naming:
         tag = self.tag(0, 0)
         return bool(tag) and stem.endswith(tag)
 
+    def drop_earlier(self, sources: Sequence[Source]) -> list[Source]:
+        """The sources without listed files that the same command left there before."""
+        # Of a million pictures in one folder, that folder is asked about once.
+        roots = {source.root for source in sources if source.root is not None}
+        own = {root for root in roots if self._goes_to(root)}
+        inner = {root for root in roots - own if self._goes_into(root)}
 
-def choose_folder(sources: Sequence[Source], naming: Naming) -> Place | None:
-    """The folder that `naming.output` names, or None where it names none.
+        def is_earlier(source: Source) -> bool:
+            path, folder = source.path, self.folder
+            if path is None or source.root is None:
+                return False
+            if source.root in own:
+                return self.is_result(path.stem)
+            return bool(folder and source.root in inner and contains(folder, path))
 
-    Raises:
-        UsageError: If it cannot take the sources, contradicts the format, or is a URL
-            that cannot be reached.
-        OutputError: If the folder of a file is not there.
-    """
-    if naming.output is None:
-        return None
-    several = len(sources) > 1 or sources[0].root is not None
-    if naming.output == STREAM:
-        if several:
-            raise UsageError("standard output takes one picture: -o needs a folder")
-        return None
-    path = locate(naming.output)
-    if naming.output.endswith(("/", "\\")):
-        return path
-    with reached(path, OutputError, "written") if is_remote(path) else nullcontext():
-        if path.is_dir():
-            return path
-        is_there = path.exists()
-    if not several:
-        _check_file_name(path, naming.format)
-        # The folders of a store are but a part of its names.
-        if not is_remote(path) and not path.parent.is_dir():
-            raise OutputError(f"folder {path.parent} does not exist: make it first")
-        return None
-    if format_of(path) is not None or is_there:
-        raise UsageError(f"{path} is one file for several pictures: name a folder")
-    return path
+        return [source for source in sources if not is_earlier(source)]
 
+    def choose_format(
+        self, source: Source, info: PictureInfo, size: tuple[int, int]
+    ) -> str:
+        """The format of a result of `size`: as asked, or the input's own, or PNG.
 
-def drop_earlier(
-    sources: Sequence[Source], naming: Naming, folder: Place | None
-) -> list[Source]:
-    """The sources without listed files that the same command left there before."""
-    # Of a million pictures in one folder, that folder is asked about once.
-    nested = {root: _nest(root, folder) for root in {source.root for source in sources}}
-    return [s for s in sources if not _is_earlier(s, naming, folder, nested[s.root])]
+        Raises:
+            OutputError: If the format asked for cannot hold the result.
+        """
+        asked = None if self.format == "auto" else self.format
+        if asked is None and self.folder is None and self.output not in (None, STREAM):
+            asked = format_of(locate(self.output))
+        height, width = size
+        if asked is not None:
+            # Transparency may yet turn out to be opaque everywhere. A format that is
+            # asked for gets the depth that it has.
+            misfit = find_misfit(asked, width, height, alpha=False, depth=8)
+            if misfit is not None:
+                raise OutputError(
+                    f"{source.name} cannot be written: {misfit}; choose png"
+                )
+            return asked
+        misfits = {
+            name: find_misfit(name, width, height, alpha=info.alpha, depth=info.depth)
+            for name in (info.format, "png", "tiff")
+        }
+        chosen = next(name for name, misfit in misfits.items() if misfit is None)
+        if chosen != info.format:
+            misfit, title = misfits[info.format], FORMATS[chosen].title
+            log.info("%s: %s: it becomes a %s", source.name, misfit, title)
+        return chosen
 
+    def name_output(
+        self, source: Source, info: PictureInfo, size: tuple[int, int], format: str
+    ) -> Place | None:
+        """Where a result of `size` goes; None is standard output."""
+        if self.output == STREAM or (self.output is None and source.path is None):
+            return None
+        if self.output is not None and self.folder is None:
+            return locate(self.output)
+        original: Place = source.path or Path("stdin")
+        own = original.suffix if format_of(original) == format else None
+        frame = f"_frame{self.frame}" if self.frame and info.frames > 1 else ""
+        suffix = own or FORMATS[format].suffixes[0]
+        name = original.stem + frame + self.tag(*size) + suffix
+        if self.folder is None:
+            return original.parent / name
+        return self.folder.joinpath(*source.branch.parts, name)
 
-def _nest(root: Place | None, folder: Place | None) -> Literal["same", "in", "apart"]:
-    """Where the folder for results lies beside that of the pictures."""
-    if root is None:
-        return "apart"
-    if folder is None or folder.resolve() == root.resolve():
-        return "same"
-    return "in" if contains(root, folder) else "apart"
+    def _check_file_name(self, path: Place) -> None:
+        """Refuse a name that says nothing of its format, or another than was asked."""
+        named = format_of(path)
+        if self.format == "auto":
+            if named is None:
+                raise UsageError(
+                    f"{path} does not say its format: end it in .png or another "
+                    "format, add --format, or end it in / for a folder"
+                )
+        elif named not in (None, self.format):
+            raise UsageError(f"{path} and --format {self.format} contradict each other")
 
+    def _goes_to(self, root: Place) -> bool:
+        """Whether results lie among the pictures of a folder."""
+        return self.folder is None or self.folder.resolve() == root.resolve()
 
-def _is_earlier(
-    source: Source,
-    naming: Naming,
-    folder: Place | None,
-    nested: Literal["same", "in", "apart"],
-) -> bool:
-    if source.root is None or source.path is None:
-        return False
-    if nested == "same":
-        return naming.is_result(source.path.stem)
-    # A folder for results inside the folder of the pictures.
-    return nested == "in" and folder is not None and contains(folder, source.path)
-
-
-def choose_format(
-    source: Source,
-    naming: Naming,
-    folder: Place | None,
-    info: PictureInfo,
-    size: tuple[int, int],
-) -> str:
-    """The format of a result of `size`: as asked, or the input's own, or PNG.
-
-    Raises:
-        OutputError: If the format asked for cannot hold the result.
-    """
-    asked = None if naming.format == "auto" else naming.format
-    if asked is None and folder is None and naming.output not in (None, STREAM):
-        asked = format_of(locate(naming.output or ""))
-    height, width = size
-    if asked is not None:
-        # Transparency may yet turn out to be opaque everywhere. A format that is asked
-        # for gets the depth that it has.
-        misfit = find_misfit(asked, width, height, alpha=False, depth=8)
-        if misfit is not None:
-            raise OutputError(f"{source.name} cannot be written: {misfit}; choose png")
-        return asked
-    misfits = {
-        name: find_misfit(name, width, height, alpha=info.alpha, depth=info.depth)
-        for name in (info.format, "png", "tiff")
-    }
-    misfit = misfits[info.format]
-    if misfit is None:
-        return info.format
-    fallback = next(name for name, reason in misfits.items() if reason is None)
-    title = FORMATS[fallback].title
-    log.info("%s: %s: it becomes a %s", source.name, misfit, title)
-    return fallback
-
-
-def name_output(
-    source: Source,
-    naming: Naming,
-    folder: Place | None,
-    format: str,
-    tag: str,
-) -> Place | None:
-    """Where the result goes; None is standard output."""
-    if naming.output == STREAM or (naming.output is None and source.path is None):
-        return None
-    if naming.output is not None and folder is None:
-        return locate(naming.output)
-    original: Place = source.path or Path("stdin")
-    own = original.suffix if format_of(original) == format else None
-    name = original.stem + tag + (own or FORMATS[format].suffixes[0])
-    if folder is None:
-        return original.parent / name
-    return folder.joinpath(*source.branch.parts, name)
-
-
-def name_page(output: Place) -> Place:
-    """Where the comparison beside a result goes."""
-    return output.with_name(f"{output.name}.html")
-
-
-def _check_file_name(path: Place, format: str) -> None:
-    """Refuse a file name that says nothing of its format, or another than was asked."""
-    named = format_of(path)
-    if format == "auto":
-        if named is None:
-            raise UsageError(
-                f"{path} does not say its format: end it in .png or another format, "
-                "add --format, or end it in / for a folder"
-            )
-    elif named not in (None, format):
-        raise UsageError(f"{path} and --format {format} contradict each other")
+    def _goes_into(self, root: Place) -> bool:
+        """Whether results lie in a folder inside that of the pictures."""
+        return self.folder is not None and contains(root, self.folder)

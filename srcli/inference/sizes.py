@@ -8,10 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations_with_replacement
 
 from srcli.errors import UsageError
-from srcli.imaging.picture import PictureInfo
-from srcli.imaging.pillow import MAX_PIXELS
 
-LARGE = 1 << 30  # bytes of a result from which on it is made by region
 DEFAULT_SCALE = 4.0
 MAX_FACTOR = 8.0
 _MAX_STEPS = 3  # three times x2 make the largest factor
@@ -65,23 +62,6 @@ class Goal:
         return _check_factor(
             max(ratios), detail.format(width, height, size[1], size[0])
         )
-
-
-def is_large(info: PictureInfo, format: str, height: int, width: int) -> bool:
-    """Whether a picture is enlarged by region: TIFF to TIFF, and much of it.
-
-    Args:
-        info: Of the picture.
-        format: Of the result, a key of `srcli.imaging.formats.FORMATS`.
-        height: Of the result, in pixels.
-        width: Of the result, in pixels.
-    """
-    if not info.is_windowed or format != "tiff":
-        return False
-    if info.width * info.height > MAX_PIXELS:
-        return True
-    each = (info.channels + info.alpha) * info.depth // 8
-    return height * width * each > LARGE
 
 
 def plan_steps(

@@ -1,22 +1,21 @@
-"""Room on the disk: what results will take, and whether it is there."""
+"""Folders for results, and room on the disk: whether they are there."""
 
 from __future__ import annotations
 
 import logging
 import math
 import shutil
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from srcli.errors import OutputError
-from srcli.imaging.files import PictureInfo
 from srcli.imaging.formats import FORMATS
+from srcli.imaging.picture import PictureInfo
+from srcli.inference.jobs import Job
+from srcli.storage import Place
 from srcli.units import format_bytes
-
-if TYPE_CHECKING:
-    from srcli.inference.jobs import Job
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +81,24 @@ def check_space(jobs: Iterable[Job]) -> None:
             raise OutputError(f"{place} has no room: {about}: choose another -o")
         if need > free:
             log.warning("%s may have no room: %s", place, about)
+
+
+def prepare_folders(folders: Iterable[Place]) -> None:
+    """Make the folders that results go to, and see that they can be written to.
+
+    Raises:
+        OutputError: If one cannot be made or written to.
+    """
+    for folder in dict.fromkeys(folders):
+        if not isinstance(folder, Path):
+            continue  # it comes with its files
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise OutputError(f"folder {folder} cannot be written: {reason}") from error
 
 
 def require_room(job: Job, *, makes_folder: bool = False) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import KW_ONLY, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -15,12 +14,13 @@ from PIL import Image
 from torch import Tensor
 
 from srcli.imaging.alpha import fill_transparent
-from srcli.imaging.files import Picture
-from srcli.imaging.resize import imresize
+from srcli.imaging.picture import Picture, PictureInfo
+from srcli.imaging.resize_part import resize_part
 from srcli.inference.canvas import Canvas, check_memory
 from srcli.inference.choice import BICUBIC, Choice, choose
 from srcli.inference.device import choose_device, choose_precision
 from srcli.inference.exchange import Enlarged, Given, map_pictures
+from srcli.inference.regions import Region, plan_regions, whole_region
 from srcli.inference.runner import Runner, RunStats
 from srcli.inference.sizes import Goal
 from srcli.inference.tiling import Overlap, TileSize, check_tiling
@@ -172,54 +172,59 @@ class Upscaler:
             DeviceError: If memory does not suffice.
             WeightsError: If weights that only this size needs are missing.
         """
-        return map_pictures(image, partial(self._enlarge, progress=progress))
+        return map_pictures(
+            image, lambda picture: self.enlarge(picture, progress=progress)
+        )
 
-    def _enlarge(self, picture: Picture, progress: Progress) -> Picture:
-        """The enlarged picture, with the same metadata, bit depth and channels."""
-        pixels: NDArray[Any] = picture.pixels
-        alpha: NDArray[Any] | None = picture.alpha
-        height, width, channels = pixels.shape
-        size = self.target_size(height, width)
-        check_memory((*size, channels), pixels.dtype)
-        if alpha is not None:
-            pixels = fill_transparent(pixels, alpha)
-            alpha = imresize(alpha, size=size)
-        levels = picture.levels
-        pixels = self.run_networks(pixels, levels, (height, width), progress)
-        if pixels.shape[:2] != size:
-            pixels = imresize(pixels, size=size)
-        if pixels.dtype == np.float32:
-            pixels = pixels.clip(*levels)  # the cubic swings over at edges
-            alpha = None if alpha is None else alpha.clip(0, 1)
-        return dataclasses.replace(picture, pixels=pixels, alpha=alpha)
+    def plan_regions(self, info: PictureInfo, side: int | None = None) -> list[Region]:
+        """The regions of a picture that is too large for memory; see `plan_regions`.
 
-    def run_networks(
-        self,
-        pixels: NDArray[Any],
-        levels: tuple[float, float],
-        whole: tuple[int, int],
-        progress: Progress,
-    ) -> NDArray[Any]:
-        """A picture, or part of one, by the networks alone; begins `stats` anew.
+        Raises:
+            UsageError: If the factor is not between 1 and 8.
+            WeightsError: If weights are missing or damaged.
+        """
+        whole = info.height, info.width
+        return plan_regions(info, self.target_size(*whole), self.runners(*whole), side)
+
+    def enlarge(
+        self, part: Picture, region: Region | None = None, progress: Progress = SILENT
+    ) -> Picture:
+        """What a picture, or the part of one that a region is, becomes.
+
+        Afterwards `stats` are about it.
 
         Args:
-            pixels: (h, w, 1) grey or (h, w, 3) RGB, uint8, uint16 or float32.
-            levels: The values of black and white.
-            whole: Height and width of the picture that they are of.
+            part: The picture in the region's `padded` box, its `levels` those of the
+                whole.
+            region: As `plan_regions` gives it; None is that `part` is the picture.
             progress: Told of tiles.
 
         Returns:
-            (s*h, s*w, C), same dtype; s is the product of `plan`.
+            The region's `target`, with the same metadata, bit depth and channels.
 
         Raises:
             UsageError: If the factor is not between 1 and 8.
             WeightsError: If weights are missing or damaged.
             DeviceError: If memory does not suffice.
         """
+        if region is None:
+            whole = part.height, part.width
+            region = whole_region(whole, self.target_size(*whole))
+        pixels: NDArray[Any] = part.pixels
+        alpha: NDArray[Any] | None = part.alpha
+        levels = part.levels
+        check_memory((*region.target.size, pixels.shape[2]), pixels.dtype)
+        if alpha is not None:
+            pixels = fill_transparent(pixels, alpha)
+            alpha = _resize(alpha[:, :, None], region, 1)[:, :, 0]
         self.stats = _UNUSED
-        for runner in self.runners(*whole):
+        for runner in self.runners(*region.whole):
             pixels = self._run(runner, pixels, levels, progress)
-        return pixels
+        pixels = _resize(pixels, region, math.prod(self.plan(*region.whole)))
+        if pixels.dtype == np.float32:
+            pixels = pixels.clip(*levels)  # the cubic swings over at edges
+            alpha = None if alpha is None else alpha.clip(0, 1)
+        return dataclasses.replace(part, pixels=pixels, alpha=alpha)
 
     def _get_runner(self, scale: int, position: int) -> Runner:
         """The network for a pass, on its device; `position` is the pass's, from 0."""
@@ -262,6 +267,15 @@ class Upscaler:
         top, left = (before * runner.scale for before, _ in margins)
         rows, columns = canvas.result.shape[:2]
         return canvas.result[top : rows - top, left : columns - left]
+
+
+def _resize(pixels: NDArray[Any], region: Region, scale: int) -> NDArray[Any]:
+    """A region's target, of pixels `scale` times as large as those of `padded`."""
+    whole = region.whole[0] * scale, region.whole[1] * scale
+    if region.is_whole and whole == region.size:
+        return pixels
+    corner = region.padded.top * scale, region.padded.left * scale
+    return resize_part(pixels, corner, whole, region.size, region.target.slices)
 
 
 @overload

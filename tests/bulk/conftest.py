@@ -4,8 +4,8 @@ import pytest
 from PIL import Image
 
 from srcli.bulk.stages import Work
-from srcli.inference.batch import FileOptions
 from srcli.inference.naming import Naming
+from srcli.inference.pieces import FileOptions
 from srcli.inference.sizes import Goal
 
 
@@ -24,10 +24,9 @@ def make_naming():
 def make_work():
     """A function that makes a `Work` of bicubic x2; keywords are its fields."""
 
-    def make(naming, folder, upscaler=None, **fields):
+    def make(naming, upscaler=None, **fields):
         return Work(
             naming=naming,
-            folder=folder,
             options=FileOptions(run="r0"),
             upscaler=upscaler or {"model": "bicubic", "scale": 2},
             **fields,

@@ -11,10 +11,12 @@ from upath import UPath
 
 from srcli.bulk import stages
 from srcli.bulk.orders import Order, take_orders
-from srcli.bulk.stages import Enlarger, Read, Unable, pack, unpack
+from srcli.bulk.stages import Unable, Worker, pack, unpack
 from srcli.errors import DeviceError, InputError, OutputError
 from srcli.inference.batch import run_batch
-from srcli.inference.jobs import plan_jobs, prepare_folders
+from srcli.inference.jobs import Job
+from srcli.inference.pieces import Piece
+from srcli.inference.planning import plan_jobs
 from srcli.inference.sources import Source, expand_inputs
 from srcli.inference.upscaler import Upscaler
 
@@ -35,10 +37,10 @@ def do(monkeypatch):
 
     def through(orders, work, begin=lambda index: 1):
         table = pack([(order.index, order) for order in orders])
-        enlarger = Enlarger(work, begin)
+        worker = Worker(work, begin)
         done = []
-        for read in stages.read_orders(table, work):
-            for larger in enlarger(read):
+        for read in stages.read_pictures(table, work):
+            for larger in worker(read):
                 done += unpack(stages.write_pictures(larger, work))
         return [state for _, state in sorted(done, key=lambda item: item[0])]
 
@@ -63,18 +65,16 @@ def test_the_same_files_and_records_as_the_local_engine(
 ):
     sources = expand_inputs(["many"], recursive=True)
     jobs = plan_jobs(sources, make_naming("local/"))
-    prepare_folders(job.output.parent for job in jobs if job.output)
     local = list(run_batch(jobs, Upscaler("bicubic", 2)))
 
     naming = make_naming("bulk/")
-    folder, orders = take_orders(sources, naming)
-    bulk = do(orders, make_work(naming, folder))
+    naming, orders = take_orders(sources, naming)
+    bulk = do(orders, make_work(naming))
     assert as_files(tmp_path / "bulk") == as_files(tmp_path / "local")
     assert [comparable(r) for r in bulk] == [comparable(r) for r in local]
     assert sum(r.status == "failed" for r in bulk) == 3
-    again = take_orders(sources, make_naming("bulk/", existing="skip"))
-    skipping = make_work(make_naming("bulk/", existing="skip"), again[0])
-    states = [result.status for result in do(again[1], skipping)]
+    naming, orders = take_orders(sources, make_naming("bulk/", existing="skip"))
+    states = [result.status for result in do(orders, make_work(naming))]
     assert states.count("skipped") == 200
     assert states.count("failed") == 3
 
@@ -96,7 +96,7 @@ def test_urls_are_read_once_and_written_whole(
     sources = expand_inputs(["memory://in"], recursive=True)
     naming = make_naming("memory://out/deep/")
     orders = [Order(i, each) for i, each in enumerate(sources)]
-    work = make_work(naming, UPath("memory://out/deep/"))
+    work = make_work(naming.for_sources(sources))
     empty, done = do(orders, work)
     assert empty.as_dict()["error"] == "memory://in/b.png is empty"
     assert done.output == "memory://out/deep/sub/a_bicubic_x2.png"
@@ -107,8 +107,8 @@ def test_urls_are_read_once_and_written_whole(
 
 def test_what_is_done_twice_is_written_once(many, make_naming, make_work, do):
     naming = make_naming("bulk/")
-    folder, orders = take_orders(expand_inputs(["many/part0/000.png"]), naming)
-    work = make_work(naming, folder)
+    naming, orders = take_orders(expand_inputs(["many/part0/000.png"]), naming)
+    work = make_work(naming)
     (first,) = do(orders, work)
     output = Path(first.output)
     before = output.stat()
@@ -126,9 +126,9 @@ def test_what_is_done_twice_is_written_once(many, make_naming, make_work, do):
 
 def test_a_picture_that_ends_its_workers_is_given_up(many, make_naming, make_work, do):
     naming = make_naming("bulk/")
-    folder, orders = take_orders(expand_inputs(["many/part0"]), naming)
+    naming, orders = take_orders(expand_inputs(["many/part0"]), naming)
     counts = iter([1, 4] + [2] * len(orders))
-    done = do(orders[:3], make_work(naming, folder), lambda index: next(counts))
+    done = do(orders[:3], make_work(naming), lambda index: next(counts))
     assert [result.status for result in done] == ["done", "failed", "done"]
     assert isinstance(done[1].error, DeviceError)
     assert "its worker ended 3 times" in str(done[1].error)
@@ -136,10 +136,10 @@ def test_a_picture_that_ends_its_workers_is_given_up(many, make_naming, make_wor
 
 def test_a_worker_that_cannot_work_says_so(many, make_naming, make_work):
     naming = make_naming("bulk/")
-    folder, orders = take_orders(expand_inputs(["many/part0/000.png"]), naming)
-    work = make_work(naming, folder, {"model": "drcn", "scale": 2}, on_gpu=True)
-    (read,) = stages.read_orders(pack([(0, orders[0])]), work)
-    ((_, state),) = unpack(next(iter(Enlarger(work, lambda index: 1)(read))))
+    naming, orders = take_orders(expand_inputs(["many/part0/000.png"]), naming)
+    work = make_work(naming, {"model": "drcn", "scale": 2}, on_gpu=True)
+    (read,) = stages.read_pictures(pack([(0, orders[0])]), work)
+    ((_, state),) = unpack(next(iter(Worker(work, lambda index: 1)(read))))
     assert isinstance(state, Unable)
     assert isinstance(state.error, DeviceError)
 
@@ -147,17 +147,17 @@ def test_a_worker_that_cannot_work_says_so(many, make_naming, make_work):
 def test_a_defect_is_the_failure_of_one_picture(
     many, make_naming, make_work, do, monkeypatch
 ):
-    real = stages.read_source
+    real = stages.read_pieces
 
     def read(job, options):
         if job.source.path.name == "002.png":
             raise KeyError("odd")
         return real(job, options)
 
-    monkeypatch.setattr(stages, "read_source", read)
+    monkeypatch.setattr(stages, "read_pieces", read)
     naming = make_naming("bulk/")
-    folder, orders = take_orders(expand_inputs(["many/part0"]), naming)
-    done = do(orders[:4], make_work(naming, folder))
+    naming, orders = take_orders(expand_inputs(["many/part0"]), naming)
+    done = do(orders[:4], make_work(naming))
     assert [result.status for result in done] == ["done", "failed", "done", "done"]
     assert "002.png: a defect in srcli: KeyError: 'odd'" in str(done[1].error)
     assert done[1].error.exit_code == 1
@@ -168,7 +168,7 @@ def test_a_weight_file_goes_with_the_work(tmp_path, save_rrrn, make_naming, make
     content = (tmp_path / "mine.safetensors").read_bytes()
     (tmp_path / "mine.safetensors").unlink()
     fields = {"model": "mrnet", "scale": 3}
-    work = make_work(make_naming(), None, fields, weights=("mine.safetensors", content))
+    work = make_work(make_naming(), fields, weights=("mine.safetensors", content))
     upscaler = pickle.loads(pickle.dumps(work)).make_upscaler()
     assert upscaler.name == "mine"
     assert upscaler.target_size(10, 20) == (30, 60)
@@ -176,10 +176,9 @@ def test_a_weight_file_goes_with_the_work(tmp_path, save_rrrn, make_naming, make
 
 def test_states_survive_a_table(picture):
     from srcli.imaging.files import Picture
-    from srcli.inference.jobs import Job
 
     job = Job(source=Source(None), error=InputError("odd"))
-    state = Read(job, Picture(picture()))
+    state = Piece(job=job, picture=Picture(picture()))
     ((index, found),) = unpack(pack([(7, state)]))
     assert (index, str(found.job.error)) == (7, "odd")
     assert (found.picture.pixels == state.picture.pixels).all()
@@ -193,13 +192,12 @@ def test_a_file_of_another_network_goes_with_the_work(
     upscaler = Upscaler("2xAny.pth", device="cpu", precision="fp32")
     sources = expand_inputs(["many/part0/000.png", "many/part0/002.png"])
     jobs = plan_jobs(sources, make_naming("local/", model="2xAny"))
-    prepare_folders([tmp_path / "local"])
     list(run_batch(jobs, upscaler))
     Path("2xAny.pth").unlink()
     fields = {"model": "mrnet", "scale": 2.0, "precision": "fp32"}
     naming = make_naming("bulk/", model="2xAny")
-    folder, orders = take_orders(sources, naming)
-    do(orders, make_work(naming, folder, fields, weights=("2xAny.pth", content)))
+    naming, orders = take_orders(sources, naming)
+    do(orders, make_work(naming, fields, weights=("2xAny.pth", content)))
     assert as_files(tmp_path / "bulk") == as_files(tmp_path / "local")
     assert sorted(as_files(tmp_path / "bulk")) == [
         "000_2xAny_x2.png",

@@ -24,16 +24,16 @@ import tifffile  # noqa: E402
 from moto.server import ThreadedMotoServer  # noqa: E402
 from ray.cluster_utils import Cluster as Nodes  # noqa: E402
 
-from srcli.bulk import engine  # noqa: E402
-from srcli.bulk.large import enlarge_by_region  # noqa: E402
+from srcli.bulk import stream  # noqa: E402
+from srcli.bulk.engine import Cluster, do_large, run_bulk  # noqa: E402
 from srcli.bulk.orders import take_orders  # noqa: E402
-from srcli.bulk.run import Cluster, run_bulk  # noqa: E402
 from srcli.bulk.stages import Work  # noqa: E402
 from srcli.imaging.resize import imresize  # noqa: E402
-from srcli.inference import regions, sizes  # noqa: E402
-from srcli.inference.batch import FileOptions, run_batch  # noqa: E402
-from srcli.inference.jobs import plan_jobs, prepare_folders  # noqa: E402
+from srcli.inference import planning, regions  # noqa: E402
+from srcli.inference.batch import run_batch  # noqa: E402
 from srcli.inference.naming import Naming  # noqa: E402
+from srcli.inference.pieces import FileOptions  # noqa: E402
+from srcli.inference.planning import plan_jobs  # noqa: E402
 from srcli.inference.sizes import Goal  # noqa: E402
 from srcli.inference.sources import expand_inputs  # noqa: E402
 from srcli.inference.upscaler import Upscaler  # noqa: E402
@@ -88,14 +88,13 @@ def weights(tmp_path, save_rrrn):
 def bulk(many, weights, tmp_path, monkeypatch):
     """A function that runs the engine over many pictures; keywords go to `Naming`."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(engine, "_BLOCK_PICTURES", 4)
+    monkeypatch.setattr(stream, "_BLOCK_PICTURES", 4)
 
     def start(**options):
         naming = Naming(model="small", goal=Goal(3), output="bulk/", **options)
-        folder, orders = take_orders(expand_inputs(["many"], recursive=True), naming)
+        naming, orders = take_orders(expand_inputs(["many"], recursive=True), naming)
         work = Work(
             naming=naming,
-            folder=folder,
             options=FileOptions(run="test"),
             upscaler={"model": "rrrn", "scale": 3},
             weights=(weights.name, weights.read_bytes()),
@@ -111,7 +110,6 @@ def local(many, weights, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     naming = Naming(model="small", goal=Goal(3), output="local/")
     jobs = plan_jobs(expand_inputs(["many"], recursive=True), naming)
-    prepare_folders(job.output.parent for job in jobs if job.output)
     upscaler = Upscaler("rrrn", 3, weights=weights, device="cpu")
     return summarise(run_batch(jobs, upscaler)), as_files(tmp_path / "local")
 
@@ -147,7 +145,7 @@ def find_workers():
             parent = int(re.search(r"PPid:\t(\d+)", (entry / "status").read_text())[1])
         except (OSError, TypeError):
             continue
-        if title.startswith(b"ray::MapWorker(MapBatches(Enlarger))"):
+        if title.startswith(b"ray::MapWorker(MapBatches(Worker))"):
             found[int(entry.name)] = parent
     return found
 
@@ -228,7 +226,7 @@ def test_from_store_to_store_by_the_command(nodes, store, run, many, tmp_path):
 
 
 def test_regions_of_one_picture_are_spread(nodes, run, picture, tmp_path, monkeypatch):
-    monkeypatch.setattr(sizes, "LARGE", 1000)
+    monkeypatch.setattr(planning, "LARGE", 1000)
     for name in ("_LEAST_SIDE", "_MOST_SIDE"):
         monkeypatch.setattr(regions, name, 64)
     planes = picture(200, 150)
@@ -242,11 +240,10 @@ def test_regions_of_one_picture_are_spread(nodes, run, picture, tmp_path, monkey
     (job,) = plan_jobs(expand_inputs([str(tmp_path / "scan.tif")]), naming)
     work = Work(
         naming=naming,
-        folder=None,
         options=FileOptions(run="test"),
         upscaler={"model": "bicubic", "scale": 2},
     )
-    result = enlarge_by_region(job, work, engine.Pool(None, on_gpu=False))
+    result = do_large(job, work, stream.Pool(None, on_gpu=False))
     assert result.error is None
     assert (result.status, result.width, result.height) == ("done", 300, 400)
     larger = tifffile.imread(tmp_path / "bulk.tif")

@@ -13,6 +13,7 @@ from PIL import Image
 from srcli.errors import WeightsError
 from srcli.imaging.files import Picture
 from srcli.imaging.resize import imresize
+from srcli.inference.runner import RunStats
 from srcli.inference.sizes import Goal
 from srcli.pretrained import catalog
 
@@ -34,7 +35,7 @@ def upscaler(monkeypatch):
         def __init__(self, model, scale, **options):
             made.append(SimpleNamespace(model=model, scale=scale, **options))
             self.goal = Goal(scale, options["width"], options["height"])
-            self.stats = SimpleNamespace(device="cpu", precision="fp32", tiles=1)
+            self.stats = RunStats("cpu", "fp32", tiles=1)
             if model == "untrained":
                 raise WeightsError("no weights for untrained x4")
 
@@ -46,7 +47,7 @@ def upscaler(monkeypatch):
             exact = self.goal.scale in (2, 3, 4)
             return "mrnet x3" + ("" if exact else f", then bicubic to {columns}x{rows}")
 
-        def __call__(self, picture, progress):
+        def enlarge(self, picture, region, progress):
             progress.start("mrnet", 1)
             size = self.goal.size(picture.height, picture.width)
             pixels = imresize(picture.pixels, size=size)
@@ -446,11 +447,11 @@ def test_interruption_shows_what_is_done(run, upscaler, monkeypatch):
     class Interrupted(srcli.inference.upscaler.Upscaler):
         count = 0
 
-        def __call__(self, picture, progress):
+        def enlarge(self, picture, region, progress):
             self.count += 1
             if self.count == 2:
                 raise KeyboardInterrupt
-            return super().__call__(picture, progress)
+            return super().enlarge(picture, region, progress)
 
     monkeypatch.setattr("srcli.inference.upscaler.Upscaler", Interrupted)
     result = run("upscale", "a.png", "b.png")
@@ -601,9 +602,9 @@ def scan(monkeypatch, picture):
     """A TIFF that is taken to be larger than memory; its pixels."""
     import tifffile
 
-    from srcli.inference import sizes
+    from srcli.inference import planning
 
-    monkeypatch.setattr(sizes, "LARGE", 1000)
+    monkeypatch.setattr(planning, "LARGE", 1000)
     tifffile.imwrite("scan.tif", picture(50, 70), tile=(16, 16), photometric="rgb")
     return picture(50, 70)
 
@@ -683,10 +684,10 @@ def test_engines_that_make_no_sense(options, message, run, picture):
 
 
 def test_ray_that_is_not_installed_is_named(run, picture, monkeypatch):
-    from srcli.cli import bulk
+    from srcli.cli.upscale import upscale
 
     Image.fromarray(picture()).save("a.png")
-    monkeypatch.setattr(bulk, "_MODULES", ("ray_that_is_not_here",))
+    monkeypatch.setitem(upscale.__globals__, "_RAY", ("ray_that_is_not_here",))
     done = run("upscale", "a.png", "--engine", "ray")
     assert done.exit_code == 2
     assert done.stderr == (

@@ -25,13 +25,17 @@ from srcli.errors import (
 from srcli.imaging import files
 from srcli.imaging.files import Metadata, Picture
 from srcli.imaging.resize import imresize
-from srcli.inference import batch
-from srcli.inference.batch import FileOptions, preview_batch, run_batch
-from srcli.inference.jobs import plan_jobs, prepare_folders
+from srcli.inference import pieces
+from srcli.inference.batch import run_batch
+from srcli.inference.estimate import preview_batch
+from srcli.inference.jobs import Tally
 from srcli.inference.naming import Naming
-from srcli.inference.results import raise_failures
+from srcli.inference.pieces import FileOptions
+from srcli.inference.planning import plan_jobs
+from srcli.inference.runner import RunStats
 from srcli.inference.sizes import Goal
 from srcli.inference.sources import Source, expand_inputs
+from srcli.inference.space import prepare_folders
 
 
 class Stub:
@@ -41,7 +45,7 @@ class Stub:
 
     def __init__(self, scale=2.0, fail=None):
         self.goal = Goal(scale)
-        self.stats = SimpleNamespace(device="cpu", precision="fp32", tiles=3)
+        self.stats = RunStats("cpu", "fp32", tiles=3)
         self.fail = fail or (lambda _: None)
 
     def describe(self, height, width):
@@ -50,7 +54,7 @@ class Stub:
             return f"mrnet x3, then bicubic to {columns}x{rows}"
         return f"mrnet x{self.goal.scale:g}"
 
-    def __call__(self, picture, progress):
+    def enlarge(self, picture, region, progress):
         self.fail(picture)
         progress.start("mrnet x2", 1)
         size = self.goal.size(picture.height, picture.width)
@@ -106,8 +110,14 @@ def opened(path):
         return image
 
 
+def raise_failures(results):
+    tally = Tally()
+    for result in results:
+        tally.add(result)
+    tally.raise_failures()
+
+
 def work(jobs, upscaler=None, **options):
-    prepare_folders(job.output.parent for job in jobs if job.is_open and job.output)
     return list(run_batch(jobs, upscaler or Stub(), FileOptions(**options)))
 
 
@@ -288,7 +298,7 @@ def test_results_that_exist(make):
         OutputError, r"a_mrnet_x2\.png exists already \(and 1 more\)", "a.png", "b.png"
     )
     skipped = plan("a.png", existing="skip")
-    assert [result.status for result in preview_batch(skipped, [None])] == ["skipped"]
+    assert [result.status for result in preview_batch(skipped, None)[0]] == ["skipped"]
     assert plan("a.png", existing="overwrite")[0].is_open
 
 
@@ -587,7 +597,7 @@ def test_interruption_leaves_whole_files_only(make):
 def test_reading_and_writing_overlap_the_work(make, monkeypatch):
     make("a.png", "b.png", "c.png")
     reads, writes = threading.Semaphore(0), threading.Semaphore(0)
-    read, write = batch.read_picture, batch.write_picture
+    read, write = pieces.open_picture, pieces.write_picture
 
     def tell_read(*args, **options):
         reads.release()
@@ -597,8 +607,8 @@ def test_reading_and_writing_overlap_the_work(make, monkeypatch):
         assert writes.acquire(timeout=30)
         write(*args, **options)
 
-    monkeypatch.setattr(batch, "read_picture", tell_read)
-    monkeypatch.setattr(batch, "write_picture", slow_write)
+    monkeypatch.setattr(pieces, "open_picture", tell_read)
+    monkeypatch.setattr(pieces, "write_picture", slow_write)
     count = iter(range(3))
 
     def meet(_):
@@ -677,6 +687,6 @@ def test_standard_output_gets_the_bytes(make, monkeypatch):
 def test_names_that_are_not_unicode_can_be_shown():
     source = Source(Path("caf\udce9.png"))
     jobs = plan_jobs([source], Naming(model="mrnet", goal=Goal(2)))
-    (result,) = preview_batch(jobs, [None])
+    ((result,), _) = preview_batch(jobs, None)
     result.input.encode("utf-8")
     assert result.input == "caf\ufffd.png"

@@ -5,12 +5,17 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from srcli.inference.estimate import estimate_batch
-from srcli.inference.jobs import plan_jobs
+from srcli.inference.estimate import preview_batch
 from srcli.inference.naming import Naming
+from srcli.inference.planning import plan_jobs
 from srcli.inference.sizes import Goal
 from srcli.inference.sources import expand_inputs
 from srcli.inference.upscaler import Upscaler
+
+
+def estimate_batch(jobs, upscaler):
+    results, total = preview_batch(jobs, upscaler)
+    return [result.estimate for result in results], total
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,9 +18,14 @@ from srcli.imaging import tiff_tiles
 from srcli.imaging.alpha import peak_level
 from srcli.imaging.box import Box
 from srcli.imaging.files import Picture, probe_picture, read_picture, strip_metadata
-from srcli.inference import large, regions, sizes
-from srcli.inference.regions import enlarge_region, plan_regions
-from srcli.inference.sizes import is_large
+from srcli.imaging.source import open_picture
+from srcli.inference import planning, regions
+from srcli.inference.batch import run_batch
+from srcli.inference.naming import Naming
+from srcli.inference.pieces import FileOptions
+from srcli.inference.planning import is_large, plan_jobs
+from srcli.inference.sizes import Goal
+from srcli.inference.sources import expand_inputs
 from srcli.inference.upscaler import Upscaler
 from srcli.models.mrnet import MRNet, MRNetConfig
 from srcli.progress import SILENT
@@ -62,18 +68,23 @@ def tiff_of(picture, **options):
     return buffer.getvalue()
 
 
-def by_region(picture, upscaler, side, **options):
-    """The picture that a file of the regions' results holds."""
-    data = tiff_of(picture)
-    info = probe_picture(data)
-    plan = plan_regions(upscaler, info, side)
-    result = io.BytesIO()
-    with large.open_large(data, result, plan, name="it", **options) as opened:
+def by_region(picture, upscaler, side):
+    """The picture that the results of its regions make."""
+    pixels = alpha = None
+    with open_picture(tiff_of(picture), by_box=True) as opened:
+        plan = upscaler.plan_regions(opened.info, side)
         for region in reversed(plan):
-            part = pickle.loads(pickle.dumps(opened.read(region)))
-            opened.write(region, enlarge_region(upscaler, part, region))
+            part = pickle.loads(pickle.dumps(opened.read(region.padded)))
+            larger = upscaler.enlarge(part, region)
+            if pixels is None:
+                shape = (*region.size, larger.pixels.shape[2])
+                pixels = np.zeros(shape, larger.pixels.dtype)
+                alpha = larger.alpha is not None and np.zeros(shape[:2], pixels.dtype)
+            pixels[region.target.slices] = larger.pixels
+            if larger.alpha is not None:
+                alpha[region.target.slices] = larger.alpha
     assert len(plan) > 1
-    return read_picture(result.getvalue())
+    return Picture(pixels, None if alpha is False else alpha)
 
 
 def check(picture, upscaler, side, *, off=0, peak=255):
@@ -102,13 +113,13 @@ def test_targets_make_up_the_result(scale, alpha):
     picture = Picture(planes[:, :, :3], planes[:, :, 3] if alpha else None)
     upscaler = Upscaler("bicubic", scale)
     info = probe_picture(tiff_of(picture))
-    plan = plan_regions(upscaler, info, 64)
+    plan = upscaler.plan_regions(info, 64)
     height, width = upscaler.target_size(150, 203)
     seen = np.zeros((height, width), int)
     for region in plan:
         seen[region.target.slices] += 1
         assert region.size == (height, width)
-        assert region.core.side <= 64
+        assert region.target.side <= 64 * scale + 1
         if alpha:
             assert region.padded.top % 64 == region.padded.left % 64 == 0
     assert (seen == 1).all()
@@ -116,13 +127,11 @@ def test_targets_make_up_the_result(scale, alpha):
 
 def test_regions_end_where_tiles_of_the_file_do():
     info = probe_picture(tiff_of(Picture(waves(150, 203))))
-    for scale, step in ((2, 16), (3, 32), (4, 8), (2.5, 64)):
-        plan = plan_regions(Upscaler("bicubic", scale), info, 70)
+    for scale in (2, 3, 4):
+        plan = Upscaler("bicubic", scale).plan_regions(info, 70)
+        assert len(plan) > 1
         for region in plan:
-            exact = scale != 2.5  # 203 columns become a whole number only by rounding
-            if exact:
-                assert region.core.top % step == region.core.left % step == 0
-                assert region.target.top % 32 == region.target.left % 32 == 0
+            assert region.target.top % 32 == region.target.left % 32 == 0
 
 
 def test_regions_take_little_memory_and_waste_little():
@@ -130,7 +139,7 @@ def test_regions_take_little_memory_and_waste_little():
     info = type(info)("tiff", 32768, 32768, alpha=False, depth=8, channels=3)
     for scale in (2, 3, 4):
         upscaler = Upscaler(small_network(), scale, device="cpu", tile=64, overlap=20)
-        plan = plan_regions(upscaler, info)
+        plan = upscaler.plan_regions(info)
         result = max(region.target.area for region in plan) * 3
         assert result <= 101_000_000
         work = sum(region.padded.area for region in plan)
@@ -140,11 +149,11 @@ def test_regions_take_little_memory_and_waste_little():
 def test_what_is_large(monkeypatch):
     info = probe_picture(tiff_of(Picture(waves(40, 50))))
     assert not is_large(info, "tiff", 80, 100)
-    monkeypatch.setattr(sizes, "LARGE", 3 * 80 * 100 - 1)
+    monkeypatch.setattr(planning, "LARGE", 3 * 80 * 100 - 1)
     assert is_large(info, "tiff", 80, 100)
     assert not is_large(info, "png", 80, 100)
     assert not is_large(info, "tiff", 80, 99)
-    monkeypatch.setattr(sizes, "MAX_PIXELS", 40 * 50 - 1)
+    monkeypatch.setattr(planning, "MAX_PIXELS", 40 * 50 - 1)
     assert is_large(info, "tiff", 40, 50)
 
 
@@ -203,27 +212,41 @@ def test_transparency(dtype, model):
 # The whole way
 
 
-def test_a_large_picture_all_the_way(tmp_path, monkeypatch):
+@pytest.fixture
+def do(tmp_path, monkeypatch):
+    """A function that enlarges a TIFF as if memory were small, and gives its result."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(planning, "LARGE", 0)
     monkeypatch.setattr(regions, "_LEAST_SIDE", 40)
     monkeypatch.setattr(regions, "_MOST_SIDE", 40)
+
+    def enlarge(data, upscaler, progress=SILENT, **options):
+        Path("in.tif").write_bytes(data)
+        naming = Naming(model="m", goal=Goal(2), output="out.tif", existing="overwrite")
+        jobs = plan_jobs(expand_inputs(["in.tif"]), naming)
+        (result,) = run_batch(jobs, upscaler, FileOptions(**options), progress)
+        return result
+
+    return enlarge
+
+
+def test_a_large_picture_all_the_way(do):
     picture = Picture(waves(75, 90, 3, np.uint16))
-    path, part = tmp_path / "in.tif", tmp_path / "out.tif"
-    path.write_bytes(tiff_of(picture, resolution=(300, 300), resolutionunit="INCH"))
     upscaler = Upscaler(small_network(), 2, **NETWORK)
     told = Told()
-    with part.open("w+b") as file:
-        info = probe_picture(path)
-        stats = large.upscale_large(
-            path, file, upscaler, info, name="in.tif", progress=told
-        )
-    result = read_picture(part)
+    data = tiff_of(picture, resolution=(300, 300), resolutionunit="INCH")
+    done = do(data, upscaler, told)
+    result = read_picture(Path("out.tif"))
     assert np.abs(result.pixels - upscaler(picture).pixels.astype(int)).max() <= 257
     assert result.metadata.dpi == (300, 300)
-    assert stats.device == "cpu"
-    assert stats.tiles >= 6
-    assert told.description == "mrnet x2"
+    assert (done.status, done.device, done.width, done.height) == (
+        "done", "cpu", 180, 150,
+    )  # fmt: skip
+    assert done.bytes == Path("out.tif").stat().st_size
+    assert done.tiles >= 6
+    assert told.description == "in.tif: mrnet x2"
     assert told.done == pytest.approx(told.total)
-    with tifffile.TiffFile(part) as tiff:
+    with tifffile.TiffFile("out.tif") as tiff:
         assert tiff.is_bigtiff
         assert tiff.pages.first.is_tiled
 
@@ -243,7 +266,7 @@ class Told:
         pass
 
 
-def test_metadata_left_out_and_colours_converted(tmp_path):
+def test_metadata_left_out_and_colours_converted(do):
     from PIL import ImageCms
 
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ")).tobytes()
@@ -251,18 +274,8 @@ def test_metadata_left_out_and_colours_converted(tmp_path):
         picture = Picture(waves(50, 60))
         data = tiff_of(picture, iccprofile=icc)
         expected = Upscaler("bicubic", 2)(strip_metadata(read_picture(data)))
-        upscaler = Upscaler("bicubic", 2)
-        file = io.BytesIO()
-        large.upscale_large(
-            data,
-            file,
-            upscaler,
-            probe_picture(data),
-            name="it",
-            keep_metadata=False,
-            progress=SILENT,
-        )
-        result = read_picture(file.getvalue())
+        do(data, Upscaler("bicubic", 2), keep_metadata=False)
+        result = read_picture(Path("out.tif"))
         assert result.metadata.icc is None
         assert np.array_equal(result.pixels, expected.pixels)
 
@@ -277,33 +290,37 @@ def tweaked_srgb():
     return bytes(data)
 
 
-def test_errors_say_whose_fault_it_is(tmp_path):
+def test_errors_say_whose_fault_it_is(do, monkeypatch):
     data = tiff_of(Picture(waves(64, 64)), compression="deflate")
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
         place = tiff.pages.first.dataoffsets[3]
     damaged = data[: place + 4] + bytes(40) + data[place + 44 :]
     upscaler = Upscaler("bicubic", 2)
-    info = probe_picture(data)
-    with pytest.raises(InputError, match=r"^ad\.tif is damaged"):
-        large.upscale_large(damaged, io.BytesIO(), upscaler, info, name="ad.tif")
+    failed = do(damaged, upscaler)
+    assert isinstance(failed.error, InputError)
+    assert str(failed.error).startswith("in.tif is damaged")
+    assert [path.name for path in Path().iterdir()] == ["in.tif"]
+    add = tiff_tiles.TileWriter.add
 
-    class Full(io.BytesIO):
-        def write(self, data):
-            if self.tell() > 20_000:
-                raise OSError(28, "No space left on device")
-            return super().write(data)
+    def fill(writer, top, left, block):
+        if top:
+            raise OSError(28, "No space left on device")
+        add(writer, top, left, block)
 
-    with pytest.raises(OutputError, match="cannot be written: No space left"):
-        large.upscale_large(data, Full(), upscaler, info, name="ad.tif")
+    monkeypatch.setattr(tiff_tiles.TileWriter, "add", fill)
+    failed = do(data, upscaler)
+    assert isinstance(failed.error, OutputError)
+    assert str(failed.error) == "out.tif cannot be written: No space left on device"
+    assert [path.name for path in Path().iterdir()] == ["in.tif"]
 
 
 def test_a_plan_can_be_sent_anywhere():
     info = probe_picture(tiff_of(Picture(waves(64, 64))))
-    plan = plan_regions(Upscaler("bicubic", 2), info, 32)
+    plan = Upscaler("bicubic", 2).plan_regions(info, 32)
     assert pickle.loads(pickle.dumps((plan, info))) == (plan, info)
-    assert plan[0].core == Box(0, 0, 32, 32)
-    edges = [(r.core.top, r.core.left) for r in plan]
-    assert edges == list(itertools.product((0, 32), (0, 32)))
+    assert plan[0].target == Box(0, 0, 64, 64)
+    edges = [(r.target.top, r.target.left) for r in plan]
+    assert edges == list(itertools.product((0, 64), (0, 64)))
 
 
 @pytest.mark.parametrize("passes", [1, 2])

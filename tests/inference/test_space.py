@@ -12,8 +12,8 @@ from srcli.errors import InputError, OutputError
 from srcli.imaging.files import Picture, encode_picture, probe_picture
 from srcli.imaging.resize import imresize
 from srcli.inference import space
-from srcli.inference.jobs import plan_jobs
 from srcli.inference.naming import Naming
+from srcli.inference.planning import plan_jobs
 from srcli.inference.sizes import Goal
 from srcli.inference.sources import expand_inputs
 
