@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
 
 from srcli.errors import InputError, UsageError
 from srcli.imaging.formats import PICTURE_SUFFIXES
@@ -20,9 +19,6 @@ from srcli.storage import (
     reached,
     relative,
 )
-
-if TYPE_CHECKING:
-    from upath import UPath
 
 STREAM = "-"  # standard input or output
 
@@ -104,18 +100,22 @@ def expand_inputs(inputs: Sequence[str], *, recursive: bool = False) -> list[Sou
 def _expand(text: str, recursive: bool) -> list[Source]:
     if text == STREAM:
         return [_read_stream()]
-    path = locate(text)
-    if not isinstance(path, Path):
-        return _expand_remote(path, text, recursive)
-    try:
-        if path.is_dir():
-            return _list_folder(path, recursive)
-        if _MAGIC.isdisjoint(text) or path.exists():
-            return [Source(path)]
-        return _match_pattern(path)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(f"{text} cannot be read: {reason}") from error
+    place = locate(text)
+    with reached(text, InputError, "read"):
+        is_pattern = not _MAGIC.isdisjoint(text) and not place.exists()
+        is_named_folder = is_remote(place) and text.endswith("/")
+        if is_pattern:
+            found = _match(place)
+        elif is_named_folder or place.is_dir():
+            found = _list(place, recursive)
+        else:
+            return [Source(place)]
+    if not found and is_pattern:
+        raise InputError(f"no picture matches {text}")
+    if not found:
+        hint = "" if recursive else "; --recursive looks into its folders too"
+        raise InputError(f"folder {place} holds no pictures{hint}")
+    return found
 
 
 def _read_stream() -> Source:
@@ -124,81 +124,46 @@ def _read_stream() -> Source:
     return Source(None, data=sys.stdin.buffer.read())
 
 
-def _list_folder(folder: Path, recursive: bool) -> list[Source]:
+def _list(folder: Place, recursive: bool) -> list[Source]:
+    """The pictures of a folder, and what keeps parts of it from being looked into."""
+    if not isinstance(folder, Path):
+        listed = list_files(folder, recursive=recursive)
+        return _choose_pictures(listed, folder)
     closed: list[OSError] = []
     if recursive:
         tree = os.walk(folder, onerror=closed.append)
         paths = [Path(place, name) for place, _, names in tree for name in names]
     else:
         paths = list(folder.iterdir())
-    found = [path for path in sorted(paths) if _is_picture(path, folder)]
-    pictures = [Source(path, folder) for path in found]
+    pictures = _choose_pictures([(path, None) for path in sorted(paths)], folder)
     for error in closed:
         place, reason = Path(error.filename), error.strerror or str(error)
         failure = InputError(f"folder {place} cannot be read: {reason}")
         pictures.append(Source(place, folder, error=failure))
-    return _require(pictures, folder, recursive)
-
-
-def _require(pictures: list[Source], folder: Place, recursive: bool) -> list[Source]:
-    """The pictures of a folder.
-
-    Raises:
-        InputError: If there are none.
-    """
-    if not pictures:
-        hint = "" if recursive else "; --recursive looks into its folders too"
-        raise InputError(f"folder {folder} holds no pictures{hint}")
     return pictures
 
 
-def _expand_remote(place: UPath, text: str, recursive: bool) -> list[Source]:
-    """`_expand` for a URL."""
-    with reached(text, InputError, "read"):
-        is_pattern = not _MAGIC.isdisjoint(text) and not place.exists()
-        is_folder = not is_pattern and (text.endswith("/") or place.is_dir())
-    if is_pattern:
-        base = place
-        while not _MAGIC.isdisjoint(str(base)):
-            base = base.parent
-        listed = match_files(place, base)
-    elif is_folder:
-        base, listed = place, list_files(place, recursive=recursive)
-    else:
-        return [Source(place)]
-    pictures = [
+def _match(pattern: Place) -> list[Source]:
+    """The pictures that a pattern matches."""
+    base = pattern
+    while not _MAGIC.isdisjoint(str(base)):
+        base = base.parent
+    if not isinstance(pattern, Path) and not isinstance(base, Path):
+        return _choose_pictures(match_files(pattern, base), base)
+    assert isinstance(base, Path)
+    paths = sorted(base.glob(str(pattern.relative_to(base))))
+    return _choose_pictures([(path, None) for path in paths], base)
+
+
+def _choose_pictures(
+    listed: Iterable[tuple[Place, int | None]], base: Place
+) -> list[Source]:
+    """Of files, with their bytes where these are known, the pictures by their names."""
+    return [
         Source(path, base, listed=size)
         for path, size in listed
-        if _has_picture_name(path, base)
+        if path.suffix.lower() in PICTURE_SUFFIXES
+        and not any(part.startswith(".") for part in relative(path, base).parts)
+        # A link that leads nowhere counts, so that it is reported as missing.
+        and (size is not None or path.is_file() or not path.exists())
     ]
-    if is_pattern and not pictures:
-        raise InputError(f"no picture matches {text}")
-    return _require(pictures, place, recursive)
-
-
-def _match_pattern(pattern: Path) -> list[Source]:
-    parts = pattern.parts
-    fixed = next(i for i, part in enumerate(parts) if not _MAGIC.isdisjoint(part))
-    base = Path(*parts[:fixed])
-    paths = sorted(base.glob(str(Path(*parts[fixed:]))))
-    pictures = [Source(path, base) for path in paths if _is_picture(path, base)]
-    if not pictures:
-        raise InputError(f"no picture matches {pattern}")
-    return pictures
-
-
-def _is_picture(path: Path, base: Path) -> bool:
-    """Whether a listed file is a picture by its name, and not hidden.
-
-    A link that leads nowhere counts, so that it is reported as missing.
-    """
-    if not _has_picture_name(path, base):
-        return False
-    return path.is_file() or (path.is_symlink() and not path.exists())
-
-
-def _has_picture_name(path: Place, base: Place) -> bool:
-    """Whether a listed file is a picture by its name, and not hidden."""
-    if path.suffix.lower() not in PICTURE_SUFFIXES:
-        return False
-    return not any(part.startswith(".") for part in relative(path, base).parts)

@@ -19,7 +19,7 @@ from srcli.imaging.resize_part import resize_part
 from srcli.inference.canvas import Canvas, check_memory
 from srcli.inference.choice import BICUBIC, Choice, choose
 from srcli.inference.device import choose_device, choose_precision
-from srcli.inference.exchange import Enlarged, Given, map_pictures
+from srcli.inference.python import Enlarged, Given, map_pictures
 from srcli.inference.regions import Region, plan_regions, whole_region
 from srcli.inference.runner import Runner, RunStats
 from srcli.inference.sizes import Goal

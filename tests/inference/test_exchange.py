@@ -13,7 +13,7 @@ from srcli import Upscaler, upscale
 from srcli.errors import InputError, UsageError
 from srcli.imaging.files import Picture, write_picture
 from srcli.imaging.resize import imresize
-from srcli.inference.exchange import image_of_picture, picture_of_image
+from srcli.inference.python import image_of_picture, picture_of_image
 
 
 @pytest.mark.parametrize("kind", [str, "path", "array", "image", "picture"])

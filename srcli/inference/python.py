@@ -1,0 +1,277 @@
+"""What Python programs hold pictures in: enlarged, and handed back as the same kind."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, from_numpy, strided
+
+from srcli.errors import InputError, UsageError
+from srcli.imaging.decode import decode_planes
+from srcli.imaging.exif import read_orientation
+from srcli.imaging.files import read_picture
+from srcli.imaging.metadata import read_metadata
+from srcli.imaging.opened import turn_upright
+from srcli.imaging.picture import Picture, join_planes, reduce_depth
+from srcli.imaging.pillow import DECODE_ERRORS, explain, quiet
+
+log = logging.getLogger(__name__)
+
+Enlarge = Callable[[Picture], Picture]
+Enlarged = Picture | Image.Image | NDArray[Any] | Tensor
+Given = Path | str | Enlarged
+
+_Scalar = TypeVar("_Scalar", bound=np.generic)
+_NAME = "the Pillow image"
+_TYPES: tuple[str, ...] = ("uint8", "uint16", "float16", "float32", "float64")
+
+
+def map_pictures(given: Given, enlarge: Enlarge) -> Enlarged:
+    """The enlarged pictures of `given`, as the same kind; of a path, a Pillow image.
+
+    Args:
+        given: A file; a Pillow image; an array or tensor, as `map_array` and
+            `map_tensor`; a picture.
+        enlarge: Given the pictures in turn.
+
+    Raises:
+        UsageError: If it is of no kind that is known, or is no picture.
+        InputError: If a file or image cannot be read.
+    """
+    if isinstance(given, Picture):
+        return enlarge(given)
+    if isinstance(given, (str, Path)):
+        return image_of_picture(enlarge(read_picture(Path(given))), str(given))
+    if isinstance(given, Image.Image):
+        return image_of_picture(enlarge(picture_of_image(given)))
+    if isinstance(given, np.ndarray):
+        return map_array(given, enlarge)
+    if isinstance(given, Tensor):
+        return map_tensor(given, enlarge)
+    raise UsageError(
+        "a path, Pillow image, NumPy array or PyTorch tensor can be upscaled, "
+        f"not {type(given).__name__}"
+    )
+
+
+def map_array(array: NDArray[_Scalar], enlarge: Enlarge) -> NDArray[_Scalar]:
+    """The enlarged pictures of an array, which is not modified.
+
+    Args:
+        array: (H, W) grey, (H, W, C) or (N, H, W, C), C being 1 grey, 2 grey and alpha,
+            3 RGB, or 4 RGB and alpha, not premultiplied; uint8, uint16, float16,
+            float32 or float64 (as `Picture.levels`, alpha in [0, 1]), of any byte order
+            and memory layout.
+        enlarge: Given the pictures in turn, floating point as float32.
+
+    Returns:
+        (H', W'), (H', W', C) or (N, H', W', C), the same dtype; a plain array where a
+        subclass was given.
+
+    Raises:
+        UsageError: If it is no picture, or not finite.
+    """
+    if isinstance(array, np.ma.MaskedArray):
+        raise UsageError(
+            "a masked array has no values under its mask: fill it first, as in "
+            "array.filled(0)"
+        )
+    _check_layout("arrays", array.dtype.name, array.shape)
+    return _map_checked(np.asarray(array), enlarge)
+
+
+def map_tensor(tensor: Tensor, enlarge: Enlarge) -> Tensor:
+    """The enlarged pictures of a tensor, which is not modified.
+
+    Args:
+        tensor: (H, W), (C, H, W) or (N, C, H, W), otherwise as `map_array`, bfloat16
+            besides, on any device.
+        enlarge: Given the pictures in turn, floating point as float32.
+
+    Returns:
+        (H', W'), (C, H', W') or (N, C, H', W'), the same dtype and device, without
+        gradients.
+
+    Raises:
+        UsageError: If it is no picture, or not finite.
+    """
+    if tensor.layout is not strided or tensor.is_meta:
+        raise UsageError("sparse and meta tensors hold no picture: pass a dense one")
+    _check_layout("tensors", str(tensor.dtype).removeprefix("torch."), tensor.shape)
+    values = tensor.detach()
+    if values.is_floating_point():
+        values = values.float()  # NumPy has no bfloat16
+    pictures: NDArray[Any] = values.numpy(force=True)
+    if tensor.ndim == 2:
+        larger = _map_checked(pictures, enlarge)
+    else:
+        larger = _map_checked(np.moveaxis(pictures, -3, -1), enlarge)
+        larger = np.moveaxis(larger, -1, -3)
+    result = from_numpy(np.ascontiguousarray(larger))
+    return result.to(tensor.device, tensor.dtype)
+
+
+def _check_layout(kind: str, dtype: str, shape: tuple[int, ...]) -> None:
+    """Refuse what is no grey picture, no picture with channels and no batch."""
+    if kind == "arrays":
+        types, forms = _TYPES, "(H, W), (H, W, C) or (N, H, W, C)"
+        channels, elsewhere = -1, -3
+        advice = "channels come last, as in np.moveaxis(array, -3, -1)"
+    else:
+        types, forms = (*_TYPES, "bfloat16"), "(H, W), (C, H, W) or (N, C, H, W)"
+        channels, elsewhere = -3, -1
+        advice = "channels come first, as in tensor.movedim(-1, -3)"
+    if dtype not in types:
+        known = f"{', '.join(types[:-1])} or {types[-1]}"
+        raise UsageError(
+            f"{kind} must be {known}, not {dtype}: convert it so that white is 255, "
+            "65535 or 1.0"
+        )
+    if 0 in shape:
+        raise UsageError(f"{kind} must hold pixels: {tuple(shape)} is empty")
+    has_channels = len(shape) in (3, 4)
+    if len(shape) == 2 or (has_channels and shape[channels] <= 4):
+        return
+    is_turned = has_channels and shape[elsewhere] <= 4
+    raise UsageError(
+        f"{kind} must be {forms} with 1 to 4 channels C, not {tuple(shape)}"
+        + (f": {advice}" if is_turned else "")
+    )
+
+
+def _map_checked(pictures: NDArray[Any], enlarge: Enlarge) -> NDArray[Any]:
+    """The enlarged pictures of an array that holds some."""
+    if pictures.ndim == 4:
+        return np.stack([_map_checked(picture, enlarge) for picture in pictures])
+    if pictures.ndim == 2:
+        return _map_checked(pictures[:, :, None], enlarge)[:, :, 0]
+    larger = join_planes(enlarge(split_planes(pictures)))
+    return larger.astype(pictures.dtype, copy=False)
+
+
+def split_planes(planes: NDArray[Any]) -> Picture:
+    """The picture whose colour and alpha are the channels of an array.
+
+    Args:
+        planes: (H, W, C), C being 1 grey, 2 grey and alpha, 3 RGB, or 4 RGB and alpha;
+            uint8, uint16, or floating point, which becomes float32.
+
+    Raises:
+        UsageError: If it is not finite in float32, or its alpha not in [0, 1].
+    """
+    if planes.dtype.kind == "f":
+        with np.errstate(over="ignore"):  # to infinity, which is refused
+            planes = planes.astype(np.float32, copy=False)
+        _check_values(planes)
+    else:
+        planes = planes.astype(planes.dtype.newbyteorder("="), copy=False)
+    if planes.shape[2] in (1, 3):
+        return Picture(np.ascontiguousarray(planes))
+    alpha = np.ascontiguousarray(planes[:, :, -1])
+    if planes.dtype == np.float32 and not 0 <= alpha.min() <= alpha.max() <= 1:
+        raise UsageError(
+            f"floating-point alpha must be in [0, 1], not {alpha.min():g} to "
+            f"{alpha.max():g}: divide or clip it"
+        )
+    return Picture(np.ascontiguousarray(planes[:, :, :-1]), alpha)
+
+
+def _check_values(pixels: NDArray[np.float32]) -> None:
+    """Refuse floating-point pixels that a range from black to white cannot be put to.
+
+    Raises:
+        UsageError: If they, or the difference of any two of them, are not finite.
+    """
+    # NaN is its own minimum and maximum, and infinity less infinity is NaN.
+    with np.errstate(invalid="ignore", over="ignore"):
+        is_finite = np.isfinite(pixels.max() - pixels.min())
+    if not is_finite:
+        raise UsageError(
+            "the picture has values that are NaN, infinite or too large for float32: "
+            "replace them, for example by nan_to_num(picture, posinf=1, neginf=0)"
+        )
+
+
+def picture_of_image(image: Image.Image) -> Picture:
+    """A Pillow image as a picture, turned upright.
+
+    Args:
+        image: Any mode but I; of several frames the current one.
+
+    Raises:
+        UsageError: If its mode says nowhere how bright white is (I), or it is empty or
+            not finite.
+        InputError: If it cannot be decoded.
+    """
+    if 0 in image.size:
+        raise UsageError(f"a Pillow image of {image.width}x{image.height} is empty")
+    if image.mode == "I":
+        raise UsageError(
+            'Pillow images of mode I have no white: convert to mode "I;16" or "F"'
+        )
+    with quiet():
+        try:
+            image.load()
+            planes, own_colours = _decode(image)
+        except DECODE_ERRORS as error:
+            raise InputError(f"{_NAME} cannot be decoded: {explain(error)}") from error
+    # Only now: Pillow turns TIFF files itself as it loads them.
+    exif = image.getexif()
+    picture = split_planes(turn_upright(planes, read_orientation(exif)))
+    channels = picture.pixels.shape[2] if own_colours else 0
+    metadata = read_metadata(image.info, exif, (), _NAME, channels)
+    return replace(picture, metadata=metadata)
+
+
+def _decode(image: Image.Image) -> tuple[NDArray[Any], bool]:
+    """The channels (H, W, C) of a loaded image; whether in its own colour space."""
+    if image.mode == "F":
+        return np.asarray(image)[:, :, None], True
+    if image.mode.startswith("I;16"):
+        grey = np.asarray(image)
+        hidden = image.info.get("transparency")
+        if hidden is None:
+            return grey[:, :, None], True
+        alpha = np.where(grey == hidden, np.uint16(0), np.uint16(65535))
+        return np.dstack((grey, alpha)), True
+    return decode_planes(image.convert("RGB") if image.mode == "HSV" else image, _NAME)
+
+
+def image_of_picture(picture: Picture, name: str = _NAME) -> Image.Image:
+    """The picture as a Pillow image of mode L, LA, RGB, RGBA, I;16 or F.
+
+    Pillow has no deep colour and no deep transparency: these come in 8 bits, of
+    floating point what lies in [0, 1]. Colour profile, EXIF, XMP and resolution are in
+    `info`.
+
+    Args:
+        picture: The picture.
+        name: What the log calls it.
+    """
+    planes = join_planes(picture)
+    if planes.dtype != np.uint8 and planes.shape[2] > 1:
+        depth = "16-bit" if planes.dtype == np.uint16 else "floating-point"
+        log.warning(
+            "%s: Pillow has no %s colour or transparency: 8 bits come back, where "
+            "read_picture and write_picture keep all",
+            name,
+            depth,
+        )
+        planes = join_planes(reduce_depth(picture, 8))
+    image = Image.fromarray(planes[:, :, 0] if planes.shape[2] == 1 else planes)
+    metadata = picture.metadata
+    known = {
+        "icc_profile": metadata.icc,
+        "exif": metadata.exif,
+        "xmp": metadata.xmp,
+        "dpi": metadata.dpi,
+    }
+    image.info.update({key: value for key, value in known.items() if value is not None})
+    return image
