@@ -151,7 +151,7 @@ def _match(pattern: Place) -> list[Source]:
     if not isinstance(pattern, Path) and not isinstance(base, Path):
         return _choose_pictures(match_files(pattern, base), base)
     assert isinstance(base, Path)
-    paths = sorted(base.glob(str(pattern.relative_to(base))))
+    paths = sorted(base.glob(str(relative(pattern, base))))
     return _choose_pictures([(path, None) for path in paths], base)
 
 
