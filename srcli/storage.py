@@ -6,6 +6,7 @@ and so on), which has the same methods.
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
 from collections.abc import Iterable, Iterator
@@ -28,6 +29,7 @@ _REFUSING_STORES = frozenset(("s3", "s3a", "gs", "gcs"))
 _OBJECT_STORES = frozenset(
     ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci", "memory")
 )
+_DENIED, _SHARING = 5, (32, 33)  # Windows' error codes
 
 
 def locate(text: str) -> Place:
@@ -76,6 +78,12 @@ def can_refuse(place: UPath) -> bool:
 
 def explain(error: BaseException) -> str:
     """What a file system said, in one line."""
+    code, replaced = getattr(error, "winerror", 0), getattr(error, "filename2", None)
+    # Windows lets nobody take the place of an open file or a read-only one.
+    if code in _SHARING or (
+        code == _DENIED and replaced and os.access(replaced, os.W_OK)
+    ):
+        return "it is in use by another program: close it"
     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(str(said).split())
 

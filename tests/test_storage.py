@@ -109,13 +109,17 @@ def test_two_processes_of_a_run_write_the_same_file_once():
 
 
 def test_a_run_sweeps_up_what_its_killed_processes_left(tmp_path, slow_store, memory):
-    kept = [tmp_path / "a.png", tmp_path / "a.png.r2.0.part", tmp_path / "a.png.part"]
-    for path in (*kept, tmp_path / "a.png.r1.0.part"):
+    kept, gone = [tmp_path / "a.png.part"], []
+    for run in ("r1", "r2", None):
+        with write_whole(tmp_path / "a.png", run=run) as part:
+            part.touch()
+        (gone if run == "r1" else kept).append(part)
+    for path in (*kept, *gone):
         path.touch()
-    put("memory://out/b.png.r1.0.part")
+    put(f"memory://out/{gone[0].name}")
     put("memory://out/b.png")
     sweep([tmp_path, UPath("memory://out"), tmp_path / "nowhere"], "r1")
-    assert sorted(tmp_path.iterdir()) == sorted(kept)
+    assert sorted(tmp_path.iterdir()) == sorted([*kept, tmp_path / "a.png"])
     assert memory.find("/") == ["/out/b.png"]
 
 
