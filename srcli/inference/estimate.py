@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import psutil
 
 from srcli.imaging.resize import imresize
 from srcli.inference.jobs import Job
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 _SAMPLE = 64  # px; side of the picture that a bicubic step is timed on
 # Bytes that a picture takes that is enlarged by region, however large: measured.
 _LARGE_BYTES = 600_000_000
-_MAXRSS = 1 if sys.platform == "darwin" else 1024  # bytes in the unit of getrusage
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +50,7 @@ def estimate_batch(
     """
     paces = _Paces(upscaler)
     seconds = [paces.seconds(job) for job in jobs]
-    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS
+    base = psutil.Process().memory_info().rss
     estimates: list[Estimate | None] = []
     for index, job in enumerate(jobs):
         if not job.is_open:
