@@ -27,6 +27,7 @@ from srcli.inference.sizes import is_large
 from srcli.inference.sources import Source
 from srcli.inference.space import estimate_room
 from srcli.storage import Place, find_existing
+from srcli.writing import check_name
 
 log = logging.getLogger(__name__)
 
@@ -163,6 +164,8 @@ def plan_job(source: Source, naming: Naming, folder: Place | None) -> Job:
         if info.frames > 1 and naming.frame is not None:
             tag = f"_frame{naming.frame}{tag}"
         output = name_output(source, naming, folder, format, tag)
+        if output is not None:
+            check_name(name_page(output) if naming.compare else output)
         by_region = is_large(info, format, height, width)
         if by_region:
             _check_large(source, naming, output)
