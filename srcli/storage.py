@@ -43,7 +43,7 @@ def locate(text: str) -> Place:
     if found is None:
         return Path(text)
     if found[1].lower() in _LOCAL:
-        return Path(unquote(text[found.end() :]))
+        return Path(_path_in_url(unquote(text[found.end() :])))
     from upath import UPath  # noqa: PLC0415 - most places are local
 
     try:
@@ -54,6 +54,16 @@ def locate(text: str) -> Place:
     except Exception as error:
         raise UsageError(f"{text} cannot be reached: {explain(error)}") from error
     return place
+
+
+def _path_in_url(rest: str, *, windows: bool = os.name == "nt") -> str:
+    """The path that follows file://, on Windows with its drive or server."""
+    if not windows:
+        return rest
+    drive = re.fullmatch(r"/?([a-z]:.*)", rest, re.IGNORECASE | re.DOTALL)
+    if drive is not None:
+        return drive[1]
+    return rest if rest.startswith("/") else f"//{rest}"
 
 
 def is_remote(place: Place) -> bool:

@@ -33,11 +33,25 @@ def put(url, data=b"x"):
 
 def test_paths_and_urls_are_told_apart():
     assert locate("a/b.png") == Path("a/b.png")
-    assert locate("C:/a") == Path("C:/a")
+    for path in ("C:/a", "c:/a", "C:\\a.png", "C:a", "\\\\server\\share\\a.png"):
+        assert locate(path) == Path(path)
     assert locate("file:///tmp/a%20b.png") == Path("/tmp/a b.png")
     assert str(locate("memory://in/a.png")) == "memory://in/a.png"
     with pytest.raises(UsageError, match="foo://x cannot be reached"):
         locate("foo://x")
+
+
+@pytest.mark.parametrize(
+    ("rest", "path"),
+    [
+        ("/C:/photos/a b.png", "C:/photos/a b.png"),
+        ("c:/a.png", "c:/a.png"),
+        ("server/share/a.png", "//server/share/a.png"),
+        ("/a.png", "/a.png"),
+    ],
+)
+def test_file_urls_on_windows(rest, path):
+    assert storage._path_in_url(rest, windows=True) == path
 
 
 def test_what_a_url_needs_is_named(monkeypatch):
