@@ -25,14 +25,8 @@ _NO_LINKS = (errno.ENOSYS, errno.ENOTSUP, errno.EPERM, errno.EINVAL)
 _TEMPORARY = getattr(os, "O_TEMPORARY", 0)
 _NTFS_NAME = 255  # UTF-16 units
 _TOO_LONG = "its name is too long: choose a shorter one"
-_DEVICES = frozenset(
-    ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"]
-    + [
-        f"{port}{number}"
-        for port in ("COM", "LPT")
-        for number in "123456789\xb9\xb2\xb3"
-    ]
-)
+_PORTS = (f"{port}{n}" for port in ("COM", "LPT") for n in "123456789\xb9\xb2\xb3")
+_DEVICES = frozenset(("CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$", *_PORTS))
 
 
 @contextmanager
@@ -69,10 +63,11 @@ def write_whole(
             try:
                 yield part
                 _settle(part, path, replace, run)
-            finally:
+            except BaseException:
                 # Nothing to remove, or no way to: what happened before counts.
                 with suppress(OSError):
                     part.unlink()
+                raise
     except OSError as error:
         raise OutputError(f"cannot write {path}: {explain(error)}") from error
 
@@ -269,20 +264,23 @@ def _settle(part: Path, path: Path, replace: bool, run: str | None) -> None:
     """
     with part.open("r+b") as file:
         os.fsync(file.fileno())
-    if _is_written(part, path, run):
-        return
+    if replace and not _is_written(part, path, run):
+        part.replace(path)
+        return  # the old name may be another program's by now
     if not replace:
+        taken = OutputError(f"{path} has appeared meanwhile: left alone")
         try:
             os.link(part, path)  # unlike a renaming, fails if the name is taken
         except FileExistsError as error:
-            if _is_written(part, path, run):
-                return
-            raise OutputError(f"{path} has appeared meanwhile: left alone") from error
+            if not _is_written(part, path, run):
+                raise taken from error
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
-        else:
-            return
-        if path.exists():
-            raise OutputError(f"{path} has appeared meanwhile: left alone")
-    part.replace(path)
+            if not path.exists():
+                part.replace(path)
+                return
+            if not _is_written(part, path, run):
+                raise taken from error
+    with suppress(OSError):
+        part.unlink()

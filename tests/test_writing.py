@@ -106,6 +106,21 @@ def test_a_lock_whose_file_got_its_name_meanwhile_is_none(tmp_path, monkeypatch)
         raise AssertionError
 
 
+def test_what_another_program_begins_at_the_last_moment_is_let_be(
+    tmp_path, monkeypatch
+):
+    path, replace = tmp_path / "a.txt", Path.replace
+
+    def be_followed(part, target):
+        replace(part, target)
+        part.write_text("theirs")
+
+    monkeypatch.setattr(Path, "replace", be_followed)
+    with write_whole(path) as part:
+        part.write_text("ours")
+    assert (path.read_text(), part.read_text()) == ("ours", "theirs")
+
+
 KILLED = """
 import os
 from pathlib import Path
