@@ -106,11 +106,14 @@ def check_name(path: Place | PurePath) -> None:
         path: The file, here or remote; a `PureWindowsPath` is held to Windows' rules.
 
     Raises:
-        OutputError: If a name is too long, or none that Windows takes.
+        OutputError: If a name is too long, or none that Windows takes, or its drive or
+            server is not there.
     """
     if not isinstance(path, PurePath):
         return
     folder = Path(path.anchor)
+    if isinstance(path, Path) and not folder.exists():
+        raise OutputError(f"cannot write {path}: there is no {path.anchor}")
     for name in path.parts[bool(path.anchor) :]:
         fault = None
         if isinstance(path, PureWindowsPath):

@@ -203,6 +203,14 @@ def test_names_that_windows_refuses(name, fault):
         check_name(PureWindowsPath(name))
 
 
+def test_a_drive_that_is_not_there(tmp_path, monkeypatch):
+    anchor = tmp_path.anchor
+    monkeypatch.setattr(Path, "exists", lambda path: str(path) != anchor)
+    with pytest.raises(OutputError, match=f"a.png: there is no {re.escape(anchor)}"):
+        check_name(tmp_path / "a.png")
+    check_name(Path("a.png"))
+
+
 @pytest.mark.parametrize(
     ("winerror", "mode", "said"),
     [
