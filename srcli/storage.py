@@ -6,6 +6,7 @@ and so on), which has the same methods.
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
 from collections.abc import Iterable, Iterator
@@ -28,6 +29,7 @@ _REFUSING_STORES = frozenset(("s3", "s3a", "gs", "gcs"))
 _OBJECT_STORES = frozenset(
     ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci", "memory")
 )
+_DENIED, _SHARING = 5, (32, 33)  # Windows' error codes
 
 
 def locate(text: str) -> Place:
@@ -41,7 +43,7 @@ def locate(text: str) -> Place:
     if found is None:
         return Path(text)
     if found[1].lower() in _LOCAL:
-        return Path(unquote(text[found.end() :]))
+        return Path(_path_in_url(unquote(text[found.end() :])))
     from upath import UPath  # noqa: PLC0415 - most places are local
 
     try:
@@ -52,6 +54,16 @@ def locate(text: str) -> Place:
     except Exception as error:
         raise UsageError(f"{text} cannot be reached: {explain(error)}") from error
     return place
+
+
+def _path_in_url(rest: str, *, windows: bool = os.name == "nt") -> str:
+    """The path that follows file://, on Windows with its drive or server."""
+    if not windows:
+        return rest
+    drive = re.fullmatch(r"/?([a-z]:.*)", rest, re.IGNORECASE | re.DOTALL)
+    if drive is not None:
+        return drive[1]
+    return rest if rest.startswith("/") else f"//{rest}"
 
 
 def is_remote(place: Place) -> bool:
@@ -76,6 +88,12 @@ def can_refuse(place: UPath) -> bool:
 
 def explain(error: BaseException) -> str:
     """What a file system said, in one line."""
+    code, replaced = getattr(error, "winerror", 0), getattr(error, "filename2", None)
+    # Windows lets nobody take the place of an open file or a read-only one.
+    if code in _SHARING or (
+        code == _DENIED and replaced and os.access(replaced, os.W_OK)
+    ):
+        return "it is in use by another program: close it"
     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(str(said).split())
 

@@ -33,11 +33,25 @@ def put(url, data=b"x"):
 
 def test_paths_and_urls_are_told_apart():
     assert locate("a/b.png") == Path("a/b.png")
-    assert locate("C:/a") == Path("C:/a")
+    for path in ("C:/a", "c:/a", "C:\\a.png", "C:a", "\\\\server\\share\\a.png"):
+        assert locate(path) == Path(path)
     assert locate("file:///tmp/a%20b.png") == Path("/tmp/a b.png")
     assert str(locate("memory://in/a.png")) == "memory://in/a.png"
     with pytest.raises(UsageError, match="foo://x cannot be reached"):
         locate("foo://x")
+
+
+@pytest.mark.parametrize(
+    ("rest", "path"),
+    [
+        ("/C:/photos/a b.png", "C:/photos/a b.png"),
+        ("c:/a.png", "c:/a.png"),
+        ("server/share/a.png", "//server/share/a.png"),
+        ("/a.png", "/a.png"),
+    ],
+)
+def test_file_urls_on_windows(rest, path):
+    assert storage._path_in_url(rest, windows=True) == path
 
 
 def test_what_a_url_needs_is_named(monkeypatch):
@@ -109,13 +123,17 @@ def test_two_processes_of_a_run_write_the_same_file_once():
 
 
 def test_a_run_sweeps_up_what_its_killed_processes_left(tmp_path, slow_store, memory):
-    kept = [tmp_path / "a.png", tmp_path / "a.png.r2.0.part", tmp_path / "a.png.part"]
-    for path in (*kept, tmp_path / "a.png.r1.0.part"):
+    kept, gone = [tmp_path / "a.png.part"], []
+    for run in ("r1", "r2", None):
+        with write_whole(tmp_path / "a.png", run=run) as part:
+            part.touch()
+        (gone if run == "r1" else kept).append(part)
+    for path in (*kept, *gone):
         path.touch()
-    put("memory://out/b.png.r1.0.part")
+    put(f"memory://out/{gone[0].name}")
     put("memory://out/b.png")
     sweep([tmp_path, UPath("memory://out"), tmp_path / "nowhere"], "r1")
-    assert sorted(tmp_path.iterdir()) == sorted(kept)
+    assert sorted(tmp_path.iterdir()) == sorted([*kept, tmp_path / "a.png"])
     assert memory.find("/") == ["/out/b.png"]
 
 

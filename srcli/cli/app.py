@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
+import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -95,7 +98,28 @@ def _calm_threads() -> None:
         os.environ["GOMP_SPINCOUNT"] = _SPINS
 
 
+def _escape_unknown_letters() -> None:
+    """Have output whose code page lacks a letter of a name show its number instead."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() != "utf-8":
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _read_arguments(*, windows: bool = os.name == "nt") -> list[str]:
+    """What was typed; on Windows, whose shells leave ~ as it is, with the home folder.
+
+    Patterns stay what they are: `srcli upscale` expands its own. Click would, on
+    Windows, take a file "photo[1].png" for one, and enlarge "photo1.png".
+    """
+    homes = ("~", "~/", "~\\") if windows else ()
+    return [
+        f"{Path.home()}{text[1:]}" if text[:2] in homes else text
+        for text in sys.argv[1:]
+    ]
+
+
 def main() -> None:
     """Run the program (console script)."""
     _calm_threads()
-    app(prog_name="srcli")
+    _escape_unknown_letters()
+    app(_read_arguments(), prog_name="srcli")

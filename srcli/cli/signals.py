@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP end a command as Ctrl-C does: nothing is left half done."""
+"""SIGTERM, SIGHUP and Ctrl-Break end a command as Ctrl-C does: nothing is half done."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ class Terminated(KeyboardInterrupt):
 
 @contextmanager
 def ending_cleanly() -> Iterator[None]:
-    """Raise `Terminated` in the main thread where SIGTERM or SIGHUP would kill."""
+    """Raise `Terminated` in the main thread where a signal would kill."""
     before = {}
     try:
-        for number in (signal.SIGTERM, signal.SIGHUP):
+        # Windows lacks SIGHUP and has SIGBREAK instead.
+        names = ("SIGTERM", "SIGHUP", "SIGBREAK")
+        for number in (getattr(signal, n) for n in names if hasattr(signal, n)):
             # A program started by nohup ignores SIGHUP, and shall go on so.
             if signal.getsignal(number) is signal.SIG_DFL:
                 before[number] = signal.signal(number, _raise)

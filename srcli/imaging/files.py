@@ -135,7 +135,7 @@ def write_picture(
 
     Args:
         picture: The picture.
-        path: Where, here or remote. A file `<path>.part` exists meanwhile.
+        path: Where, here or remote. A hidden file is beside it meanwhile.
         format: A key of `FORMATS`; None takes it from the suffix of `path`, or where
             that names none, from `picture.format`.
         quality: As `encode_picture`.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import ctypes
 import math
-import os
 import re
 import weakref
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+import psutil
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -49,7 +49,6 @@ _OUT_OF_MEMORY = (
     "out of memory",
 )
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-_UNKNOWN_MEMORY = 4_000_000_000  # bytes; assumed where nothing tells
 _sharers = 1  # processes that share the host's memory, see `share_memory`
 
 
@@ -173,7 +172,9 @@ def free_memory(device: torch.device) -> int:
         return free + kept
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    free = min(_host_memory(), _cgroup_headroom(Path("/sys/fs/cgroup")))
+    free = min(
+        psutil.virtual_memory().available, _cgroup_headroom(Path("/sys/fs/cgroup"))
+    )
     return free // _sharers
 
 
@@ -212,20 +213,6 @@ def give_back_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
     except (AttributeError, OSError, TypeError):
         return
-
-
-def _host_memory() -> int:
-    """Memory that the operating system could give, in bytes."""
-    try:
-        details = Path("/proc/meminfo").read_text()
-    except OSError:
-        details = ""
-    if found := re.search(r"MemAvailable:\s*(\d+) kB", details):
-        return int(found[1]) * 1024
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    except (AttributeError, ValueError, OSError):
-        return _UNKNOWN_MEMORY
 
 
 def _cgroup_headroom(root: Path) -> int:

@@ -19,6 +19,7 @@ from srcli.inference.naming import Existing, Naming
 from srcli.inference.sources import Source
 from srcli.inference.space import estimate_room
 from srcli.storage import Place, find_existing
+from srcli.writing import check_name
 
 log = logging.getLogger(__name__)
 
@@ -90,16 +91,18 @@ def plan_job(source: Source, naming: Naming) -> Job:
         size = naming.goal.size(info.height, info.width)
         format = naming.choose_format(source, info, size)
         output = naming.name_output(source, info, size, format)
+        page = None
+        if output is not None and naming.compare:
+            page = output.with_name(f"{output.name}.html")
+        if output is not None:
+            check_name(page or output)
         by_region = is_large(info, format, *size)
         if by_region:
             _check_large(source, naming, output)
     except SrcliError as error:
         return Job(source=source, error=error)
-    page = None
-    if naming.compare:
-        if output is None:
-            raise UsageError("a comparison goes beside a file: --compare needs -o FILE")
-        page = output.with_name(f"{output.name}.html")
+    if naming.compare and output is None:
+        raise UsageError("a comparison goes beside a file: --compare needs -o FILE")
     return Job(
         source=source,
         output=output,

@@ -23,6 +23,7 @@ from srcli.storage import (
 STREAM = "-"  # standard input or output
 
 _MAGIC = frozenset("*?[")
+_LONG = "\\\\?\\"  # what a long path begins with on Windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ def _expand(text: str, recursive: bool) -> list[Source]:
         return [_read_stream()]
     place = locate(text)
     with reached(text, InputError, "read"):
-        is_pattern = not _MAGIC.isdisjoint(text) and not place.exists()
+        is_pattern = _has_magic(text) and not place.exists()
         is_named_folder = is_remote(place) and text.endswith("/")
         if is_pattern:
             found = _match(place)
@@ -116,6 +117,10 @@ def _expand(text: str, recursive: bool) -> list[Source]:
         hint = "" if recursive else "; --recursive looks into its folders too"
         raise InputError(f"folder {place} holds no pictures{hint}")
     return found
+
+
+def _has_magic(text: str) -> bool:
+    return not _MAGIC.isdisjoint(text.removeprefix(_LONG))
 
 
 def _read_stream() -> Source:
@@ -146,7 +151,7 @@ def _list(folder: Place, recursive: bool) -> list[Source]:
 def _match(pattern: Place) -> list[Source]:
     """The pictures that a pattern matches."""
     base = pattern
-    while not _MAGIC.isdisjoint(str(base)):
+    while _has_magic(str(base)):
         base = base.parent
     if not isinstance(pattern, Path) and not isinstance(base, Path):
         return _choose_pictures(match_files(pattern, base), base)

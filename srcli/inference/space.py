@@ -140,7 +140,8 @@ def _free_space(folder: Path) -> float:
 
 def _existing(folder: Path) -> Path:
     """The folder, or the nearest one above it that is there."""
-    return next(place for place in (folder, *folder.parents) if place.exists())
+    places = (folder, *folder.parents)
+    return next((place for place in places if place.exists()), folder)
 
 
 def _replaced(path: Path) -> int:

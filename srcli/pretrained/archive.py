@@ -22,6 +22,7 @@ from typing import IO
 
 from srcli.errors import InputError, OutputError
 from srcli.progress import SILENT, Progress
+from srcli.writing import check_name
 
 MB = 1e6
 _GROWTH = 20  # unpacked bytes per packed byte; pictures hardly shrink
@@ -81,11 +82,14 @@ def unpack(archive: Path, folder: Path, progress: Progress = SILENT) -> None:
     Raises:
         InputError: If the archive is damaged, or holds absolute or climbing paths,
             links, devices, one name twice, or far more than its size allows.
-        OutputError: If there is no room or the folder cannot be written.
+        OutputError: If there is no room, the folder cannot be written, or a file cannot
+            have its name there.
     """
     try:
         with _open_members(archive) as found:
             members = _check_members(found, archive.stat().st_size)
+            for member in members:
+                check_name(folder / member.path)
             total = sum(member.size for member in members)
             _check_room(total, folder)
             progress.start(f"unpacking {archive.name} (MB)", total / MB)
@@ -139,8 +143,10 @@ def _list_tar(archive: tarfile.TarFile) -> Iterator[_Member]:
 
 def _list_zip(archive: zipfile.ZipFile) -> Iterator[_Member]:
     for info in archive.infolist():
-        path = _check_path(info.filename)
-        if info.is_dir():
+        # Old archivers of Windows write its own separator, against the format's 4.4.17.
+        name = info.filename.replace("\\", "/")
+        path = _check_path(name)
+        if name.endswith("/"):
             continue
         kind = stat.S_IFMT(info.external_attr >> 16)
         if kind not in (0, stat.S_IFREG):

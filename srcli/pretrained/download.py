@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from srcli.errors import InputError, OutputError, SrcliError
-from srcli.pretrained.part import BusyError, Part, open_part
+from srcli.pretrained.part import Part, open_part
 from srcli.pretrained.transfer import (
     MB,
     PATIENT,
@@ -73,7 +73,7 @@ def fetch(
             f"cannot download {source.url}: {error}; run the command again later, or "
             f"put the file at {target} yourself (it is checked there, too)"
         ) from error
-    except BusyError as error:
+    except BlockingIOError as error:
         raise failure(
             f"{target} is being downloaded by another process: wait until it is done"
         ) from error

@@ -10,10 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-try:
-    import fcntl
-except ImportError:  # Windows: no lock, so that only the checksum guards the file
-    fcntl = None  # type: ignore[assignment]
+from srcli.writing import claim
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +24,6 @@ class Stamp:
     url: str = ""
     validator: str = ""  # empty: the server gave none
     total: int | None = None  # bytes of the whole file, where the server said so
-
-
-class BusyError(Exception):
-    """Another process is downloading the same file."""
 
 
 class Part:
@@ -75,8 +68,7 @@ class Part:
 
     def finish(self) -> None:
         """Give the file its name."""
-        if fcntl is None:
-            self._handle.close()  # Windows renames no open file
+        self._handle.close()  # Windows renames no open file
         self._note.unlink(missing_ok=True)
         self.path.replace(self.target)
         self._ended = True
@@ -84,6 +76,7 @@ class Part:
     def drop_if_empty(self) -> None:
         """Leave nothing behind where nothing was gained."""
         if self.size == 0 and not self._ended:
+            self._handle.close()
             self.path.unlink(missing_ok=True)
             self._note.unlink(missing_ok=True)
 
@@ -98,42 +91,13 @@ def open_part(target: Path) -> Iterator[Part]:
     """The part of `target`, with its bytes so far, for this process alone.
 
     Raises:
-        BusyError: If another process has it open.
+        BlockingIOError: If another process has it open.
         OSError: If it cannot be written.
     """
-    with _open_locked(part_path(target)) as handle:
+    path = part_path(target)
+    with claim(path), path.open("ab") as handle:
         part = Part(target, handle)
         try:
             yield part
         finally:
             part.drop_if_empty()
-
-
-def _open_locked(path: Path) -> BinaryIO:
-    """The file, opened for appending and locked as long as it is open."""
-    while True:
-        handle = path.open("ab")
-        if _try_lock(handle) and _is_still(handle, path):
-            return handle
-        handle.close()
-
-
-def _try_lock(handle: BinaryIO) -> bool:
-    if fcntl is None:
-        return True
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        handle.close()
-        raise BusyError from None
-    except OSError:
-        pass  # a network folder without locks
-    return True
-
-
-def _is_still(handle: BinaryIO, path: Path) -> bool:
-    """Whether the name was not given away between opening and locking."""
-    try:
-        return os.path.samestat(os.fstat(handle.fileno()), path.stat())
-    except FileNotFoundError:
-        return False

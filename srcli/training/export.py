@@ -241,7 +241,7 @@ def _decide(
     trained: TrainedWeights, path: Path, named: str | None, bench: _Bench
 ) -> tuple[bool, list[Row]]:
     """Whether fp16 serves, and what is to be stored measures on Set5; uses `path`."""
-    name = path.name.removesuffix(".part")
+    name = trained.file_name
     given = named or DECIDING_SET
     try:
         find_dataset(given, bench.request.data_dir)

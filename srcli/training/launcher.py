@@ -47,6 +47,7 @@ _LOOPBACK = "127.0.0.1"
 # Gloo otherwise looks up the machine's name, which need not lead anywhere.
 _INTERFACES: Mapping[str, str] = MappingProxyType({"linux": "lo", "darwin": "lo0"})
 _POLL = 0.1  # seconds
+_SIGKILL = getattr(signal, "SIGKILL", 9)  # not on Windows, where nothing ends by it
 _FOLLOWED = 3  # a failure that only another one's explains
 # They would tell of every failure in their own way, at length.
 _LOGGERS = ("multiprocessing.api", "multiprocessing.errors")
@@ -178,8 +179,8 @@ class _Relay:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"):
-            number = getattr(signal, name, None)  # Windows has the first two
+        for name in ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP", "SIGQUIT"):
+            number = getattr(signal, name, None)  # Windows has the first three
             if number is not None:
                 self._before[number] = signal.getsignal(number)
         return self
@@ -253,7 +254,7 @@ def _rank_cause(failure: ProcessFailure) -> int:
     if "exit_code" in report:
         return _FOLLOWED if report["lost"] else 0
     # The others are sent SIGTERM once one has failed, and later SIGKILL.
-    return {-signal.SIGTERM: _FOLLOWED, -signal.SIGKILL: 2}.get(failure.exitcode, 1)
+    return {-signal.SIGTERM: _FOLLOWED, -_SIGKILL: 2}.get(failure.exitcode, 1)
 
 
 def _error_of(code: int) -> type[SrcliError]:
@@ -264,7 +265,7 @@ def _error_of(code: int) -> type[SrcliError]:
 def _describe(rank: int, failure: ProcessFailure, stderr: str) -> SrcliError:
     """The error for a process that ended without a word, or with one in `stderr`."""
     text = f"the process of device {rank} ended"
-    if failure.exitcode == -signal.SIGKILL:
+    if failure.exitcode == -_SIGKILL:
         return DeviceError(
             f"{text} by SIGKILL: perhaps the machine's memory did not suffice"
         )

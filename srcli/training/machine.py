@@ -7,6 +7,7 @@ import platform
 import re
 from pathlib import Path
 
+import psutil
 import torch
 
 from srcli import __version__
@@ -27,7 +28,7 @@ def describe_machine(device: torch.device) -> dict[str, str]:
     """
     return {
         "CPU": f"{_name_cpu()}, {_count_cores()}",
-        "memory": _describe_memory(),
+        "memory": f"{psutil.virtual_memory().total / _GIB:.1f} GiB",
         **_describe_gpu(device),
         "operating system": _name_system(),
         "Python": platform.python_version(),
@@ -56,14 +57,6 @@ def _count_cores() -> str:
     threads = torch.get_num_threads()
     cores = "1 core" if usable == 1 else f"{usable} cores"
     return f"{cores}, {threads} thread{'' if threads == 1 else 's'}"
-
-
-def _describe_memory() -> str:
-    try:
-        size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return "unknown"
-    return f"{size / _GIB:.1f} GiB"
 
 
 def _describe_gpu(device: torch.device) -> dict[str, str]:

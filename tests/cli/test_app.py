@@ -133,6 +133,16 @@ def test_threads_that_wait_spin_only_shortly_unless_the_user_says_so(
     monkeypatch, set_by_user, spins
 ):
     monkeypatch.setattr("os.environ", dict(set_by_user))
-    monkeypatch.setattr(app_module, "app", lambda **_: None)
+    monkeypatch.setattr(app_module, "app", lambda *_, **__: None)
     app_module.main()
     assert os.environ.get("GOMP_SPINCOUNT") == spins
+
+
+def test_arguments_on_windows_are_left_to_us(monkeypatch):
+    """Its shells expand nothing; of "photo[1].png" Click would make another file."""
+    typed = ["~", "~/a", "~\\a\\", "~$a", "a~", "photo[1].png", "*.png", "%TEMP%"]
+    monkeypatch.setattr(app_module.sys, "argv", ["srcli", *typed])
+    monkeypatch.setenv("HOME", "/home/me")
+    assert app_module._read_arguments(windows=False) == typed
+    read = app_module._read_arguments(windows=True)
+    assert read == ["/home/me", "/home/me/a", "/home/me\\a\\", *typed[3:]]

@@ -579,6 +579,35 @@ def test_names_of_every_kind(name, run_process):
     assert len(list(Path().glob("*bicubic_x4.png"))) == 1
 
 
+@pytest.mark.parametrize("options", [(), ("-o", "new/folder"), ("--compare",)])
+def test_a_result_whose_name_is_too_long_fails_alone(options, run):
+    tag = "_bicubic_x4.png.html" if "--compare" in options else "_bicubic_x4.png"
+    fitting = "n" * (255 - len(tag))
+    make("in/z.png", f"in/{fitting}.png", f"in/{fitting}n.png")
+    result = run("upscale", "in", "-m", "bicubic", *options)
+    assert result.exit_code == 7
+    assert result.stderr.count("its name is too long: choose a shorter one") == 1
+    assert len(result.stdout.split()) == 2
+    alone = run("upscale", f"in/{fitting}n.png", "-m", "bicubic", *options)
+    assert fails(alone, 4, f"{fitting}n{tag}: its name is too long")
+    alone = run("upscale", "in/z.png", "-m", "bicubic", "-o", "n" * 252 + ".png")
+    assert fails(alone, 4, "too long")
+
+
+@pytest.mark.parametrize("name", ["\u5199\u771f.png", "gr\xf6\xdfe.png"])
+def test_output_whose_code_page_lacks_letters(name, run_process):
+    """As where the output of a Windows console is sent on."""
+    make("in/a.png")
+    call = ("upscale", "in/a.png", "-m", "bicubic", "-o", name)
+    environment = os.environ | {"PYTHONIOENCODING": "cp1252"}
+    result = run_process(*call, env=environment)
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert result.stdout.strip() == name.encode("cp1252", "backslashreplace")
+    result = run_process(*call, env=environment)
+    assert result.returncode == 4
+    assert name.encode("cp1252", "backslashreplace") in result.stderr
+
+
 def test_links_pipes_and_folders_named_like_pictures(run, upscaler):
     make("real/a.png")
     Path("in/folder.png").mkdir(parents=True)

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from srcli.writing import write_whole
+
 PICTURES = 8
 
 
@@ -84,7 +86,9 @@ def test_a_killed_batch_is_resumed(folder):
     assert whole(done)
     assert sources() == before
     # What was being written when the program was killed is in nobody's way.
-    Path("out/7_bicubic_x4.png.part").write_bytes(b"half a picture")
+    with write_whole(Path("out/7_bicubic_x4.png"), replace=False) as part:
+        shutil.copy(done[0], part)
+    Path("out/7_bicubic_x4.png").replace(part)
     kept = {path: path.stat().st_mtime_ns for path in done}
 
     again = subprocess.run(

@@ -92,6 +92,20 @@ ANY = pytest.mark.parametrize(
 )
 
 
+def test_a_zip_with_the_separators_of_windows(tmp_path, folder):
+    members = [(name.replace("/", "\\"), data) for name, data in PICTURES + LITTER]
+    members += [("Set5\\HR\\", b""), ("Set5/new\\", b"")]
+    unpack(make_zip(tmp_path / "a.zip", members), folder)
+    assert files_below(folder) == dict(PICTURES)
+
+
+def test_a_name_that_no_file_can_have_is_seen_before_unpacking(tmp_path, folder):
+    members = [*PICTURES, ("Set5/" + "n" * 300, b"x")]
+    with pytest.raises(OutputError, match="its name is too long"):
+        unpack(make_tar(tmp_path / "a.tar", members), folder)
+    assert list(folder.iterdir()) == []
+
+
 @ANY
 def test_files_arrive_and_litter_does_not(tmp_path, folder, make, name):
     unpack(make(tmp_path / name, PICTURES + LITTER), folder)
@@ -115,6 +129,8 @@ NAMES = [
     "../climbs.txt",
     "a/../../climbs.txt",
     "a\\..\\..\\climbs.txt",
+    "a/..\\../climbs.txt",
+    "\\\\server\\share\\climbs.txt",
     "\\absolute.txt",
     "C:\\drive.txt",
     "C:drive.txt",
@@ -160,11 +176,19 @@ def test_a_link_in_a_zip_is_refused(tmp_path, folder):
     assert list(folder.iterdir()) == []
 
 
-@pytest.mark.parametrize("second", ["a/x.png", "./a/x.png", "A/X.png"])
-def test_one_name_twice_is_refused(tmp_path, folder, second):
+@pytest.mark.parametrize(
+    ("make", "name", "second"),
+    [
+        (make_tar, "a.tar", "a/x.png"),
+        (make_tar, "a.tar", "./a/x.png"),
+        (make_tar, "a.tar", "A/X.png"),
+        (make_zip, "a.zip", "a\\x.png"),
+    ],
+)
+def test_one_name_twice_is_refused(tmp_path, folder, make, name, second):
     members = [("a/x.png", b"1"), (second, b"2")]
     with pytest.raises(InputError, match="twice"):
-        unpack(make_tar(tmp_path / "a.tar", members), folder)
+        unpack(make(tmp_path / name, members), folder)
     assert list(folder.iterdir()) == []
 
 

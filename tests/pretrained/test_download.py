@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import pytest
 
 from srcli.errors import InputError, OutputError, WeightsError
-from srcli.pretrained import part as part_module
 from srcli.pretrained.download import fetch
 from srcli.pretrained.part import Part, Stamp, open_part
 from srcli.pretrained.transfer import Source
@@ -171,7 +170,6 @@ def test_an_interrupted_download_goes_on_later(file_server, tmp_path, patience):
     assert file_server.ranges() == [None, f"bytes={kept}-"]
 
 
-@pytest.mark.skipif(part_module.fcntl is None, reason="no locks on this system")
 def test_two_downloads_of_one_file_do_not_mix(file_server, tmp_path):
     with (
         open_part(tmp_path / "some.bin"),
