@@ -62,8 +62,13 @@ def run_batch(
     outputs = [job.output for job in jobs if job.is_open]
     prepare_folders(output.parent for output in outputs if output is not None)
     batch = _Batch(jobs, upscaler, options or FileOptions(), progress)
-    with quiet(), closing(batch), closing(batch.read()) as pieces:
-        for result in _overlap(pieces, batch.enlarge, batch.write):
+    with (
+        quiet(),
+        closing(batch),
+        closing(batch.read()) as pieces,
+        closing(_overlap(pieces, batch.enlarge, batch.write)) as results,
+    ):
+        for result in results:
             if result is not None:
                 yield announce(result, len(jobs))
 
@@ -72,7 +77,7 @@ def _overlap(
     items: Iterator[_Read],
     change: Callable[[_Read], _Made],
     finish: Callable[[_Made], _Done],
-) -> Iterator[_Done]:
+) -> Generator[_Done, None, None]:
     """`finish(change(item))` of each, while the next item is got, in three threads."""
     end = object()
     # Both threads end before this does: an interruption leaves no half file.

@@ -690,3 +690,12 @@ def test_names_that_are_not_unicode_can_be_shown():
     ((result,), _) = preview_batch(jobs, None)
     result.input.encode("utf-8")
     assert result.input == "caf\ufffd.png"
+
+
+def test_a_caller_that_stops_early_leaves_whole_files_only(make):
+    make("a.png", "b.png", "c.png", size=(200, 200))
+    results = run_batch(plan("a.png", "b.png", "c.png"), Stub())
+    assert next(results).status == "done"
+    results.close()
+    assert opened("a_mrnet_x2.png").size == (400, 400)
+    assert not list(Path().glob("*.part")) + list(Path().glob(".*"))
