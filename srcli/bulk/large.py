@@ -10,9 +10,9 @@ from typing import IO, Any
 from srcli.bulk.engine import PASSES, Pool, Stages, stream
 from srcli.bulk.stages import Part, Work, fail, guard, pack, unpack
 from srcli.errors import DeviceError, SrcliError
-from srcli.imaging.tiff_windows import open_windows
+from srcli.imaging.source import open_picture
 from srcli.inference.jobs import Job
-from srcli.inference.large import adapt, do_large, open_large
+from srcli.inference.large import do_large, open_large
 from srcli.inference.regions import Region, plan_regions
 from srcli.inference.results import Result
 from srcli.inference.runner import RunStats
@@ -28,14 +28,12 @@ class RegionReader:
         source: The picture.
         frame: As `Job`.
         levels: As `LargePicture`.
-        icc: As `LargePicture`.
         work: What all workers know.
     """
 
     source: Source
     frame: int | None
     levels: tuple[float, float]
-    icc: bytes | None
     work: Work
 
     def __call__(self, table: Any) -> Iterator[Any]:  # noqa: ANN401 - of pyarrow
@@ -47,9 +45,15 @@ class RegionReader:
     def _read(self, region: Region) -> Part | Result:
         name = self.source.name
         try:
-            with open_windows(self.source.content, name, self.frame) as windows:
-                part = windows.read(*region.padded.slices)
-            part = adapt(part, self.levels, self.icc)
+            with open_picture(
+                self.source.content,
+                name=name,
+                frame=self.frame,
+                keep_metadata=self.work.options.keep_metadata,
+                by_box=True,
+            ) as opened:
+                opened.levels = self.levels
+                part = opened.read(region.padded)
         except SrcliError as error:
             return fail(self.source, error)
         return Part(self.source, region, part)
@@ -82,7 +86,7 @@ def enlarge_by_region(
             frame=frame,
             keep_metadata=kept,
         ) as large:
-            read = RegionReader(source, frame, large.levels, large.icc, work)
+            read = RegionReader(source, frame, large.levels, work)
             for part in _stream_parts(regions, read, pool):
                 assert part.stats is not None
                 large.write(part.region, part.picture)

@@ -7,19 +7,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from srcli.errors import DeviceError, InputError, OutputError, SrcliError
-from srcli.imaging.files import Metadata, Picture, PictureInfo, strip_metadata
+from srcli.imaging.box import Box
+from srcli.imaging.files import Picture, PictureInfo
 from srcli.imaging.metadata import fit_metadata
 from srcli.imaging.pillow import explain
-from srcli.imaging.profiles import convert_to_srgb
-from srcli.imaging.tiff_tiles import TileWriter
-from srcli.imaging.tiff_windows import TiffWindows, open_windows
+from srcli.imaging.source import PictureFile, open_picture
+from srcli.imaging.tiff.write import TileWriter
 from srcli.inference.batch import FileOptions
 from srcli.inference.jobs import Job
 from srcli.inference.regions import Region, enlarge_region, plan_regions
@@ -42,13 +42,11 @@ class LargePicture:
 
     Attributes:
         levels: The values of black and white in all of it.
-        icc: The profile from which colours are converted; None is that they are not.
     """
 
-    _windows: TiffWindows
+    _opened: PictureFile
     _writer: TileWriter
     levels: tuple[float, float]
-    icc: bytes | None  # from which colours are converted
     _name: str
 
     def read(self, region: Region) -> Picture:
@@ -57,8 +55,7 @@ class LargePicture:
         Raises:
             InputError: If the file is damaged, or holds values that are not finite.
         """
-        part = self._windows.read(*region.padded.slices)
-        return adapt(part, self.levels, self.icc)
+        return self._opened.read(region.padded)
 
     def write(self, region: Region, part: Picture) -> None:
         """Write an enlarged region; regions may come in any order.
@@ -152,24 +149,20 @@ def open_large(
         OutputError: If the result cannot be written.
     """
     size = regions[0].size
-    with open_windows(source, name, frame) as windows:
-        if (windows.height, windows.width) != regions[0].whole:
+    with open_picture(
+        source, name=name, frame=frame, keep_metadata=keep_metadata, by_box=True
+    ) as opened:
+        info = opened.info
+        if (info.height, info.width) != regions[0].whole:
             raise InputError(f"{name} has changed meanwhile")
-        metadata, icc = windows.metadata, None
-        if not keep_metadata:
-            metadata, icc = _strip(windows, name)
-
-        def convert(part: Picture) -> Picture:
-            return _convert(part, icc)
-
-        levels = windows.measure(convert)
-        first = windows.read(slice(0, 1), slice(0, 1)).pixels
-        channels = windows.channels + windows.has_alpha
+        levels = opened.levels
+        first = opened.read(Box(0, 0, 1, 1)).pixels
+        channels = info.channels + info.alpha
         shape = size[1], size[0]
-        metadata = fit_metadata(metadata, "tiff", windows.channels, shape, name)
+        metadata = fit_metadata(opened.metadata, "tiff", info.channels, shape, name)
         with _blame_output(name):
             writer = TileWriter(file, size, channels, first.dtype, metadata)
-        yield LargePicture(windows, writer, levels, icc, name)
+        yield LargePicture(opened, writer, levels, name)
         with _blame_output(name):
             writer.finish()
 
@@ -284,30 +277,6 @@ class _Share:
         """Count a region that no network has counted."""
         if not self._passes:
             self._progress.advance(1)
-
-
-def _strip(windows: TiffWindows, name: str) -> tuple[Metadata, bytes | None]:
-    """What is left of the metadata, and the profile to convert from; see `_convert`."""
-    kept = windows.metadata.stripped()
-    pixel = np.zeros((1, 1, windows.channels), np.uint8)
-    result = strip_metadata(Picture(pixel, metadata=kept), name)  # says what is wrong
-    try:
-        convert_to_srgb(pixel, kept.icc or b"")
-    except ValueError:
-        return result.metadata, None
-    return result.metadata, kept.icc
-
-
-def adapt(part: Picture, levels: tuple[float, float], icc: bytes | None) -> Picture:
-    """A window of a picture as `enlarge_region` takes it; see `LargePicture`."""
-    return replace(_convert(part, icc), whole_levels=levels)
-
-
-def _convert(part: Picture, icc: bytes | None) -> Picture:
-    """The picture in sRGB, if it comes with a profile."""
-    if icc is None:
-        return part
-    return replace(part, pixels=convert_to_srgb(part.pixels, icc))
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from srcli.imaging.alpha import fill_transparent
 from srcli.imaging.box import Box
 from srcli.imaging.files import Picture, PictureInfo
 from srcli.imaging.resize_part import reach, resize_part
-from srcli.imaging.tiff_tiles import TILE
+from srcli.imaging.tiff.write import TILE
 from srcli.inference.tiling import plan_tiles
 from srcli.inference.upscaler import Upscaler
 from srcli.progress import SILENT, Progress

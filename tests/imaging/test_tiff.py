@@ -49,7 +49,7 @@ def test_tiff_is_read_exactly(dtype, channels, layout, separate):
 @pytest.mark.parametrize("dtype", [np.uint8, *DEEP])
 def test_tiff_is_written_exactly(dtype, channels, size, monkeypatch):
     """As libtiff reads it, which has no part in the writing."""
-    monkeypatch.setattr("srcli.imaging.tiff_writer._STRIP", 500)
+    monkeypatch.setattr("srcli.imaging.tiff.write._STRIP", 500)
     planes = make_planes(channels, dtype)[: size[0], : size[1]]
     data = encode_picture(picture_of(planes), "tiff")
     again = imagecodecs.tiff_decode(data)

@@ -13,7 +13,7 @@ import torch
 from spandrel_files import swinir
 
 from srcli.errors import InputError, OutputError
-from srcli.imaging import tiff_tiles
+from srcli.imaging.tiff import write
 from srcli.imaging.alpha import peak_level
 from srcli.imaging.box import Box
 from srcli.imaging.files import Picture, probe_picture, read_picture, strip_metadata
@@ -29,7 +29,7 @@ NETWORK = {"device": "cpu", "precision": "fp32", "overlap": "exact"}
 
 @pytest.fixture(autouse=True)
 def _small_tiles(monkeypatch):
-    monkeypatch.setattr(tiff_tiles, "TILE", 32)
+    monkeypatch.setattr(write, "TILE", 32)
     monkeypatch.setattr(regions, "TILE", 32)
 
 
