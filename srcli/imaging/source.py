@@ -129,7 +129,7 @@ class PictureFile:
         opened = self._opened
         if isinstance(opened, PillowFile):
             raise InputError(
-                f"{self._name} is no TIFF that is read by box: only those are"
+                f"{self._name} cannot be read by box: only TIFFs can, and not all"
             )
         if opened.obstacle is not None:
             raise InputError(

@@ -13,10 +13,10 @@ import torch
 from spandrel_files import swinir
 
 from srcli.errors import InputError, OutputError
-from srcli.imaging.tiff import write
 from srcli.imaging.alpha import peak_level
 from srcli.imaging.box import Box
 from srcli.imaging.files import Picture, probe_picture, read_picture, strip_metadata
+from srcli.imaging.tiff import write
 from srcli.inference import large, regions, sizes
 from srcli.inference.regions import enlarge_region, plan_regions
 from srcli.inference.sizes import is_large

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
 from typing import IO, Any
@@ -19,7 +19,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from tifffile import TiffFile
+from tifffile import COMPRESSION as CODEC
+from tifffile import EXTRASAMPLE, FILETYPE, PHOTOMETRIC, SAMPLEFORMAT, TiffFile
 from tifffile import TiffPage as Directory
 
 from srcli.errors import InputError
@@ -27,43 +28,41 @@ from srcli.imaging import pillow
 from srcli.imaging.chunks import Chunk
 from srcli.imaging.exif import MALFORMED
 
-# Numbers of tags, photometric interpretations and compressions, by their names there.
-WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR, CIELAB, ICCLAB = (
-    *range(4),
-    *(5, 6, 8, 9),
+_GREY = PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MINISBLACK
+_LAB = PHOTOMETRIC.CIELAB, PHOTOMETRIC.ICCLAB
+_RAW = PHOTOMETRIC.CFA, PHOTOMETRIC.LINEAR_RAW
+# Samples of a pixel that are colours.
+_COLOURS: dict[int, int] = dict.fromkeys((*_GREY, PHOTOMETRIC.PALETTE), 1)
+_COLOURS |= dict.fromkeys((PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR, *_LAB), 3)
+_COLOURS |= {PHOTOMETRIC.SEPARATED: 4}
+# Bits a sample that those may have which are not the result's own levels.
+_BITS: dict[int, Sequence[int]] = dict.fromkeys(_LAB, (8, 16))
+_BITS |= {PHOTOMETRIC.PALETTE: range(1, 9), PHOTOMETRIC.YCBCR: (8,)}
+_TITLES: dict[int, str] = dict.fromkeys((*_LAB, PHOTOMETRIC.ITULAB), "Lab")
+_TITLES |= {PHOTOMETRIC.PALETTE: "palette", PHOTOMETRIC.YCBCR: "YCbCr"}
+
+CCITT = CODEC.CCITTRLE, CODEC.CCITT_T4, CODEC.CCITT_T6
+ONLY_LIBTIFF = CODEC.OJPEG, CODEC.THUNDERSCAN  # as Pillow has it
+# Bytes in, the same bytes out.
+_BYTE_CODECS: tuple[int, ...] = (
+    CODEC.NONE,
+    CODEC.LZW,
+    CODEC.ADOBE_DEFLATE,
+    CODEC.DEFLATE,
 )
-_RAW = (32803, 34892)  # filter array, linear raw
-_COLOURS = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, PALETTE: 1, CMYK: 4}
-_COLOURS |= {YCBCR: 3, CIELAB: 3, ICCLAB: 3}  # samples of a pixel that are colours
-_TITLES = {PALETTE: "palette", CMYK: "CMYK", YCBCR: "YCbCr"}
-_TITLES |= {CIELAB: "Lab", ICCLAB: "Lab", 10: "Lab"}
-# Bits a sample that those may have of whose samples more than the depth is changed.
-_BITS = {PALETTE: (*range(1, 9),), YCBCR: (8,), CIELAB: (8, 16), ICCLAB: (8, 16)}
+_BYTE_CODECS += (CODEC.PACKBITS, CODEC.LZMA, CODEC.ZSTD)
+# Each strip or tile a picture of its own; JPEG XR makes up what its data lack.
+_PICTURE_CODECS: tuple[int, ...] = (CODEC.JPEG, CODEC.JPEG2000, CODEC.LERC, CODEC.PNG)
+_PICTURE_CODECS += (CODEC.WEBP, CODEC.JPEGXL)
+_CODECS = *_BYTE_CODECS, *CCITT, *_PICTURE_CODECS
 
-NONE, CCITT, OLD_JPEG, JPEG = 1, (2, 3, 4), 6, 7
-_THUNDERSCAN = 32809
-ONLY_LIBTIFF = (OLD_JPEG, _THUNDERSCAN)  # compressions that only Pillow's has
-# LZW, deflate, PackBits, LZMA, Zstandard: bytes in, the same bytes out.
-_BYTE_CODECS = (NONE, 5, 8, 32773, 32946, 34925, 50000)
-# JPEG 2000, LERC, PNG, WebP, JPEG XL: a picture of its own in each strip or tile.
-# Left out is what makes up pixels where its data end too early (JPEG XR).
-_PICTURE_CODECS = (34712, 34887, 34933, 50001, 50002)
-_CODECS = (*_BYTE_CODECS, *CCITT, JPEG, *_PICTURE_CODECS)
-
-_UINT, _INT, _FLOAT = 1, 2, 3  # of SampleFormat
-PREMULTIPLIED, STRAIGHT = 1, 2  # of ExtraSamples
-_REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _X_RESOLUTION, _Y_RESOLUTION, _UNIT = 282, 283, 296
 _PER_INCH = {2: 1, 3: 2.54}  # by ResolutionUnit: inches, centimetres
-_NUMBERS: tuple[str, ...] = (
-    "imagewidth",
-    "imagelength",
-    "imagedepth",
-    "tilewidth",
-    "tilelength",
-)
-_NUMBERS += ("tiledepth", "rowsperstrip", "samplesperpixel", "photometric")
-_NUMBERS += ("compression", "predictor", "planarconfig", "fillorder", "sampleformat")
+# Attributes of tifffile's that are whole numbers unless a tag is damaged.
+_SIDES = ("width", "length", "depth")
+_NUMBERS = [f"{what}{side}" for what in ("image", "tile") for side in _SIDES]
+_NUMBERS += ["rowsperstrip", "samplesperpixel", "photometric", "compression"]
+_NUMBERS += ["predictor", "planarconfig", "fillorder", "sampleformat", "subfiletype"]
 
 _MOST_PAGES, _MOST_TAGS = 10_000, 4096
 _SPARE = 1 << 20  # bytes that directories may claim beyond those of the file
@@ -147,7 +146,7 @@ class Page:
     @property
     def has_own_colours(self) -> bool:
         """Whether its pixels come in the file's own colours, not in sRGB."""
-        return self.photometric not in (CMYK, CIELAB, ICCLAB)
+        return self.photometric not in (PHOTOMETRIC.SEPARATED, *_LAB)
 
     @property
     def is_windowed(self) -> bool:
@@ -191,10 +190,7 @@ class Page:
         tags = self.directory.tags
         unit = _PER_INCH.get(tags.valueof(_UNIT, 2))
         try:
-            x, y = (
-                above / below
-                for above, below in map(tags.valueof, (_X_RESOLUTION, _Y_RESOLUTION))
-            )
+            x, y = (a / b for a, b in map(tags.valueof, (_X_RESOLUTION, _Y_RESOLUTION)))
         except (TypeError, ValueError, ArithmeticError):
             return None
         return None if unit is None else (x * unit, y * unit)
@@ -234,22 +230,23 @@ class Page:
         self.bits = max(np.ravel(tags.bitspersample).tolist())
         self.subsampling = 1, 1
         self.planes = self.samples if tags.planarconfig == 2 else 1
-        if self.photometric == YCBCR:
-            if tags.compression == JPEG and (self.planes, self.samples) == (1, 3):
-                # Which libjpeg makes of it, as it is in all JPEGs: like libtiff, it
-                # looks at no tags.
-                self.photometric = RGB
+        if self.photometric == PHOTOMETRIC.YCBCR:
+            layout = tags.compression, self.planes, self.samples, self.bits
+            if layout == (CODEC.JPEG, 1, 3, 8):
+                # Which libjpeg makes of it as of any JPEG, whatever the tags say.
+                self.photometric = PHOTOMETRIC.RGB
             else:
                 across, down = self.numbers(530, (2, 2))
                 self.subsampling = int(across), int(down)
         self.colours = _COLOURS.get(self.photometric, 1)
-        self.depth = 32 if tags.sampleformat == _FLOAT else 16 if self.bits > 8 else 8
-        is_grey = self.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO)
-        self.channels = 1 if is_grey else 3
+        self.is_float = tags.sampleformat == SAMPLEFORMAT.IEEEFP
+        self.depth = 32 if self.is_float else 16 if self.bits > 8 else 8
+        self.channels = 1 if self.photometric in _GREY else 3
         extra = tags.extrasamples[: max(self.samples - self.colours, 0)]
-        opaque = [kind in (PREMULTIPLIED, STRAIGHT) for kind in extra]
-        self.opacity = self.colours + opaque.index(True) if any(opaque) else None
-        self.is_premultiplied = any(opaque) and extra[opaque.index(True)] == 1
+        kinds = EXTRASAMPLE.ASSOCALPHA, EXTRASAMPLE.UNASSALPHA
+        opaque = [place for place, kind in enumerate(extra) if kind in kinds]
+        self.opacity = self.colours + opaque[0] if opaque else None
+        self.is_premultiplied = any(extra[place] == kinds[0] for place in opaque[:1])
 
     def _refuse_kinds(self) -> None:
         """Refuse what cannot be read, or not kept whole.
@@ -278,12 +275,11 @@ class Page:
     def _find_odd_colours(self) -> str | None:
         """Colours that are not supported, or None."""
         tags, title = self.directory, _TITLES.get(self.photometric, "unknown")
-        is_float = tags.sampleformat == _FLOAT
-        if is_float and self.photometric == CMYK:
+        if self.is_float and self.photometric == PHOTOMETRIC.SEPARATED:
             return "CMYK in floating point"
         bits = _BITS.get(self.photometric)
         if self.photometric not in _COLOURS or (
-            bits and (is_float or self.bits not in bits)
+            bits and (self.is_float or self.bits not in bits)
         ):
             return f"{title} pixels of {self.bits} bits a channel"
         layout = self.planes, self.samples, tags.predictor
@@ -296,11 +292,12 @@ class Page:
     def _find_odd_numbers(self) -> str | None:
         """Numbers that are not supported, or None."""
         tags = self.directory
-        if tags.sampleformat not in (_UINT, _INT, _FLOAT):
+        known = (SAMPLEFORMAT.UINT, SAMPLEFORMAT.INT)
+        if not self.is_float and tags.sampleformat not in known:
             return "pixels of an unknown kind"
-        if tags.sampleformat != _FLOAT and self.bits > 16:
+        if not self.is_float and self.bits > 16:
             return f"whole numbers of {self.bits} bits"
-        if tags.sampleformat == _INT:
+        if tags.sampleformat == SAMPLEFORMAT.INT:
             return "signed whole numbers"
         if not isinstance(tags.bitspersample, int):
             return "channels of different depths"
@@ -310,12 +307,9 @@ class Page:
         tags = self.directory
         self.stored = tags.imagelength, tags.imagewidth
         self.is_tiled = bool(tags.is_tiled)
-        rows = min(tags.rowsperstrip, tags.imagelength)
-        self.tile = (
-            (tags.tilelength, tags.tilewidth)
-            if self.is_tiled
-            else (rows, tags.imagewidth)
-        )
+        self.tile = tags.tilelength, tags.tilewidth
+        if not self.is_tiled:
+            self.tile = min(tags.rowsperstrip, tags.imagelength), tags.imagewidth
         if min(*self.stored, *self.tile) < 1 or tags.imagedepth * tags.tiledepth > 1:
             raise ValueError("it has no pixels, or no plain picture of them")
         shaped = self.planes, 1, *self.stored, self.samples // self.planes
@@ -327,7 +321,7 @@ class Page:
             raise ValueError("its tiles are larger than the picture")
         self.is_plain = (
             not self.is_tiled
-            and (tags.compression, tags.predictor, tags.fillorder) == (NONE, 1, 1)
+            and (tags.compression, tags.predictor, tags.fillorder) == (1, 1, 1)
             and self.bits in (8, 16, 32, 64)
             and self.subsampling == (1, 1)
         )
@@ -341,13 +335,10 @@ class Page:
         Raises:
             ValueError: If there are fewer strips or tiles than the picture needs.
         """
-        self.offsets, self.counts = (
-            self.directory.dataoffsets,
-            self.directory.databytecounts,
-        )
+        tags = self.directory
+        self.offsets, self.counts = tags.dataoffsets, tags.databytecounts
         needed = self.planes * self.rows * self.columns
-        said = self.directory.tags.valueof(325 if self.is_tiled else 279)
-        if said is None and self.is_plain:  # as some programs write it
+        if self.is_plain and 279 not in tags.tags:  # as some programs write it
             row = self.row_bytes
             tops = range(0, self.stored[0], self.tile[0])
             counts = [min(self.tile[0], self.stored[0] - top) * row for top in tops]
@@ -415,7 +406,8 @@ def list_pages(file: IO[bytes], name: str) -> list[Directory]:
         or (first.is_reduced and 330 in first.tags)  # a raw file's small preview
     ):
         raise InputError(f"{name} is a camera's raw file: develop it first")
-    kept = [page for page in pages if not page.subfiletype & (_REDUCED | _MASK)]
+    copies = FILETYPE.REDUCEDIMAGE | FILETYPE.MASK
+    kept = [page for page in pages if not page.subfiletype & copies]
     return kept or pages[:1]
 
 

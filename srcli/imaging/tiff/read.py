@@ -18,25 +18,14 @@ from typing import IO, Any
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
-from tifffile import TIFF
+from tifffile import COMPRESSION, PHOTOMETRIC, TIFF
 
 from srcli.errors import InputError
 from srcli.imaging.alpha import peak_level
 from srcli.imaging.box import Box
 from srcli.imaging.planes import Planes, in_bands, look_up, unmultiply, widen
 from srcli.imaging.profiles import convert_cmyk, convert_to_srgb, profile_fits
-from srcli.imaging.tiff.page import (
-    CCITT,
-    CIELAB,
-    CMYK,
-    ICCLAB,
-    JPEG,
-    NONE,
-    PALETTE,
-    WHITE_IS_ZERO,
-    YCBCR,
-    Page,
-)
+from srcli.imaging.tiff.page import CCITT, Page
 
 log = logging.getLogger(__name__)
 
@@ -82,21 +71,21 @@ class PageReader:
         is_float = page.depth == 32
         planes = self._as_float(samples) if is_float else widen(samples, page.bits)
         colours = planes[:, :, : page.colours]
-        if page.photometric == PALETTE:
+        if page.photometric == PHOTOMETRIC.PALETTE:
             colours = look_up(self._page.palette, samples[:, :, 0])
-        elif page.photometric == WHITE_IS_ZERO:
+        elif page.photometric == PHOTOMETRIC.MINISWHITE:
             colours = peak_level(planes.dtype) - colours
         opacity = None if page.opacity is None else planes[:, :, page.opacity]
         if opacity is not None and is_float:
             opacity = opacity.clip(0, 1)
         if opacity is not None and page.is_premultiplied:
             colours = unmultiply(colours, opacity)
-        if page.photometric == YCBCR:
+        if page.photometric == PHOTOMETRIC.YCBCR:
             colours = in_bands(self._from_ycbcr, colours, channels=3, dtype=np.uint8)
-        elif page.photometric in (CIELAB, ICCLAB):
+        elif page.photometric in (PHOTOMETRIC.CIELAB, PHOTOMETRIC.ICCLAB):
             dtype = colours.dtype
             colours = in_bands(self._from_lab, colours, channels=3, dtype=dtype)
-        elif page.photometric == CMYK:
+        elif page.photometric == PHOTOMETRIC.SEPARATED:
             colours = convert_cmyk(colours, self._cmyk_profile, page.name)
         return Planes(colours, opacity, page.has_own_colours)
 
@@ -205,7 +194,7 @@ class PageReader:
         page, tags = self._page, self._page.directory
         if page.subsampling != (1, 1):
             return self._unpack_units(data, index)
-        if tags.compression == JPEG and _END_OF_JPEG not in data:
+        if tags.compression == COMPRESSION.JPEG and _END_OF_JPEG not in data:
             raise ValueError("a tile ends too early")  # the decoder would make up grey
         pieces = [
             tags.decode(
@@ -243,7 +232,7 @@ class PageReader:
         size = across * down + 2
         if tags.fillorder == 2:
             data = bytes(imagecodecs.bitorder_decode(data))
-        if tags.compression != NONE:
+        if tags.compression != COMPRESSION.NONE:
             decompress = TIFF.DECOMPRESSORS[tags.compression]
             data = decompress(data, out=rows * columns * size)
         if len(data) < rows * columns * size:
@@ -290,7 +279,7 @@ class PageReader:
         """
         peak = peak_level(planes.dtype)
         unit = np.float32(1 if peak == 255 else 256)
-        if self._page.photometric == CIELAB:
+        if self._page.photometric == PHOTOMETRIC.CIELAB:
             chroma = planes[:, :, 1:].view(f"i{planes.itemsize}") / unit
             white = peak
         else:
