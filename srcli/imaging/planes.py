@@ -70,6 +70,8 @@ def widen(levels: NDArray[Any], bits: int) -> NDArray[Any]:
     if bits == 8 * dtype.itemsize:
         return levels.astype(dtype, copy=False)
     peak, most = 2**bits - 1, 2 ** (8 * dtype.itemsize) - 1
+    if most % peak == 0:
+        return np.minimum(levels, dtype.type(peak)) * dtype.type(most // peak)
     table = ((np.arange(peak + 1) * most + peak // 2) // peak).astype(dtype)
     return look_up(table[:, None], levels)
 

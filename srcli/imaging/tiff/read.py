@@ -31,9 +31,11 @@ log = logging.getLogger(__name__)
 
 _LEAST_CACHE, _MOST_CACHE = 1 << 26, 1 << 29  # bytes of decoded strips or tiles
 _AHEAD = 1 << 26  # bytes that may be decoded at a time
-_THREADS = min(4, os.cpu_count() or 1)
+_THREADS = min(4, os.cpu_count() or 1)  # that decode
 _PART = 1 << 20  # bytes of a plain strip that are read at a time
 _END_OF_JPEG = b"\xff\xd9"  # ITU-T T.81, table B.1; coded pixels cannot contain it
+# Decoders of fax make up rows where bytes are missing. What they make of a whole strip
+# does not depend on what follows it.
 _FAX_TAILS = b"\x00" * 64, bytes(range(255, 0, -1))
 
 _Key = tuple[int, int, int]  # of a piece: plane, row and column
@@ -109,8 +111,8 @@ class PageReader:
             # The part of the piece that the box has.
             y, x = max(top, 0), max(left, 0)
             inner = found[y - top : box.height - top, x - left : box.width - left]
-            if inner.shape == (*box.size, page.samples):
-                return inner
+            if not room and inner.shape == (*box.size, page.samples):
+                return inner  # no copy of what is not kept
             if samples is None:
                 samples = np.empty((*box.size, page.samples), self._dtype)
             channels = slice(plane * depth, (plane + 1) * depth)
@@ -129,6 +131,7 @@ class PageReader:
             room: Bytes of them that are kept for later.
             size: Bytes of one, about.
         """
+        page = self._page
         threads = max(1, min(_THREADS, _AHEAD // max(size, 1)))
         waiting: deque[tuple[_Key, Future[NDArray[Any]]]] = deque()
         with ThreadPoolExecutor(threads) as pool:
@@ -136,18 +139,20 @@ class PageReader:
                 if key in self._cache:
                     self._cache.move_to_end(key)
                     yield key, self._cache[key]
-                    continue
-                waiting.append((key, self._submit(pool, key)))
+                elif page.is_plain:
+                    yield key, self._keep(key, self._read_rows(key), room)
+                else:
+                    index = (key[0] * page.rows + key[1]) * page.columns + key[2]
+                    data = self._fetch(page.offsets[index], page.counts[index])
+                    waiting.append((key, pool.submit(self._decode, data, index)))
                 if len(waiting) > threads:
-                    yield self._finish(*waiting.popleft(), room)
-            while waiting:
-                yield self._finish(*waiting.popleft(), room)
+                    first, piece = waiting.popleft()
+                    yield first, self._keep(first, piece.result(), room)
+            for first, piece in waiting:
+                yield first, self._keep(first, piece.result(), room)
 
-    def _finish(
-        self, key: _Key, decoding: Future[NDArray[Any]], room: int
-    ) -> tuple[_Key, NDArray[Any]]:
+    def _keep(self, key: _Key, piece: NDArray[Any], room: int) -> NDArray[Any]:
         """A piece, kept if there is room for more than the last one."""
-        piece = decoding.result()
         is_float = self._dtype.kind == "f", piece.dtype.kind == "f"
         if is_float[0] != is_float[1] or piece.itemsize != self._dtype.itemsize:
             raise ValueError("its tags contradict each other")
@@ -156,23 +161,24 @@ class PageReader:
             self._cached += piece.nbytes
             while self._cached > room and len(self._cache) > 1:
                 self._cached -= self._cache.popitem(last=False)[1].nbytes
-        return key, piece
+        return piece
 
-    def _submit(self, pool: ThreadPoolExecutor, key: _Key) -> Future[NDArray[Any]]:
-        """Read the bytes of a piece, and have them decoded."""
-        page, (plane, row, column) = self._page, key
+    def _read_rows(self, key: _Key) -> NDArray[Any]:
+        """Rows of a plain strip."""
+        page, (plane, row, _) = self._page, key
         strip, part = divmod(row, self._parts)
-        index = (plane * page.rows + strip) * page.columns + column
-        offset, count = page.offsets[index], page.counts[index]
-        if not page.is_plain:
-            return pool.submit(self._decode, self._fetch(offset, count), index)
+        index = plane * page.rows + strip
         rows = min(page.tile[0], page.stored[0] - strip * page.tile[0])
-        if count < rows * page.row_bytes:
+        if page.counts[index] < rows * page.row_bytes:
             raise ValueError("a strip ends too early")
         step = math.ceil(page.tile[0] / self._parts)
         rows = min(step, rows - part * step)
-        offset += part * step * page.row_bytes
-        return pool.submit(self._order, self._fetch(offset, rows * page.row_bytes))
+        start = page.offsets[index] + part * step * page.row_bytes
+        order = page.directory.parent.byteorder
+        data = self._fetch(start, rows * page.row_bytes)
+        stored = np.frombuffer(data, self._dtype.newbyteorder(order))
+        native = stored.astype(self._dtype, copy=False)
+        return native.reshape(rows, page.stored[1], page.samples // page.planes)
 
     def _fetch(self, offset: int, count: int) -> bytes:
         self._file.seek(offset)
@@ -180,14 +186,6 @@ class PageReader:
         if count < 1 or offset < 1 or len(data) < count:
             raise ValueError("it ends within its picture")
         return data
-
-    def _order(self, data: bytes) -> NDArray[Any]:
-        """Rows of a plain strip."""
-        page = self._page
-        order = page.directory.parent.byteorder
-        stored = np.frombuffer(data, self._dtype.newbyteorder(order))
-        native = stored.astype(self._dtype, copy=False)
-        return native.reshape(-1, page.stored[1], page.samples // page.planes)
 
     def _decode(self, data: bytes, index: int) -> NDArray[Any]:
         """A strip or tile by its place in the tags: (h, w, samples)."""
@@ -204,7 +202,7 @@ class PageReader:
                 jpegheader=tags.jpegheader,
                 _fullsize=page.is_tiled,
             )[0]
-            for tail in self._tails
+            for tail in (_FAX_TAILS if tags.compression in CCITT else (b"",))
         ]
         first, last = pieces[0], pieces[-1]
         assert first is not None  # as there are data
@@ -212,15 +210,6 @@ class PageReader:
         if first is not last and not np.array_equal(first, last):
             raise ValueError("a strip ends too early")
         return first[0]
-
-    @property
-    def _tails(self) -> tuple[bytes, ...]:
-        """What is put behind the bytes of a strip or tile.
-
-        Decoders of fax make up rows where bytes are missing. What they make of a whole
-        strip does not depend on what follows it.
-        """
-        return _FAX_TAILS if self._page.directory.compression in CCITT else (b"",)
 
     def _unpack_units(self, data: bytes, index: int) -> NDArray[np.uint8]:
         """A strip or tile of subsampled YCbCr: TIFF 6.0, section 21."""
