@@ -155,8 +155,8 @@ def test_ycbcr_that_no_decoder_is_known_for_is_refused(factors, tags):
 
 
 @pytest.mark.parametrize("codec", CODECS)
-@pytest.mark.parametrize("cut", ["strips", "tiles"])
-def test_ycbcr_that_ends_too_early(codec, cut):
+def test_ycbcr_that_ends_too_early(codec):
+    cut = "tiles" if "deflate" in codec else "strips"
     tag = 325 if cut == "tiles" else 279
     data = make_ycbcr((2, 2), codec, cut)
     counts = tifffile.TiffFile(io.BytesIO(data)).pages.first.tags[tag].value
@@ -227,8 +227,8 @@ def stored_lab(photometric, bits):
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("photometric", ["cielab", "icclab"])
 @pytest.mark.parametrize("planar", ["contig", "separate"])
-@pytest.mark.parametrize("compression", [None, "lzw"])
-def test_lab(photometric, bits, planar, compression):
+def test_lab(photometric, bits, planar):
+    compression = "lzw" if (bits == 8) == (planar == "contig") else None
     levels, exact = stored_lab(photometric, bits)
     number = {"cielab": 8, "icclab": 9}[photometric]
     stored = levels if planar == "contig" else np.moveaxis(levels, 2, 0)
