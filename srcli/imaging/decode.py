@@ -9,7 +9,7 @@ from typing import IO
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms
+from PIL import Image
 
 from srcli.errors import InputError
 from srcli.imaging.chunks import read_critical
@@ -98,11 +98,6 @@ def decode_planes(image: Image.Image, name: str) -> tuple[NDArray[np.uint8], boo
     if image.mode == "CMYK":
         icc = image.info.get("icc_profile") or None
         return convert_cmyk(np.asarray(image), icc, name), False
-    if image.mode == "LAB":
-        srgb = ImageCms.createProfile("sRGB")
-        lab = ImageCms.createProfile("LAB")
-        converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
-        return np.asarray(converted), False
     if image.mode not in _PLANES:
         raise InputError(
             f"{name} holds {image.mode} pixels, which are not supported: "

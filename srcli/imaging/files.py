@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -18,9 +17,7 @@ from srcli.imaging.metadata import (
     fit_metadata,
     pillow_options,
     png_chunks,
-    read_metadata,
 )
-from srcli.imaging.opened import open_picture, turn_upright
 from srcli.imaging.picture import (
     Picture,
     PictureInfo,
@@ -29,9 +26,10 @@ from srcli.imaging.picture import (
     strip_metadata,
 )
 from srcli.imaging.pillow import explain, quiet
+from srcli.imaging.source import probe_picture, read_picture
 from srcli.imaging.strips import strip_rows, write_jpeg, write_png
-from srcli.imaging.tiff_writer import write_tiff
-from srcli.storage import Place, fetch
+from srcli.imaging.tiff.write import write_tiff
+from srcli.storage import Place
 from srcli.writing import write_whole
 
 __all__ = [
@@ -48,62 +46,6 @@ __all__ = [
 ]
 
 _ENCODE_ERRORS = (OSError, ValueError, OverflowError, RuntimeError, struct.error)
-
-
-def probe_picture(
-    source: Place | bytes, *, name: str | None = None, frame: int | None = None
-) -> PictureInfo:
-    """The format and size of a picture file, without decoding its pixels.
-
-    Args:
-        source: A file, or the bytes of one.
-        name: What messages call it; the path where None.
-        frame: As `read_picture`.
-
-    Raises:
-        InputError: As `read_picture`, as far as the header tells.
-    """
-    with open_picture(source, _name(source, name), frame) as (opened, frames):
-        return PictureInfo(
-            opened.format,
-            opened.width,
-            opened.height,
-            alpha=opened.has_alpha,
-            depth=opened.depth,
-            channels=opened.channels,
-            frames=frames,
-            is_windowed=opened.is_windowed,
-        )
-
-
-def read_picture(
-    source: Place | bytes, *, name: str | None = None, frame: int | None = None
-) -> Picture:
-    """The picture in a file, upright, in grey or RGB, with its metadata.
-
-    Args:
-        source: A file, or the bytes of one.
-        name: What messages call it; the path where None.
-        frame: Which of several frames or pages, from 1; None is the only one.
-
-    Raises:
-        InputError: If the file cannot be read, is no picture or a damaged one, holds
-            several pictures and none was chosen, is implausibly large, or is of a kind
-            that would lose what it holds (32-bit integers).
-    """
-    name = _name(source, name)
-    if not isinstance(source, (Path, bytes)):
-        source = fetch(source)  # in one piece: all of it is needed
-    with open_picture(source, name, frame) as (opened, _):
-        pixels, alpha, own_colours = opened.load()
-        pixels = turn_upright(pixels, opened.orientation)
-        if alpha is not None:
-            alpha = turn_upright(alpha, opened.orientation)
-        channels = pixels.shape[2] if own_colours else 0
-        metadata = read_metadata(
-            opened.info, opened.exif, opened.chunks, name, channels
-        )
-        return Picture(pixels, alpha, metadata, opened.format)
 
 
 def encode_picture(picture: Picture, format: str, quality: int = 95) -> bytes:
@@ -151,12 +93,6 @@ def write_picture(
         with part.open("w+b") as file:
             _encode(picture, file, format, quality, str(path))
         return part.stat().st_size
-
-
-def _name(source: Place | bytes, name: str | None) -> str:
-    if name is not None:
-        return name
-    return "the picture" if isinstance(source, bytes) else str(source)
 
 
 def _encode(

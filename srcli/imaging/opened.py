@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import IO, Any, Protocol
+from collections.abc import Mapping
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from srcli.errors import InputError
 from srcli.imaging.chunks import (
@@ -23,66 +22,12 @@ from srcli.imaging.chunks import (
 from srcli.imaging.decode import decode_deep, decode_planes, is_grey, stored_bits
 from srcli.imaging.exif import MALFORMED, read_orientation
 from srcli.imaging.formats import FORMATS
-from srcli.imaging.pillow import (
-    MAX_PIXELS,
-    MAX_WINDOWED_PIXELS,
-    check_size,
-    identify,
-    open_file,
-)
+from srcli.imaging.pillow import check_size, identify
 from srcli.imaging.planes import Planes, split_alpha
-from srcli.imaging.tiff import TiffPage
-from srcli.imaging.tiff_layout import check_extent, find_obstacle, read_layout
-from srcli.imaging.tiff_pages import MAGIC, Directory, list_pages
-from srcli.storage import Place
 
 log = logging.getLogger(__name__)
 
 _HEAD = 1 << 16  # bytes in which a header is looked for
-
-
-class Opened(Protocol):
-    """A picture file, or one frame of it, whose pixels are not decoded yet.
-
-    Attributes:
-        format: The file format, a key of `FORMATS`.
-        width: In pixels, turned upright.
-        height: In pixels, turned upright.
-        has_alpha: Whether it has transparency.
-        depth: Bits a channel that its pixels come in: 8, 16, or 32 for floating point.
-        channels: Of colour, 1 or 3.
-        chunks: PNG chunks that say its colours and what it is about.
-        is_windowed: Whether its pixels can be read by window, and it may therefore be
-            of more than `MAX_PIXELS`.
-    """
-
-    format: str
-    width: int
-    height: int
-    has_alpha: bool
-    depth: int
-    channels: int
-    chunks: tuple[Chunk, ...]
-    is_windowed: bool
-
-    @property
-    def info(self) -> Mapping[Any, Any]:
-        """What Pillow calls so: profile, EXIF, XMP, resolution, texts."""
-
-    @property
-    def exif(self) -> Image.Exif:
-        """EXIF, or a TIFF's own tags."""
-
-    @property
-    def orientation(self) -> int:
-        """The EXIF orientation that `load` leaves to be applied, 1 to 8."""
-
-    def load(self) -> Planes:
-        """The pixels as stored.
-
-        Raises:
-            InputError: If they are of a kind that would lose what it holds.
-        """
 
 
 class PillowFile:
@@ -127,12 +72,12 @@ class PillowFile:
 
     @property
     def info(self) -> Mapping[Any, Any]:
-        """See `Opened`."""
+        """What Pillow calls so: profile, EXIF, XMP, resolution, texts."""
         return self._spoken.info
 
     @property
     def exif(self) -> Image.Exif:
-        """See `Opened`; empty where it cannot be read."""
+        """EXIF; empty where it cannot be read."""
         try:
             return self._spoken.getexif()
         except MALFORMED:
@@ -140,11 +85,19 @@ class PillowFile:
 
     @property
     def orientation(self) -> int:
-        """See `Opened`; 1 once a TIFF is loaded, which Pillow turns itself."""
+        """The EXIF orientation that `load` leaves to be applied, 1 to 8.
+
+        It is 1 once a TIFF is loaded, which Pillow turns itself.
+        """
         return read_orientation(self.exif)
 
     def load(self) -> Planes:
-        """See `Opened`."""
+        """The pixels as stored.
+
+        Raises:
+            InputError: If they are of a kind that would lose what it holds.
+            ValueError: If the file is damaged (others: what decoders raise).
+        """
         planes = self._decode()
         if planes.pixels.shape[1::-1] != self._size:
             raise ValueError("its frames differ in size")
@@ -166,31 +119,6 @@ class PillowFile:
         return split_alpha(planes)._replace(own_colours=own_colours)
 
 
-@contextmanager
-def open_picture(
-    source: Place | bytes, name: str, frame: int | None = None
-) -> Iterator[tuple[Opened, int]]:
-    """A picture file opened but not yet decoded, and how many frames it has.
-
-    Whatever a decoder raises inside the `with` block becomes an `InputError`.
-
-    Args:
-        source: A file, or the bytes of one.
-        name: What messages call it.
-        frame: Which of several frames or pages, from 1; None is the only one.
-
-    Raises:
-        InputError: If the file cannot be read, is no picture, has several frames and
-            none was chosen, has no such frame, or more than `MAX_PIXELS`.
-    """
-    with open_file(source, name) as file:
-        is_tiff = file.read(4) in MAGIC
-        opened, frames = (_open_tiff if is_tiff else _open_other)(file, name, frame)
-        most = MAX_WINDOWED_PIXELS if opened.is_windowed else MAX_PIXELS
-        check_size(opened.width, opened.height, name, most)
-        yield opened, frames
-
-
 def format_name(image: Image.Image) -> str:
     """Our name of the file format that an opened file is in."""
     if image.format == "MPO":
@@ -199,68 +127,31 @@ def format_name(image: Image.Image) -> str:
     return names.get(image.format or "", "png")
 
 
-def _open_other(file: IO[bytes], name: str, frame: int | None) -> tuple[Opened, int]:
+def open_frame(file: IO[bytes], name: str, frame: int | None) -> tuple[PillowFile, int]:
+    """A file that Pillow reads, not yet decoded, and how many frames it has.
+
+    Args:
+        file: The file.
+        name: What messages call it.
+        frame: Which of several frames, from 1; None is the only one.
+
+    Raises:
+        InputError: If it has several frames and none was chosen, has no such frame, or
+            more than `MAX_PIXELS` (others: what Pillow raises).
+    """
     image = identify(file)
     check_size(*image.size, name)  # before the frames are counted, which may decode
     frames = getattr(image, "n_frames", 1)
     if frame is None and image.format == "MPO":
         frame = 1  # a JPEG that carries more pictures, such as a depth map
-    index = _choose_frame(name, frame, frames, "frame")
+    index = choose_frame(name, frame, frames, "frame")
     for number in range(frames > 1 and index + 1):
         image.seek(number)
         check_size(*image.size, name)  # frames of a GIF may outgrow it
     return PillowFile(file, image, name, index), frames
 
 
-def _open_tiff(file: IO[bytes], name: str, frame: int | None) -> tuple[Opened, int]:
-    page, pages = choose_page(file, name, frame)
-    layout = read_layout(page)
-    obstacle = find_obstacle(page, name)
-    is_large = layout.width * layout.height > MAX_PIXELS
-    if is_large and obstacle is not None:
-        raise InputError(
-            f"{name} {obstacle}, and has more than {MAX_PIXELS // 10**6} million "
-            "pixels: save it as a tiled TIFF in grey or RGB, or cut it into parts"
-        )
-    opened: Opened = (
-        TiffPage(file, page, name) if is_large else _decode_by(page, file, name)
-    )
-    opened.is_windowed = obstacle is None
-    return opened, pages
-
-
-def _decode_by(page: Directory, file: IO[bytes], name: str) -> Opened:
-    """A page opened with what decodes it best."""
-    if page.suits_pillow:
-        try:
-            image = identify(file)
-            if page.index:
-                image.seek(page.index)
-            return PillowFile(file, image, name, page.index)
-        except UnidentifiedImageError:
-            pass  # a compression or combination of channels that Pillow does not know
-    return TiffPage(file, page, name)
-
-
-def choose_page(file: IO[bytes], name: str, frame: int | None) -> tuple[Directory, int]:
-    """One of the pages of a TIFF, all of whose pixels are there, and how many it has.
-
-    Args:
-        file: The file.
-        name: What messages call it.
-        frame: Which page, from 1; None is the only one.
-
-    Raises:
-        InputError: If none was chosen of several, or one that is not there.
-        ValueError: If the file is damaged.
-    """
-    pages = list_pages(file, name)
-    page = pages[_choose_frame(name, frame, len(pages), "page")]
-    check_extent(page, file.seek(0, 2))
-    return page, len(pages)
-
-
-def _choose_frame(name: str, frame: int | None, frames: int, kind: str) -> int:
+def choose_frame(name: str, frame: int | None, frames: int, kind: str) -> int:
     """Which frame is read, from 0.
 
     Raises:

@@ -99,7 +99,7 @@ class PictureInfo:
     depth: int  # bits a channel: 8, 16, or 32 for floating point
     channels: int  # of colour, 1 or 3, as far as the header tells
     frames: int = 1  # that the file has
-    is_windowed: bool = False  # its pixels can be read by window; see `tiff_windows`
+    is_windowed: bool = False  # its pixels can be read by box
 
     @property
     def pixel_bytes(self) -> int:

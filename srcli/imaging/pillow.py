@@ -108,28 +108,6 @@ def _silent_libtiff() -> Iterator[None]:
 
 
 @contextmanager
-def open_file(source: Place | bytes, name: str) -> Iterator[IO[bytes]]:
-    """A file to be read as a picture; Pillow is quiet meanwhile.
-
-    Whatever a decoder raises inside the `with` block becomes an `InputError`.
-
-    Args:
-        source: A file, or the bytes of one.
-        name: What messages call it.
-
-    Raises:
-        InputError: If it cannot be read, is no picture or a damaged one.
-    """
-    with quiet(), open_stream(source, name) as file:
-        head = file.read(16)
-        file.seek(0)
-        if not head:
-            raise InputError(f"{name} is empty")
-        with blame(name, head):
-            yield file
-
-
-@contextmanager
 def blame(name: str, head: bytes = b"") -> Iterator[None]:
     """Whatever a decoder raises inside the `with` block becomes an `InputError`.
 

@@ -69,13 +69,25 @@ def widen(levels: NDArray[Any], bits: int) -> NDArray[Any]:
     dtype = np.dtype(np.uint8 if bits <= 8 else np.uint16)
     if bits == 8 * dtype.itemsize:
         return levels.astype(dtype, copy=False)
-    peak, most = 2**bits - 1, np.uint32(2 ** (8 * dtype.itemsize) - 1)
+    peak, most = 2**bits - 1, 2 ** (8 * dtype.itemsize) - 1
+    if most % peak == 0:
+        return np.minimum(levels, dtype.type(peak)) * dtype.type(most // peak)
+    table = ((np.arange(peak + 1) * most + peak // 2) // peak).astype(dtype)
+    return look_up(table[:, None], levels)
 
-    def stretch(band: NDArray[Any]) -> NDArray[Any]:
-        capped = np.minimum(band.astype(np.uint32), peak)
-        return (capped * most + peak // 2) // peak
 
-    return in_bands(stretch, levels, channels=levels.shape[2], dtype=dtype)
+def look_up(table: NDArray[Any], numbers: NDArray[Any]) -> NDArray[Any]:
+    """What a table, (N, C), has under numbers, (H, W) or (H, W, 1): (H, W, C).
+
+    With a table of one column, numbers may be (H, W, M). Numbers that are too large get
+    its last row.
+    """
+
+    def find(band: NDArray[Any]) -> NDArray[Any]:
+        return table.take(band, axis=0, mode="clip").reshape(*band.shape[:2], -1)
+
+    channels = numbers[0, 0].size * table.shape[1]
+    return in_bands(find, numbers, channels=channels, dtype=table.dtype)
 
 
 def unmultiply(colours: NDArray[Any], opacity: NDArray[Any]) -> NDArray[Any]:

@@ -5,16 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
+from srcli.errors import InputError
+from srcli.imaging import pillow
 from srcli.imaging.box import Box
-from srcli.imaging.files import probe_picture, read_picture
-from srcli.imaging.metadata import Metadata
+from srcli.imaging.metadata import Metadata, read_metadata
+from srcli.imaging.opened import PillowFile, choose_frame, open_frame, turn_upright
 from srcli.imaging.picture import Picture, PictureInfo, strip_metadata
+from srcli.imaging.planes import Planes
 from srcli.imaging.profiles import convert_to_srgb
-from srcli.imaging.tiff_windows import TiffWindows, open_windows
-from srcli.storage import Place
+from srcli.storage import Place, fetch
+
+if TYPE_CHECKING:
+    from srcli.imaging.tiff.page import Page
+    from srcli.imaging.tiff.read import PageReader
+
+_TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+_STEP = 2048  # px; side of the boxes in which a picture is gone through
 
 
 class PictureFile:
@@ -24,41 +36,165 @@ class PictureFile:
 
     Attributes:
         info: What its header says.
-        metadata: What goes from the input file to the output file.
-        levels: `Picture.levels` of the whole; of floating point that is read by box,
-            all of it is read once to find them.
     """
 
     def __init__(
-        self, info: PictureInfo, whole: Picture | None, windows: TiffWindows | None
+        self, file: IO[bytes], opened: PillowFile | Page, frames: int, name: str
     ) -> None:
-        self.info, self._whole, self._windows = info, whole, windows
-        self.metadata: Metadata = Metadata()
-        self.levels: tuple[float, float] = (0, 1)
-        self._icc: bytes | None = None
+        self._file, self._opened, self._name = file, opened, name
+        self._whole: Picture | None = None
+        self._own = Metadata()
+        self._colours: Metadata | None = None  # that boxes are converted from
+        self.info = PictureInfo(
+            opened.format,
+            opened.width,
+            opened.height,
+            alpha=opened.has_alpha,
+            depth=opened.depth,
+            channels=opened.channels,
+            frames=frames,
+            is_windowed=opened.is_windowed,
+        )
+
+    @property
+    def metadata(self) -> Metadata:
+        """What goes from the input file to the output file."""
+        return self._own if self._whole is None else self._whole.metadata
+
+    @cached_property
+    def levels(self) -> tuple[float, float]:
+        """`Picture.levels` of the whole; may be set by who knows them.
+
+        Of floating point that is read by box, all of it is read once to find them.
+
+        Raises:
+            InputError: As `read`.
+        """
+        if self._whole is not None:
+            return self._whole.levels
+        if self.info.depth != 32:
+            return 0, 2**self.info.depth - 1
+        black, white = 0.0, 1.0
+        height, width = self._size
+        for top in range(0, height, _STEP):
+            for left in range(0, width, _STEP):
+                bottom, right = min(top + _STEP, height), min(left + _STEP, width)
+                low, high = self._part(Box(top, left, bottom, right)).levels
+                black, white = min(black, low), max(white, high)
+        return black, white
 
     def read(self, box: Box | None = None) -> Picture:
-        """The pixels in a box, `whole_levels` set; None is all of the picture."""
-        if self._whole is not None:
-            if box is None:
-                return self._whole
-            rows, columns = box.slices
-            alpha = self._whole.alpha
-            return replace(
-                self._whole,
-                pixels=self._whole.pixels[rows, columns],
-                alpha=None if alpha is None else alpha[rows, columns],
-                whole_levels=self.levels,
-            )
-        assert self._windows is not None
-        box = box or Box(0, 0, self.info.height, self.info.width)
-        part = self._convert(self._windows.read(*box.slices))
-        return replace(part, metadata=self.metadata, whole_levels=self.levels)
+        """The pixels in a box, `whole_levels` set; None is all of the picture.
 
-    def _convert(self, part: Picture) -> Picture:
-        if self._icc is None:
-            return part
-        return replace(part, pixels=convert_to_srgb(part.pixels, self._icc))
+        Raises:
+            InputError: If the file is damaged, or holds values that are not finite.
+        """
+        if self._whole is None:
+            part = self._part(box or Box(0, 0, *self._size))
+            return replace(part, metadata=self.metadata, whole_levels=self.levels)
+        if box is None:
+            return self._whole
+        rows, columns = box.slices
+        alpha = self._whole.alpha
+        return replace(
+            self._whole,
+            pixels=self._whole.pixels[rows, columns],
+            alpha=None if alpha is None else alpha[rows, columns],
+            whole_levels=self.levels,
+        )
+
+    def load(self, *, keep_metadata: bool) -> None:
+        """Read all of the picture.
+
+        Raises:
+            InputError: As `read`.
+        """
+        opened = self._opened
+        with pillow.blame(self._name):
+            if isinstance(opened, PillowFile):
+                planes = opened.load()
+            else:
+                opened.check_size()
+                planes = self._reader.read(Box(0, 0, *opened.stored))
+            channels = planes.pixels.shape[2] if planes.own_colours else 0
+            whole = self._upright(planes, self._describe(channels))
+            self._whole = whole if keep_metadata else strip_metadata(whole, self._name)
+
+    def prepare(self, *, keep_metadata: bool) -> None:
+        """Have boxes read from the file.
+
+        Raises:
+            InputError: If they cannot be.
+        """
+        opened = self._opened
+        if isinstance(opened, PillowFile):
+            raise InputError(
+                f"{self._name} cannot be read by box: only TIFFs can, and not all"
+            )
+        if opened.obstacle is not None:
+            raise InputError(
+                f"{self._name} {opened.obstacle}, and cannot be read by box: save it "
+                "as a tiled TIFF in grey or RGB"
+            )
+        with pillow.blame(self._name):
+            channels = opened.channels if opened.has_own_colours else 0
+            self._own = own = self._describe(channels)
+            if keep_metadata:
+                return
+            pixel = np.zeros((1, 1, opened.channels), np.uint8)
+            # Says what is wrong with a profile, which is not tried again for each box.
+            self._own = strip_metadata(
+                Picture(pixel, metadata=own), self._name
+            ).metadata
+            try:
+                convert_to_srgb(pixel, own.icc or b"")
+            except ValueError:
+                own = replace(own, icc=None)
+            self._colours = own
+
+    @cached_property
+    def _reader(self) -> PageReader:
+        from srcli.imaging.tiff.read import PageReader  # noqa: PLC0415 - few need tifffile
+
+        assert not isinstance(self._opened, PillowFile)
+        return PageReader(self._file, self._opened)
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        return self.info.height, self.info.width
+
+    def _describe(self, channels: int) -> Metadata:
+        """The metadata of the file; see `read_metadata`."""
+        said = self._opened.info, self._opened.exif, self._opened.chunks
+        return read_metadata(*said, self._name, channels)
+
+    def _part(self, box: Box) -> Picture:
+        """The pixels in a box, without metadata."""
+        with pillow.blame(self._name):
+            planes = self._reader.read(self._find_stored(box))
+        part = self._upright(planes, self._colours or Metadata())
+        return part if self._colours is None else strip_metadata(part, self._name)
+
+    def _upright(self, planes: Planes, metadata: Metadata) -> Picture:
+        turned, alpha = self._opened.orientation, planes.alpha
+        if alpha is not None:
+            alpha = turn_upright(alpha, turned)
+        pixels = turn_upright(planes.pixels, turned)
+        return Picture(pixels, alpha, metadata, self.info.format)
+
+    def _find_stored(self, box: Box) -> Box:
+        """Where a box of the upright picture is stored."""
+        turned, height, width = self._opened.orientation, *self._size
+        assert 0 <= box.top < box.bottom <= height
+        assert 0 <= box.left < box.right <= width
+        y, x = (box.top, box.bottom), (box.left, box.right)
+        if turned in (3, 4, 7, 8):
+            y = height - box.bottom, height - box.top
+        if turned in (2, 3, 6, 7):
+            x = width - box.right, width - box.left
+        if turned >= 5:
+            y, x = x, y
+        return Box(y[0], x[0], y[1], x[1])
 
 
 @contextmanager
@@ -81,31 +217,90 @@ def open_picture(
             only a picture whose `info.is_windowed` is can be read so.
 
     Raises:
-        InputError: As `read_picture`; with `by_box` what is about the pixels is raised
-            by `read`.
+        InputError: If the file cannot be read, is no picture or a damaged one, holds
+            several pictures and none was chosen, is implausibly large, or is of a kind
+            that would lose what it holds (32-bit integers). With `by_box` what is about
+            the pixels is raised by `read`.
     """
-    info = probe_picture(source, name=name, frame=frame)
-    title = name or ("the picture" if isinstance(source, bytes) else str(source))
-    if not by_box:
-        whole = read_picture(source, name=name, frame=frame)
-        if not keep_metadata:
-            whole = strip_metadata(whole, title)
-        opened = PictureFile(info, whole, None)
-        opened.metadata, opened.levels = whole.metadata, whole.levels
-        yield opened
+    if by_box:
+        with _opened(source, name, frame) as picture:
+            picture.prepare(keep_metadata=keep_metadata)
+            yield picture
         return
-    with open_windows(source, title, frame) as windows:
-        opened = PictureFile(info, None, windows)
-        opened.metadata = windows.metadata
-        if not keep_metadata:
-            kept = windows.metadata.stripped()
-            pixel = np.zeros((1, 1, windows.channels), np.uint8)
-            stripped = strip_metadata(Picture(pixel, metadata=kept), title)
-            opened.metadata = stripped.metadata
-            try:
-                convert_to_srgb(pixel, kept.icc or b"")
-                opened._icc = kept.icc
-            except ValueError:
-                opened._icc = None
-        opened.levels = windows.measure(opened._convert)
-        yield opened
+    if not isinstance(source, (Path, bytes)):
+        name = name or str(source)
+        source = fetch(source)  # in one piece: all of it is needed
+    with _opened(source, name, frame) as picture:
+        picture.load(keep_metadata=keep_metadata)
+    yield picture
+
+
+def probe_picture(
+    source: Place | bytes, *, name: str | None = None, frame: int | None = None
+) -> PictureInfo:
+    """The format and size of a picture file, without decoding its pixels.
+
+    Args:
+        source: As `open_picture`.
+        name: As `open_picture`.
+        frame: As `open_picture`.
+
+    Raises:
+        InputError: As `open_picture`, as far as the header tells.
+    """
+    with _opened(source, name, frame) as picture:
+        return picture.info
+
+
+def read_picture(
+    source: Place | bytes, *, name: str | None = None, frame: int | None = None
+) -> Picture:
+    """The picture in a file, upright, in grey or RGB, with its metadata.
+
+    Args:
+        source: As `open_picture`.
+        name: As `open_picture`.
+        frame: As `open_picture`.
+
+    Raises:
+        InputError: As `open_picture`.
+    """
+    with open_picture(source, name=name, frame=frame) as picture:
+        return picture.read()
+
+
+@contextmanager
+def _opened(
+    source: Place | bytes, name: str | None, frame: int | None
+) -> Iterator[PictureFile]:
+    """A picture file whose header has been read; see `open_picture`."""
+    if name is None:
+        name = "the picture" if isinstance(source, bytes) else str(source)
+    with pillow.quiet(), pillow.open_stream(source, name) as file:
+        head = file.read(16)
+        if not head:
+            raise InputError(f"{name} is empty")
+        with pillow.blame(name, head):
+            is_tiff = head[:4] in _TIFF_MAGIC
+            opened, frames = (_open_page if is_tiff else open_frame)(file, name, frame)
+            most = pillow.MAX_PIXELS
+            if opened.is_windowed:
+                most = pillow.MAX_WINDOWED_PIXELS
+            pillow.check_size(opened.width, opened.height, name, most)
+            picture = PictureFile(file, opened, frames, name)
+        yield picture
+
+
+def _open_page(
+    file: IO[bytes], name: str, frame: int | None
+) -> tuple[PillowFile | Page, int]:
+    """A page of a TIFF, and how many it has."""
+    from srcli.imaging.tiff import page  # noqa: PLC0415 - few pictures need tifffile
+
+    pages = page.list_pages(file, name)
+    chosen = pages[choose_frame(name, frame, len(pages), "page")]
+    if chosen.compression not in page.ONLY_LIBTIFF:
+        return page.Page(file, chosen, name), len(pages)
+    image = pillow.identify(file)
+    image.seek(chosen.index)
+    return PillowFile(file, image, name, chosen.index), len(pages)

@@ -23,7 +23,7 @@ from srcli.imaging.metadata import fit_metadata
 from srcli.imaging.picture import Picture, join_planes, reduce_depth
 from srcli.imaging.pillow import explain
 from srcli.imaging.source import open_picture
-from srcli.imaging.tiff_tiles import TileWriter
+from srcli.imaging.tiff.write import TileWriter
 from srcli.inference.jobs import Job, Result
 from srcli.inference.space import require_room
 from srcli.progress import SILENT, Progress

@@ -131,6 +131,35 @@ def make_tiff(order, data, **tags):
     return out + bytes(4) + data
 
 
+def make_page(order, pieces, tags, behind=b""):
+    """A TIFF of strips, or of tiles where TileWidth is among the tags.
+
+    Tags have a type and values; those of where the pieces are may be left out.
+    """
+    is_tiled = 322 in tags
+    starts = [8 + sum(map(len, pieces[:index])) for index in range(len(pieces))]
+    tables = {324: (4, starts), 325: (4, [len(piece) for piece in pieces])}
+    if not is_tiled:
+        tables = {273: tables[324], 279: tables[325]}
+    tags = tables | tags
+    body = b"".join(pieces) + behind
+    body += bytes(len(body) % 2)
+    start, entries, values = 8 + len(body), b"", b""
+    for tag, (kind, numbers) in sorted(tags.items()):
+        code = {1: "B", 3: "H", 4: "I", 5: "I"}[kind]
+        data = struct.pack(f"{order}{len(numbers)}{code}", *numbers)
+        count = len(numbers) // (2 if kind == 5 else 1)
+        place = data.ljust(4, b"\0")
+        if len(data) > 4:
+            after = start + 6 + 12 * len(tags) + len(values)
+            place = struct.pack(f"{order}I", after)
+            values += data + bytes(len(data) % 2)
+        entries += struct.pack(f"{order}HHI", tag, kind, count) + place
+    head = struct.pack(f"{order}2sHI", b"II" if order == "<" else b"MM", 42, start)
+    directory = struct.pack(f"{order}H", len(tags)) + entries + bytes(4)
+    return head + body + directory + values
+
+
 # Every kind, by name
 
 
@@ -256,6 +285,17 @@ def deep_avif(channels, bits):
     )
 
 
+def _subsampled(compression):
+    """YCbCr of which four pixels share their chroma."""
+    units = make_planes(3)[: HEIGHT // 2, : WIDTH // 2].repeat(2, 2)
+    codes = {"lzw": (5, imagecodecs.lzw_encode)}
+    number, encode = codes[compression]
+    strips = [bytes(encode(units[top : top + 4].tobytes())) for top in (0, 4, 8)]
+    tags = {256: (3, [WIDTH]), 257: (3, [HEIGHT]), 258: (3, [8] * 3), 278: (3, [8])}
+    tags |= {259: (3, [number]), 262: (3, [6]), 277: (3, [3]), 530: (3, [2, 2])}
+    return make_page("<", strips, tags)
+
+
 _LZW = {"compression": "lzw", "predictor": 2}
 _RGB = {"photometric": "rgb", "planarconfig": "contig"}
 
@@ -315,6 +355,10 @@ SAMPLES = {
         make_planes(3, np.float32), **_RGB, compression="deflate", predictor=3
     ),
     "tiff-half": lambda: save_tiff(make_planes(1, np.float16)[:, :, 0]),
+    "tiff-ycbcr": lambda: _subsampled("lzw"),
+    "tiff-lab": lambda: save_tiff(
+        make_planes(3, np.uint16), photometric="cielab", compression="deflate"
+    ),
     "tiff-pages": lambda: _pages(np.uint8, np.uint8),
     "tiff-pages-deep": lambda: _pages(np.uint16, np.float32),
     "tiff-big": lambda: _pages(np.uint16, bigtiff=True),

@@ -230,7 +230,7 @@ def test_stripped_pictures_keep_nothing(format, caplog):
 def test_camera_and_place_are_kept(format, big, monkeypatch):
     """All that EXIF says, two directories below its first one among it."""
     if big:
-        monkeypatch.setattr("srcli.imaging.tiff_writer._CLASSIC_END", 0)
+        monkeypatch.setattr("srcli.imaging.tiff.write._CLASSIC_END", 0)
     source = save(make_planes(3), "jpeg", exif=make_rich_exif(6))
     data = encode_picture(read_picture(source), format)
     expected, found = opened(source).getexif(), opened(data).getexif()
@@ -252,7 +252,7 @@ def test_camera_and_place_are_kept(format, big, monkeypatch):
 @pytest.mark.parametrize("big", [False, True])
 def test_tags_of_a_tiff_as_another_reader_has_them(big, dtype, monkeypatch):
     if big:
-        monkeypatch.setattr("srcli.imaging.tiff_writer._CLASSIC_END", 0)
+        monkeypatch.setattr("srcli.imaging.tiff.write._CLASSIC_END", 0)
     source = read_picture(sample("jpeg-full"))
     odd = replace(source.metadata, xmp=XMP + b" " * (len(XMP) % 2 == 0))
     planes = make_planes(3, dtype)

@@ -14,11 +14,11 @@ import torch
 from spandrel_files import swinir
 
 from srcli.errors import InputError, OutputError
-from srcli.imaging import tiff_tiles
 from srcli.imaging.alpha import peak_level
 from srcli.imaging.box import Box
 from srcli.imaging.files import Picture, probe_picture, read_picture, strip_metadata
 from srcli.imaging.source import open_picture
+from srcli.imaging.tiff import write as tiff_write
 from srcli.inference import planning, regions
 from srcli.inference.batch import run_batch
 from srcli.inference.naming import Naming
@@ -35,7 +35,7 @@ NETWORK = {"device": "cpu", "precision": "fp32", "overlap": "exact"}
 
 @pytest.fixture(autouse=True)
 def _small_tiles(monkeypatch):
-    monkeypatch.setattr(tiff_tiles, "TILE", 32)
+    monkeypatch.setattr(tiff_write, "TILE", 32)
     monkeypatch.setattr(regions, "TILE", 32)
 
 
@@ -305,14 +305,14 @@ def test_errors_say_whose_fault_it_is(do, monkeypatch):
     assert isinstance(failed.error, InputError)
     assert str(failed.error).startswith("in.tif is damaged")
     assert [path.name for path in Path().iterdir()] == ["in.tif"]
-    add = tiff_tiles.TileWriter.add
+    add = tiff_write.TileWriter.add
 
     def fill(writer, top, left, block):
         if top:
             raise OSError(28, "No space left on device")
         add(writer, top, left, block)
 
-    monkeypatch.setattr(tiff_tiles.TileWriter, "add", fill)
+    monkeypatch.setattr(tiff_write.TileWriter, "add", fill)
     failed = do(data, upscaler)
     assert isinstance(failed.error, OutputError)
     assert str(failed.error) == "out.tif cannot be written: No space left on device"

@@ -1,0 +1,1 @@
+"""TIFF files: `page` says what a page holds, `read` reads it, `write` writes one."""

@@ -1,0 +1,447 @@
+"""The pages of a TIFF file: how they are stored, and what their samples stand for.
+
+tifffile parses the tags. What is beside the pixels is parsed by Pillow, as it is for
+all other files.
+
+Source: TIFF 6.0; for BigTIFF the design that libtiff publishes; for ICCLab the
+"Adobe Photoshop TIFF Technical Notes" of 2002; for JPEG the TIFF Technical Note 2.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from types import MappingProxyType
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tifffile import COMPRESSION as CODEC
+from tifffile import EXTRASAMPLE, FILETYPE, PHOTOMETRIC, SAMPLEFORMAT, TiffFile
+from tifffile import TiffPage as Directory
+
+from srcli.errors import InputError
+from srcli.imaging import pillow
+from srcli.imaging.chunks import Chunk
+from srcli.imaging.exif import MALFORMED
+
+_GREY = PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MINISBLACK
+_LAB = PHOTOMETRIC.CIELAB, PHOTOMETRIC.ICCLAB
+_RAW = PHOTOMETRIC.CFA, PHOTOMETRIC.LINEAR_RAW
+# Samples of a pixel that are colours.
+_COLOURS: dict[int, int] = dict.fromkeys((*_GREY, PHOTOMETRIC.PALETTE), 1)
+_COLOURS |= dict.fromkeys((PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR, *_LAB), 3)
+_COLOURS |= {PHOTOMETRIC.SEPARATED: 4}
+# Bits a sample that those may have which are not the result's own levels.
+_BITS: dict[int, Sequence[int]] = dict.fromkeys(_LAB, (8, 16))
+_BITS |= {PHOTOMETRIC.PALETTE: range(1, 9), PHOTOMETRIC.YCBCR: (8,)}
+_TITLES: dict[int, str] = dict.fromkeys((*_LAB, PHOTOMETRIC.ITULAB), "Lab")
+_TITLES |= {PHOTOMETRIC.PALETTE: "palette", PHOTOMETRIC.YCBCR: "YCbCr"}
+
+CCITT = CODEC.CCITTRLE, CODEC.CCITT_T4, CODEC.CCITT_T6
+ONLY_LIBTIFF = CODEC.OJPEG, CODEC.THUNDERSCAN  # as Pillow has it
+# Bytes in, the same bytes out.
+_BYTE_CODECS: tuple[int, ...] = (
+    CODEC.NONE,
+    CODEC.LZW,
+    CODEC.ADOBE_DEFLATE,
+    CODEC.DEFLATE,
+)
+_BYTE_CODECS += (CODEC.PACKBITS, CODEC.LZMA, CODEC.ZSTD)
+# Each strip or tile a picture of its own; JPEG XR makes up what its data lack.
+_PICTURE_CODECS: tuple[int, ...] = (CODEC.JPEG, CODEC.JPEG2000, CODEC.LERC, CODEC.PNG)
+_PICTURE_CODECS += (CODEC.WEBP, CODEC.JPEGXL, CODEC.APERIO_JP2000_RGB)
+_CODECS = *_BYTE_CODECS, *CCITT, *_PICTURE_CODECS
+
+_X_RESOLUTION, _Y_RESOLUTION, _UNIT = 282, 283, 296
+_PER_INCH = {2: 1, 3: 2.54}  # by ResolutionUnit: inches, centimetres
+# Attributes of tifffile's that are whole numbers unless a tag is damaged.
+_SIDES = ("width", "length", "depth")
+_NUMBERS = [f"{what}{side}" for what in ("image", "tile") for side in _SIDES]
+_NUMBERS += ["rowsperstrip", "samplesperpixel", "photometric", "compression"]
+_NUMBERS += ["predictor", "planarconfig", "fillorder", "sampleformat", "subfiletype"]
+
+_MOST_PAGES, _MOST_TAGS = 10_000, 4096
+_SPARE = 1 << 20  # bytes that directories may claim beyond those of the file
+# Bytes of a value by its type.
+_SIZES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8)
+# Bytes that the largest picture has a pixel: RGB and alpha in single precision; and
+# that a tile may have beyond those of four pictures.
+_MOST_BYTES, _SPARE_BYTES = 16, 1 << 28
+# To read a box needs all of the strips or tiles that it touches in memory.
+_MOST_PIECE = 1 << 30  # bytes
+_MOST_PIXEL = 64  # bytes of a pixel, with all channels
+_MOST_SIDE = (1 << 31) - 1  # px
+
+
+class Page:
+    """What the tags of a page say of its pixels; lengths in pixels.
+
+    Attributes:
+        directory: The tags as tifffile has them.
+        name: What messages call the file.
+        width: Turned upright.
+        height: Turned upright.
+        stored: Rows and columns, not turned.
+        orientation: As in EXIF, 1 to 8.
+        photometric: How samples are colours, once a strip or tile is decoded.
+        bits: Of a sample.
+        samples: Of a pixel.
+        colours: Samples of a pixel that are its colours; the others come behind.
+        opacity: Which sample is the opacity; None where there is none.
+        depth: Bits a channel that its pixels come in: 8, 16, or 32 for floating point.
+        channels: Of colour that its pixels come in, 1 or 3.
+        planes: That have strips or tiles of their own.
+        tile: Rows and columns of one strip or tile, those at the edge too.
+        subsampling: Columns and rows of pixels that share their chroma; (1, 1) where
+            each has its own, or the decoder sees to it.
+        is_tiled: Whether it is cut into tiles, not strips.
+        is_plain: Whether it is strips of which any rows can be read by themselves.
+        offsets: Where in the file each strip or tile is.
+        counts: How many bytes it has there.
+        obstacle: Why it cannot be read by box, to follow the file's name, or None.
+    """
+
+    format = "tiff"
+    chunks: tuple[Chunk, ...] = ()
+
+    def __init__(self, file: IO[bytes], directory: Directory, name: str) -> None:
+        """Check the tags.
+
+        Args:
+            file: The file.
+            directory: Its tags.
+            name: What messages call the file.
+
+        Raises:
+            InputError: If the pixels are of a kind that would lose what they hold.
+            ValueError: If the tags make no sense, or the file ends within its picture.
+        """
+        if any(not isinstance(getattr(directory, key), int) for key in _NUMBERS):
+            raise ValueError("its tags make no sense")
+        self.directory, self.name, self._file = directory, name, file
+        self._read_samples()
+        self._refuse_kinds()
+        self._read_layout()
+        self._check_extent(file.seek(0, 2))
+        turned = directory.tags.valueof(274, 1)
+        self.orientation = turned if turned in range(1, 9) else 1
+        self.height, self.width = self.stored[:: 1 if self.orientation < 5 else -1]
+        self.obstacle = self._find_obstacle()
+        if self.obstacle and self.width * self.height > pillow.MAX_PIXELS:
+            raise InputError(
+                f"{name} {self.obstacle}, and has more than "
+                f"{pillow.MAX_PIXELS // 10**6} million pixels: save it as a tiled TIFF "
+                "in grey or RGB, or cut it into parts"
+            )
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether it has transparency."""
+        return self.opacity is not None
+
+    @property
+    def has_own_colours(self) -> bool:
+        """Whether its pixels come in the file's own colours, not in sRGB."""
+        return self.photometric not in (PHOTOMETRIC.SEPARATED, *_LAB)
+
+    @property
+    def is_windowed(self) -> bool:
+        """Whether it can be read by box."""
+        return self.obstacle is None
+
+    @property
+    def rows(self) -> int:
+        """Strips or tiles one below the other."""
+        return math.ceil(self.stored[0] / self.tile[0])
+
+    @property
+    def columns(self) -> int:
+        """Tiles side by side."""
+        return math.ceil(self.stored[1] / self.tile[1])
+
+    @property
+    def exif(self) -> Image.Exif:
+        """The page's tags, and the directories below them, as Pillow has them."""
+        exif = Image.Exif()
+        exif.endian = self.directory.parent.byteorder
+        exif.bigtiff = self.directory.parent.is_bigtiff
+        try:
+            exif.load_from_fp(self._file, self.directory.offset)
+        except MALFORMED:
+            return Image.Exif()
+        return exif
+
+    @property
+    def info(self) -> Mapping[Any, Any]:
+        """What Pillow's `info` would hold: profile, XMP, IPTC, resolution."""
+        tags = self.directory.tags
+        blobs = {"icc_profile": 34675, "xmp": 700, "photoshop": 34377}
+        found = {key: tags.valueof(tag) for key, tag in blobs.items()}
+        info = {key: value for key, value in found.items() if isinstance(value, bytes)}
+        return MappingProxyType(info | {"dpi": self._dpi})
+
+    @property
+    def _dpi(self) -> tuple[float, float] | None:
+        """Pixels per inch along x and y, if the tags say so."""
+        tags = self.directory.tags
+        unit = _PER_INCH.get(tags.valueof(_UNIT, 2))
+        try:
+            x, y = (a / b for a, b in map(tags.valueof, (_X_RESOLUTION, _Y_RESOLUTION)))
+        except (TypeError, ValueError, ArithmeticError):
+            return None
+        return None if unit is None else (x * unit, y * unit)
+
+    @cached_property
+    def palette(self) -> NDArray[np.uint8]:
+        """The colours of a palette, (at least 2 ** bits, 3).
+
+        Raises:
+            ValueError: If it has too few.
+        """
+        stored = np.asarray(self.directory.tags.valueof(320), np.uint16)
+        if stored.size < 3 << self.bits:
+            raise ValueError("its palette is too short")
+        # Some programs write levels of 8 bits, as libtiff has found.
+        levels = stored >> 8 if stored.max() > 255 else stored
+        return levels.reshape(3, -1).T.astype(np.uint8)
+
+    def numbers(self, tag: int, default: tuple[float, ...]) -> tuple[float, ...]:
+        """The numbers of a tag, as many as the default has.
+
+        Raises:
+            ValueError: If there are others.
+        """
+        value = self.directory.tags.valueof(tag)
+        if value is None:
+            return default
+        if self.directory.tags[tag].dtype == 5:  # each a fraction
+            value = [a / b for a, b in zip(value[::2], value[1::2], strict=True)]
+        if len(value) != len(default) or not np.isfinite(value).all():
+            raise ValueError(f"its tag {tag} makes no sense")
+        return tuple(value)
+
+    def _read_samples(self) -> None:
+        tags = self.directory
+        self.photometric, self.samples = tags.photometric, tags.samplesperpixel
+        self.bits = max(np.ravel(tags.bitspersample).tolist())
+        self.subsampling = 1, 1
+        self.planes = self.samples if tags.planarconfig == 2 else 1
+        if self.photometric == PHOTOMETRIC.YCBCR:
+            layout = tags.compression, self.planes, self.samples, self.bits
+            if layout == (CODEC.JPEG, 1, 3, 8):
+                # Which libjpeg makes of it as of any JPEG, whatever the tags say.
+                self.photometric = PHOTOMETRIC.RGB
+            else:
+                across, down = self.numbers(530, (2, 2))
+                self.subsampling = int(across), int(down)
+        self.colours = _COLOURS.get(self.photometric, 1)
+        self.is_float = tags.sampleformat == SAMPLEFORMAT.IEEEFP
+        self.depth = 32 if self.is_float else 16 if self.bits > 8 else 8
+        self.channels = 1 if self.photometric in _GREY else 3
+        extra = tags.extrasamples[: max(self.samples - self.colours, 0)]
+        kinds = EXTRASAMPLE.ASSOCALPHA, EXTRASAMPLE.UNASSALPHA
+        opaque = [place for place, kind in enumerate(extra) if kind in kinds]
+        self.opacity = self.colours + opaque[0] if opaque else None
+        self.is_premultiplied = any(extra[place] == kinds[0] for place in opaque[:1])
+
+    def _refuse_kinds(self) -> None:
+        """Refuse what cannot be read, or not kept whole.
+
+        Raises:
+            InputError: If the page is of such a kind.
+            ValueError: If the tags make no sense.
+        """
+        kind, remedy = self._find_odd_colours(), "as RGB"
+        codec = self.directory.compression
+        if kind is None and codec not in _CODECS:
+            kind = f"pixels compressed by {getattr(codec, 'name', codec)}"
+            remedy = "with another compression"
+        if kind is None:
+            kind = self._find_odd_numbers()
+            remedy = "with 8 or 16 bits a channel, or in floating point"
+        if kind is not None:
+            raise InputError(
+                f"{self.name} holds {kind}, which are not supported: save it {remedy}"
+            )
+        if self.samples < self.colours:
+            raise ValueError("it has too few samples a pixel")
+        if {*self.subsampling} - {1, 2, 4}:
+            raise ValueError("its chroma is subsampled in no valid way")
+
+    def _find_odd_colours(self) -> str | None:
+        """Colours that are not supported, or None."""
+        tags, title = self.directory, _TITLES.get(self.photometric, "unknown")
+        if self.is_float and self.photometric == PHOTOMETRIC.SEPARATED:
+            return "CMYK in floating point"
+        bits = _BITS.get(self.photometric)
+        if self.photometric not in _COLOURS or (
+            bits and (self.is_float or self.bits not in bits)
+        ):
+            return f"{title} pixels of {self.bits} bits a channel"
+        layout = self.planes, self.samples, tags.predictor
+        if (bits and tags.compression not in _BYTE_CODECS) or (
+            self.subsampling != (1, 1) and layout != (1, 3, 1)
+        ):
+            return f"{title} pixels in an unusual layout"
+        return None
+
+    def _find_odd_numbers(self) -> str | None:
+        """Numbers that are not supported, or None."""
+        tags = self.directory
+        known = (SAMPLEFORMAT.UINT, SAMPLEFORMAT.INT)
+        if not self.is_float and tags.sampleformat not in known:
+            return "pixels of an unknown kind"
+        if not self.is_float and self.bits > 16:
+            return f"whole numbers of {self.bits} bits"
+        if tags.sampleformat == SAMPLEFORMAT.INT:
+            return "signed whole numbers"
+        if not isinstance(tags.bitspersample, int):
+            return "channels of different depths"
+        return None
+
+    def _read_layout(self) -> None:
+        tags = self.directory
+        self.stored = tags.imagelength, tags.imagewidth
+        self.is_tiled = bool(tags.is_tiled)
+        self.tile = tags.tilelength, tags.tilewidth
+        if not self.is_tiled:
+            self.tile = min(tags.rowsperstrip, tags.imagelength), tags.imagewidth
+        if min(*self.stored, *self.tile) < 1 or tags.imagedepth * tags.tiledepth > 1:
+            raise ValueError("it has no pixels, or no plain picture of them")
+        shaped = self.planes, 1, *self.stored, self.samples // self.planes
+        if tags.dtype is None or tags.shaped != shaped:
+            raise ValueError("its tags contradict each other")
+        size = self.samples * tags.dtype.itemsize
+        most = 4 * math.prod(self.stored) * size + _SPARE_BYTES
+        if math.prod(self.tile) * size > most:
+            raise ValueError("its tiles are larger than the picture")
+        self.is_plain = (
+            not self.is_tiled
+            and (tags.compression, tags.predictor, tags.fillorder) == (1, 1, 1)
+            and self.bits in (8, 16, 32, 64)
+            and self.subsampling == (1, 1)
+        )
+
+    def _check_extent(self, end: int) -> None:
+        """Refuse pixels that the file does not hold: decoders would make up black ones.
+
+        Args:
+            end: The size of the file in bytes.
+
+        Raises:
+            ValueError: If there are fewer strips or tiles than the picture needs.
+        """
+        tags = self.directory
+        self.offsets, self.counts = tags.dataoffsets, tags.databytecounts
+        needed = self.planes * self.rows * self.columns
+        if self.is_plain and 279 not in tags.tags:  # as some programs write it
+            row = self.row_bytes
+            tops = range(0, self.stored[0], self.tile[0])
+            counts = [min(self.tile[0], self.stored[0] - top) * row for top in tops]
+            self.counts = tuple(counts * self.planes)
+        held = zip(self.offsets, self.counts, strict=False)
+        whole = sum(0 < start <= end - max(size, 1) for start, size in held)
+        if whole < needed or min(len(self.offsets), len(self.counts)) < needed:
+            raise ValueError("it ends within its picture")
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row of a strip, as stored without compression."""
+        return self.stored[1] * (self.samples // self.planes) * self.bits // 8
+
+    def _find_obstacle(self) -> str | None:
+        if self.samples * self.bits > 8 * _MOST_PIXEL:
+            return "has too many channels"
+        size = math.prod(self.tile) * self.samples // self.planes * self.bits / 8
+        if size > _MOST_PIECE and not self.is_plain:
+            return "is not cut into tiles, or into too large ones"
+        if max(self.stored) > _MOST_SIDE:
+            return "is too wide or too high"
+        return None
+
+    def check_size(self) -> None:
+        """Refuse a page that is too large to be read as a whole.
+
+        Raises:
+            InputError: If it is.
+            ValueError: If it claims implausibly many bytes a pixel.
+        """
+        if self.width * self.height > pillow.MAX_PIXELS:
+            raise InputError(
+                f"{self.name} has more than {pillow.MAX_PIXELS // 10**6} million "
+                "pixels: too many to be read at once; srcli upscale takes it where "
+                "the result is a TIFF"
+            )
+        assert self.directory.dtype is not None
+        size = self.samples * self.directory.dtype.itemsize
+        if self.width * self.height * size > _MOST_BYTES * pillow.MAX_PIXELS:
+            raise ValueError("its tags make no sense")
+
+
+def list_pages(file: IO[bytes], name: str) -> list[Directory]:
+    """The pages of a TIFF, without reduced copies and masks if there is another.
+
+    Args:
+        file: The file.
+        name: What messages call it.
+
+    Raises:
+        InputError: If it is a camera's raw file.
+        ValueError: If its directories make no sense (others: what tifffile raises).
+    """
+    offsets = _find_directories(file)
+    file.seek(0)
+    tiff = TiffFile(file)
+    pages = []
+    for index, offset in enumerate(offsets):
+        tiff.filehandle.seek(offset)
+        pages.append(Directory(tiff, index))
+    first = pages[0]
+    if (
+        any(50706 in page.tags or page.photometric in _RAW for page in pages)
+        or (first.is_reduced and 330 in first.tags)  # a raw file's small preview
+    ):
+        raise InputError(f"{name} is a camera's raw file: develop it first")
+    copies = FILETYPE.REDUCEDIMAGE | FILETYPE.MASK
+    kept = [page for page in pages if not page.subfiletype & copies]
+    return kept or pages[:1]
+
+
+def _find_directories(file: IO[bytes]) -> list[int]:
+    """Where the directories of a TIFF are, in the order in which they are chained.
+
+    Raises:
+        ValueError: If they claim to hold more than the file (struct.error: if one runs
+            past its end).
+    """
+    # Directories may share their values, but hardly more than the file has.
+    allowed = 4 * file.seek(0, 2) + _SPARE
+    file.seek(0)
+    head = file.read(16)
+    order, is_big = "<" if head[:1] == b"I" else ">", b"+" in head[2:4]
+    entry, link = (f"{order}2xHQ8x", "Q") if is_big else (f"{order}2xHI4x", "I")
+    counter = struct.Struct(f"{order}{'Q' if is_big else 'H'}")
+    size, after = struct.calcsize(entry), struct.Struct(order + link)
+    (offset,) = after.unpack_from(head, 8 if is_big else 4)
+    found: dict[int, None] = {}
+    while offset and offset not in found and len(found) < _MOST_PAGES:
+        found[offset] = None
+        file.seek(offset)
+        (count,) = counter.unpack(file.read(counter.size))
+        entries = file.read(min(count, _MOST_TAGS) * size)
+        if not entries or len(entries) < count * size:
+            raise ValueError("it ends within a directory")
+        allowed -= len(entries) + sum(
+            number * (_SIZES[kind] if kind < len(_SIZES) else 0)
+            for kind, number in struct.iter_unpack(entry, entries)
+        )
+        if allowed < 0:
+            raise ValueError("its directories hold more than the file")
+        (offset,) = after.unpack(file.read(after.size).ljust(after.size, b"\x00"))
+    if not found:
+        raise ValueError("it has no page")
+    return list(found)
