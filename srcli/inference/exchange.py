@@ -13,12 +13,12 @@ from PIL import Image
 from torch import Tensor
 
 from srcli.errors import InputError, UsageError
-from srcli.imaging.decode import decode_planes
+from srcli.imaging.decode import decode_planes, mend
 from srcli.imaging.exif import read_orientation
 from srcli.imaging.files import Picture, read_picture, reduce_depth
 from srcli.imaging.metadata import read_metadata
-from srcli.imaging.opened import turn_upright
 from srcli.imaging.pillow import DECODE_ERRORS, explain, quiet
+from srcli.imaging.planes import turn_upright
 from srcli.inference.arrays import (
     Enlarge,
     join_planes,
@@ -82,6 +82,7 @@ def picture_of_image(image: Image.Image) -> Picture:
         )
     with quiet():
         try:
+            image = mend(image)
             image.load()
             planes, own_colours = _decode(image)
         except DECODE_ERRORS as error:
