@@ -1,4 +1,4 @@
-"""The chunks that a PNG file is made of (PNG, third edition, section 5.3)."""
+"""The chunks of a PNG (PNG, third edition, section 5.3), the segments of a JPEG."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ Chunk = tuple[bytes, bytes]  # kind and data
 COLOUR_CHUNKS = frozenset((b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI"))
 # Shown as sRGB: BT.709 and unspecified; for the curve sRGB itself and BT.601, too.
 _SRGB_PRIMARIES, _SRGB_TRANSFERS = (1, 2), (1, 2, 6, 13)
+_SCAN = 0xDA  # marker of a JPEG
 _TEXTS = frozenset((b"tEXt", b"zTXt", b"iTXt"))
 # What pixels are made of, and the frames of an animation.
 _PIXELS = frozenset((b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"acTL", b"fcTL", b"fdAT"))
@@ -137,3 +138,24 @@ def find_nclx(head: bytes) -> tuple[Chunk, ...]:
         return ()
     # Decoded, the pixels are RGB in the full range: matrix 0, range 1.
     return ((b"cICP", bytes((primaries & 0xFF, transfer & 0xFF, 0, 1))),)
+
+
+def list_segments(data: bytes | bytearray) -> Iterator[tuple[int, int]]:
+    """The segments of a JPEG up to its first scan: marker, and where it stands.
+
+    Source: ITU-T T.81, section B.1.1.
+
+    Args:
+        data: The file, or as much of it as there is; anything else has none.
+    """
+    position = 2
+    while data[:2] == b"\xff\xd8" and data[position : position + 1] == b"\xff":
+        if position + 10 > len(data):
+            return
+        marker = data[position + 1]
+        yield marker, position
+        if marker == _SCAN:
+            return
+        fill = marker == 0xFF  # any number of these may stand before a marker
+        length = int.from_bytes(data[position + 2 : position + 4], "big")
+        position += 1 if fill else 2 + length

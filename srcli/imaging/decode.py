@@ -1,10 +1,12 @@
-"""The pixels of files that Pillow opens, as grey or RGB of 8 or 16 bits."""
+"""Pictures that Pillow opens: what a header says, and the pixels as grey or RGB."""
 
 from __future__ import annotations
 
+import io
+import logging
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import IO
+from typing import IO, Any
 
 import imagecodecs
 import numpy as np
@@ -12,9 +14,23 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from srcli.errors import InputError
-from srcli.imaging.chunks import read_critical
-from srcli.imaging.planes import Planes, split_alpha, widen
+from srcli.imaging.chunks import (
+    Chunk,
+    carried,
+    find_nclx,
+    one_pixel,
+    read_ancillary,
+    read_critical,
+)
+from srcli.imaging.exif import MALFORMED, read_orientation
+from srcli.imaging.formats import FORMATS
+from srcli.imaging.pillow import check_size, identify
+from srcli.imaging.planes import Planes, choose_frame, split_alpha, widen
 from srcli.imaging.profiles import convert_cmyk
+
+log = logging.getLogger(__name__)
+
+_HEAD = 1 << 16  # bytes in which a header is looked for
 
 # Pillow's mode -> the mode of the planes: opaque, and with a transparent colour.
 _PLANES: Mapping[str, tuple[str, str]] = MappingProxyType(
@@ -41,7 +57,148 @@ _PNG_GREY = (0, 4)  # colour types, without and with alpha
 _HIGH_BITDEPTH, _TWELVE_BIT, _MONOCHROME = 0x40, 0x20, 0x10
 
 
-def stored_bits(image: Image.Image, head: bytes) -> int:
+# Bits a channel of a PNG by what Pillow decodes it as, for those that may have a key.
+_KEYED: Mapping[str, int] = MappingProxyType({"L;2": 2, "L;4": 4, "L": 8, "RGB": 8})
+
+
+class PillowFile:
+    """A file that Pillow reads, except that other libraries decode deep pixels."""
+
+    def __init__(
+        self, file: IO[bytes], image: Image.Image, name: str, frame: int
+    ) -> None:
+        """Read the header.
+
+        Args:
+            file: The file that `image` was opened from.
+            image: It, standing at the frame.
+            name: What messages call it.
+            frame: Which frame, from 0.
+        """
+        self._file, self._name, self._frame = file, name, frame
+        file.seek(0)
+        head = file.read(_HEAD)
+        names = {entry.pillow: name for name, entry in FORMATS.items()}
+        kind = "JPEG" if image.format == "MPO" else image.format or ""
+        self.format = names.get(kind, "png")
+        self.chunks: tuple[Chunk, ...] = ()
+        self.is_windowed = False
+        self._is_whole = True
+        self._spoken = image  # that knows what is said beside the pixels
+        if image.format == "PNG":
+            chunks, self._is_whole = read_ancillary(file)
+            self.chunks = carried(chunks)
+            self._spoken = identify(io.BytesIO(one_pixel(chunks)))
+        elif image.format == "AVIF":
+            self.chunks = find_nclx(head)
+        self._image, self._size = mend(image), image.size
+        self.width, self.height = image.size
+        # Pillow gives a TIFF's size as it will be once turned, others' as stored.
+        if image.format != "TIFF" and self.orientation >= 5:
+            self.width, self.height = self.height, self.width
+        self.has_alpha = self._image.has_transparency_data
+        self._bits = _stored_bits(image, head)
+        # An animated PNG's frames are composed by Pillow, in 8 bits.
+        self._is_deep = self._bits > 8 and not (image.format == "PNG" and frame)
+        self.depth = 16 if self._is_deep else 8
+        self.channels = 1 if _is_grey(image, head) else 3
+
+    @property
+    def info(self) -> Mapping[Any, Any]:
+        """What Pillow calls so: profile, EXIF, XMP, resolution, texts."""
+        return self._spoken.info
+
+    @property
+    def exif(self) -> Image.Exif:
+        """EXIF; empty where it cannot be read."""
+        try:
+            return self._spoken.getexif()
+        except MALFORMED:
+            return Image.Exif()
+
+    @property
+    def orientation(self) -> int:
+        """The EXIF orientation that `load` leaves to be applied, 1 to 8.
+
+        It is 1 once a TIFF is loaded, which Pillow turns itself.
+        """
+        return read_orientation(self.exif)
+
+    def load(self) -> Planes:
+        """The pixels as stored.
+
+        Raises:
+            InputError: If they are of a kind that would lose what it holds.
+            ValueError: If the file is damaged (others: what decoders raise).
+        """
+        planes = self._decode()
+        if planes.pixels.shape[1::-1] != self._size:
+            raise ValueError("its frames differ in size")
+        if not self._is_whole:
+            log.warning("%s: its metadata are damaged: some may be lost", self._name)
+        if self.channels < planes.pixels.shape[2]:
+            return planes._replace(pixels=planes.pixels[:, :, :1])  # all are the same
+        return planes
+
+    def _decode(self) -> Planes:
+        if self._is_deep:
+            return _decode_deep(self._file, self.format, self._bits, self._frame)
+        if self._bits > 8:
+            log.warning(
+                "%s: its %d bits a channel are read as 8", self._name, self._bits
+            )
+        self._image.load()
+        planes, own_colours = decode_planes(self._image, self._name)
+        return split_alpha(planes)._replace(own_colours=own_colours)
+
+
+def open_frame(file: IO[bytes], name: str, frame: int | None) -> tuple[PillowFile, int]:
+    """A file that Pillow reads, not yet decoded, and how many frames it has.
+
+    Args:
+        file: The file.
+        name: What messages call it.
+        frame: Which of several frames, from 1; None is the only one.
+
+    Raises:
+        InputError: If it has several frames and none was chosen, has no such frame, or
+            more than `MAX_PIXELS` (others: what Pillow raises).
+    """
+    image = mend(identify(file))
+    check_size(*image.size, name)  # before the frames are counted, which may decode
+    frames = getattr(image, "n_frames", 1)
+    if frame is None and image.format == "MPO":
+        frame = 1  # a JPEG that carries more pictures, such as a depth map
+    index = choose_frame(name, frame, frames, "frame")
+    for number in range(frames > 1 and index + 1):
+        image.seek(number)
+        check_size(*image.size, name)  # frames of a GIF may outgrow it
+    return PillowFile(file, image, name, index), frames
+
+
+def mend(image: Image.Image) -> Image.Image:
+    """An opened picture whose transparency Pillow tells otherwise than it is meant.
+
+    It gives the transparent colour of a PNG in the file's own depth (PNG, third
+    edition, section 11.3.2.1: of more bits than that the lowest count), but pixels of 8
+    bits. A BMP whose alpha is zero everywhere has none: older programs leave the byte
+    empty, and Windows shows the picture.
+    """
+    key, tiles = image.info.get("transparency"), getattr(image, "tile", None)
+    rawmode = tiles[0].args if tiles else ""
+    if image.format == "PNG" and key is not None and rawmode in _KEYED:
+        peak = 2 ** _KEYED[rawmode] - 1
+        levels = key if isinstance(key, tuple) else (key,)
+        scaled = tuple((level & peak) * (255 // peak) for level in levels)
+        scaled_key = scaled if isinstance(key, tuple) else scaled[0]
+        image.info = {**image.info, "transparency": scaled_key}
+    is_faint = image.format == "BMP" and image.mode == "RGBA"
+    if is_faint and image.getchannel("A").getextrema() == (0, 0):
+        return image.convert("RGB")
+    return image
+
+
+def _stored_bits(image: Image.Image, head: bytes) -> int:
     """Bits a channel in the file, whatever Pillow makes of them.
 
     Args:
@@ -61,7 +218,7 @@ def stored_bits(image: Image.Image, head: bytes) -> int:
     return 8
 
 
-def is_grey(image: Image.Image, head: bytes) -> bool:
+def _is_grey(image: Image.Image, head: bytes) -> bool:
     """Whether the file has no colours, whatever Pillow makes of it.
 
     Args:
@@ -108,7 +265,7 @@ def decode_planes(image: Image.Image, name: str) -> tuple[NDArray[np.uint8], boo
     return planes if planes.ndim == 3 else planes[:, :, None], True
 
 
-def decode_deep(file: IO[bytes], format: str, bits: int, frame: int) -> Planes:
+def _decode_deep(file: IO[bytes], format: str, bits: int, frame: int) -> Planes:
     """The pixels of a PNG or AVIF of more than 8 bits a channel.
 
     Args:

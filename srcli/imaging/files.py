@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import IO, Any
 
+import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, features
 
 from srcli.errors import OutputError, unknown
+from srcli.imaging.chunks import (
+    SIGNATURE,
+    Chunk,
+    list_segments,
+    read_chunks,
+    write_chunk,
+)
 from srcli.imaging.formats import FORMATS, format_of
 from srcli.imaging.metadata import (
     Metadata,
@@ -22,12 +32,12 @@ from srcli.imaging.picture import (
     Picture,
     PictureInfo,
     Pixels,
+    join_planes,
     reduce_depth,
     strip_metadata,
 )
 from srcli.imaging.pillow import explain, quiet
 from srcli.imaging.source import probe_picture, read_picture
-from srcli.imaging.strips import strip_rows, write_jpeg, write_png
 from srcli.imaging.tiff.write import write_tiff
 from srcli.storage import Place
 from srcli.writing import write_whole
@@ -45,6 +55,12 @@ __all__ = [
     "write_picture",
 ]
 
+# zlib's level and strategy: runs and Huffman codes; and a search as well.
+_FAST, _SEARCH = (1, 3), (6, 1)
+_ALL_FILTERS = 0xF8  # libpng's PNG_ALL_FILTERS: the best of them for each row
+_SAMPLE_ROWS = 16
+_PNG_HEADER = 33  # bytes of the signature and IHDR
+_JPEG_HEADER = 1 << 10  # bytes in which a JPEG that says nothing has its tables
 _ENCODE_ERRORS = (OSError, ValueError, OverflowError, RuntimeError, struct.error)
 
 
@@ -121,42 +137,97 @@ def _save(
     picture: Picture, file: IO[bytes], format: str, quality: int, name: str
 ) -> None:
     """`_encode` of a picture that the format can hold."""
-    size = (picture.width, picture.height)
-    planes = _stack(picture, keep_alpha=FORMATS[format].alpha)
+    entry = FORMATS[format]
+    if not entry.alpha:
+        picture = replace(picture, alpha=None)
+    planes = join_planes(picture)
     # WebP has no grey: it becomes RGB there, and a grey profile would be wrong.
     channels = 3 if format == "webp" else picture.pixels.shape[2]
+    size = (picture.width, picture.height)
     metadata = fit_metadata(picture.metadata, format, channels, size, name)
     if format == "tiff":
         write_tiff(planes, file, metadata)
         return
+    options = pillow_options(metadata, format)
     planes = planes[:, :, 0] if planes.shape[2] == 1 else planes
-    options = _coding_options(planes, format, quality)
-    options |= pillow_options(metadata, format)
-    is_rgb = planes.ndim == 3 and planes.shape[2] == 3
     if format == "png":
-        write_png(planes, file, chunks=png_chunks(metadata), **options)
-    elif format == "jpg" and is_rgb and picture.height > strip_rows(picture.width):
-        write_jpeg(planes, file, **options)
+        _write_png(planes, file, png_chunks(metadata), options)
+    elif format == "jpg" and planes.ndim == 3:
+        _write_jpeg(planes, file, quality, options)
     else:
-        pillow = FORMATS[format].pillow
-        Image.fromarray(planes).save(file, format=pillow, **options)
+        if format != "bmp":
+            options["quality"] = quality
+        if format == "webp":
+            options["lossless"] = quality == 100
+        if format == "avif" and planes.ndim == 3:
+            options["subsampling"] = "4:4:4"
+        Image.fromarray(planes).save(file, entry.pillow, **options)
 
 
-def _stack(picture: Picture, *, keep_alpha: bool) -> NDArray[Any]:
-    """Colours and opacity as one array, (H, W, C)."""
-    planes: NDArray[Any] = picture.pixels
-    if picture.alpha is not None and keep_alpha:
-        planes = np.concatenate((planes, picture.alpha[:, :, None]), axis=2)
-    return planes
+def _write_png(
+    planes: NDArray[Any],
+    file: IO[bytes],
+    chunks: Sequence[Chunk],
+    options: Mapping[str, Any],
+) -> None:
+    """Write planes, (H, W) or (H, W, 2 to 4), as a PNG.
+
+    Args:
+        planes: uint8 or uint16.
+        file: To write to.
+        chunks: Written before the pixels.
+        options: Of Pillow's `save`, which makes chunks of them.
+    """
+    level, strategy = _FAST if _is_natural(planes) else _SEARCH
+    coded = memoryview(_code_png(planes, level, strategy))
+    said = io.BytesIO()
+    Image.new("L", (1, 1)).save(said, "PNG", **options)
+    said.seek(len(SIGNATURE))
+    file.write(coded[:_PNG_HEADER])
+    for kind, data in (*read_chunks(said), *chunks):
+        if kind not in (b"IHDR", b"IDAT", b"IEND"):
+            write_chunk(file, kind, data)
+    file.write(coded[_PNG_HEADER:])
 
 
-def _coding_options(planes: NDArray[Any], format: str, quality: int) -> dict[str, Any]:
-    """How Pillow is to code the pixels."""
-    if format == "jpg":
-        return {"quality": quality, "subsampling": 0}
-    if format == "webp":
-        return {"quality": quality, "lossless": quality == 100}
-    if format == "avif":
-        colour = {} if planes.ndim == 2 else {"subsampling": "4:4:4"}
-        return {"quality": quality, **colour}
-    return {}
+def _code_png(planes: NDArray[Any], level: int, strategy: int) -> bytes | bytearray:
+    planes = np.ascontiguousarray(planes)
+    return imagecodecs.png_encode(
+        planes, level=level, strategy=strategy, filter=_ALL_FILTERS
+    )
+
+
+def _is_natural(planes: NDArray[Any]) -> bool:
+    """Whether a PNG gains next to nothing from a search for repetitions.
+
+    The search takes most of the time of writing a PNG. It makes drawings and
+    screenshots several times smaller, but a photograph repeats nothing. Strips tell.
+    """
+    tops = (len(planes) * part // 8 for part in (1, 3, 5, 7))
+    strips = [planes[top : top + _SAMPLE_ROWS] for top in tops]
+    fast, searched = (
+        sum(len(_code_png(strip, *how)) for strip in strips) for how in (_FAST, _SEARCH)
+    )
+    return fast <= 1.1 * searched
+
+
+def _write_jpeg(
+    pixels: NDArray[Any], file: IO[bytes], quality: int, options: Mapping[str, Any]
+) -> None:
+    """Write RGB, (H, W, 3) uint8, as a JPEG without chroma subsampling.
+
+    Pillow writes what is said beside the pixels. It would copy them into four bytes
+    each; the same library by another way does not.
+    """
+    said = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(said, "JPEG", **options)
+    coded = imagecodecs.jpeg8_encode(
+        np.ascontiguousarray(pixels), level=quality, subsampling="444"
+    )
+    file.write(said.getvalue()[: _find_tables(said.getvalue())])
+    file.write(memoryview(coded)[_find_tables(coded[:_JPEG_HEADER]) :])
+
+
+def _find_tables(data: bytes | bytearray) -> int:
+    """Where the tables and pixels of a JPEG begin, behind what is said."""
+    return next(start for marker, start in list_segments(data) if marker == 0xDB)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import io
 import logging
+import re
 import struct
 import threading
 import warnings
@@ -17,6 +18,7 @@ from typing import IO
 from PIL import Image, PngImagePlugin, UnidentifiedImageError, _imaging, features
 
 from srcli.errors import InputError
+from srcli.imaging.chunks import list_segments
 from srcli.imaging.formats import FORMATS
 from srcli.storage import Place, reached
 
@@ -25,6 +27,7 @@ MAX_WINDOWED_PIXELS = 100_000_000_000  # of what is never decoded as a whole
 _TOO_LARGE = "{} claims more than {} million pixels: refused; cut it into parts"
 _REMOTE_BLOCK = 1 << 18  # bytes that are fetched at a time from a remote file
 _MOST_SAID = 200  # characters of a library's message that are passed on
+_HEAD = 1 << 20  # bytes in which the kind of a file is looked for
 _MAX_TEXT = 32 << 20  # bytes; so is a text of more in a PNG
 
 # What decoders raise on damaged files, found by feeding them many.
@@ -37,6 +40,39 @@ _LIBRARIES = ("PIL", "tifffile", "imagecodecs")
 
 # A GIF of one frame is a palette picture like any other.
 _READABLE = (*(entry.pillow for entry in FORMATS.values()), "GIF")
+
+
+# Formats that people take for pictures, by what their files begin with.
+_SIGNATURES = (
+    ("JPEG XL", rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n"),
+    ("JPEG 2000", rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"),
+    ("JPEG XR", rb"II\xbc"),
+    ("HEIC", rb"....ftyp(hei[cxms]|hev[cxms]|mi[fa][12f].*?heic)"),
+    ("a Photoshop document (PSD)", rb"8BPS"),
+    ("a GIMP picture (XCF)", rb"gimp xcf"),
+    ("OpenEXR", rb"v/1\x01"),
+    ("Radiance HDR", rb"#\?(RADIANCE|RGBE)"),
+    ("a PDF", rb"%PDF-"),
+    ("PostScript", rb"%!PS"),
+    ("SVG", rb"\s*(<\?xml.{0,1000}?)?(<!--.{0,1000}?-->\s*)?(<!DOCTYPE svg|<svg)"),
+    ("an icon (ICO)", rb"\0\0[\x01\x02]\0"),
+    ("an icon (ICNS)", rb"icns"),
+    ("a texture (DDS)", rb"DDS "),
+    ("PNM", rb"P[1-7]\s"),
+    ("QOI", rb"qoif"),
+    ("FLIF", rb"FLIF"),
+    ("BPG", rb"BPG\xfb"),
+    ("MNG", rb"\x8a[MJ]NG\r\n\x1a\n"),
+    ("PCX", rb"\x0a[\0\x02-\x05]\x01[\x01\x02\x04\x08]"),
+    ("a FITS picture", rb"SIMPLE  ="),
+    ("a DICOM picture", rb".{128}DICM"),
+    (
+        "a camera's raw file",
+        rb"FUJIFILMCCD-RAW|II(RO|RS|U\0)|MMOR|....ftypcrx|II.{4}HEAPCCDR|\0MRM|FOVb",
+    ),
+)
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers of a JPEG
+_OTHERS = tuple((kind, re.compile(known, re.DOTALL)) for kind, known in _SIGNATURES)
 
 
 class _Settings:
@@ -108,12 +144,12 @@ def _silent_libtiff() -> Iterator[None]:
 
 
 @contextmanager
-def blame(name: str, head: bytes = b"") -> Iterator[None]:
+def blame(name: str, file: IO[bytes] | None = None) -> Iterator[None]:
     """Whatever a decoder raises inside the `with` block becomes an `InputError`.
 
     Args:
         name: What messages call the file.
-        head: The first bytes of it.
+        file: It, where nothing is known of it yet.
 
     Raises:
         InputError: If the block raises what a decoder raises.
@@ -121,14 +157,17 @@ def blame(name: str, head: bytes = b"") -> Iterator[None]:
     try:
         yield
     except UnidentifiedImageError as error:
-        raise InputError(f"{name} {_explain_unknown(head)}") from error
+        raise InputError(f"{name} {_explain_unknown(file)}") from error
     except Image.DecompressionBombError as error:
         raise InputError(_TOO_LARGE.format(name, MAX_PIXELS // 10**6)) from error
     except MemoryError as error:
         raise InputError(f"{name} does not fit into memory") from error
     except DECODE_ERRORS as error:
         detail = explain(error)
-        raise InputError(f"{name} is damaged or cut off: {detail}") from error
+        fault = "is damaged or cut off"
+        if "unsupported" in detail.lower():
+            fault = "is of a kind that is not supported"
+        raise InputError(f"{name} {fault}: {detail}") from error
 
 
 def explain(error: Exception) -> str:
@@ -194,9 +233,21 @@ def open_stream(source: Place | bytes, name: str) -> Iterator[IO[bytes]]:
         yield file
 
 
-def _explain_unknown(head: bytes) -> str:
+def _explain_unknown(file: IO[bytes] | None) -> str:
     """Why Pillow did not know a file."""
+    head = b""
+    if file is not None:
+        file.seek(0)
+        head = file.read(_HEAD)
     if head[4:12] in (b"ftypavif", b"ftypavis") and not features.check("avif"):
         return "is AVIF, which this Pillow cannot read: install pillow 11.3 or later"
+    kind = next((kind for kind, known in _OTHERS if known.match(head)), None)
+    for marker, start in list_segments(head):
+        if marker == 0xF7:
+            kind = "JPEG-LS"
+        elif marker in _FRAMES and head[start + 4] != 8:  # ITU-T T.81, section B.2.2
+            kind = f"a JPEG of {head[start + 4]} bits"
+    if kind is not None:
+        return f"is {kind}, which is not supported: save it as PNG, JPEG or TIFF"
     known = ", ".join(entry.title for entry in FORMATS.values())
     return f"is not a picture that can be read ({known} or GIF), or it is damaged"

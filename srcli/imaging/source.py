@@ -14,10 +14,10 @@ import numpy as np
 from srcli.errors import InputError
 from srcli.imaging import pillow
 from srcli.imaging.box import Box
+from srcli.imaging.decode import PillowFile, open_frame
 from srcli.imaging.metadata import Metadata, read_metadata
-from srcli.imaging.opened import PillowFile, choose_frame, open_frame, turn_upright
 from srcli.imaging.picture import Picture, PictureInfo, strip_metadata
-from srcli.imaging.planes import Planes
+from srcli.imaging.planes import Planes, choose_frame, turn_upright
 from srcli.imaging.profiles import convert_to_srgb
 from srcli.storage import Place, fetch
 
@@ -280,7 +280,7 @@ def _opened(
         head = file.read(16)
         if not head:
             raise InputError(f"{name} is empty")
-        with pillow.blame(name, head):
+        with pillow.blame(name, file):
             is_tiff = head[:4] in _TIFF_MAGIC
             opened, frames = (_open_page if is_tiff else open_frame)(file, name, frame)
             most = pillow.MAX_PIXELS

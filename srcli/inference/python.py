@@ -14,13 +14,13 @@ from PIL import Image
 from torch import Tensor, from_numpy, strided
 
 from srcli.errors import InputError, UsageError
-from srcli.imaging.decode import decode_planes
+from srcli.imaging.decode import decode_planes, mend
 from srcli.imaging.exif import read_orientation
 from srcli.imaging.files import read_picture
 from srcli.imaging.metadata import read_metadata
-from srcli.imaging.opened import turn_upright
 from srcli.imaging.picture import Picture, join_planes, reduce_depth
 from srcli.imaging.pillow import DECODE_ERRORS, explain, quiet
+from srcli.imaging.planes import turn_upright
 
 log = logging.getLogger(__name__)
 
@@ -216,12 +216,16 @@ def picture_of_image(image: Image.Image) -> Picture:
         raise UsageError(
             'Pillow images of mode I have no white: convert to mode "I;16" or "F"'
         )
+    said = image.info
     with quiet():
         try:
-            image.load()
-            planes, own_colours = _decode(image)
+            mended = mend(image)
+            mended.load()
+            planes, own_colours = _decode(mended)
         except DECODE_ERRORS as error:
             raise InputError(f"{_NAME} cannot be decoded: {explain(error)}") from error
+        finally:
+            image.info = said  # what is given is not modified
     # Only now: Pillow turns TIFF files itself as it loads them.
     exif = image.getexif()
     picture = split_planes(turn_upright(planes, read_orientation(exif)))

@@ -26,7 +26,7 @@ from srcli.imaging.files import (
     read_picture,
     reduce_depth,
 )
-from srcli.imaging.opened import turn_upright
+from srcli.imaging.planes import turn_upright
 
 DEEP = [np.uint16, np.float32]
 
@@ -78,13 +78,6 @@ def test_deep_png_is_written_exactly(channels, size):
     planes = make_planes(channels, np.uint16)[: size[0], : size[1]]
     data = encode_picture(picture_of(planes), "png")
     assert (unfilter(data) == planes).all()
-
-
-@pytest.mark.parametrize("channels", [1, 4])
-def test_deep_png_in_strips_is_written_exactly(channels, monkeypatch):
-    planes = np.tile(make_planes(channels, np.uint16), (3, 1, 1))
-    monkeypatch.setattr("srcli.imaging.strips._MOST_BLOCKS", 5)  # nine strips
-    assert (unfilter(encode_picture(picture_of(planes), "png")) == planes).all()
 
 
 @pytest.mark.parametrize("channels", [1, 3])

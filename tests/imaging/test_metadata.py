@@ -30,7 +30,6 @@ from srcli.imaging.files import (
     read_picture,
     strip_metadata,
 )
-from srcli.imaging.opened import format_name
 
 INTEROP = ExifTags.IFD.Interop
 EXIF, GPS = ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo
@@ -50,7 +49,7 @@ def test_pictures_are_turned_upright(format, orientation):
     assert result.pixels.shape == upright.shape
     assert (np.abs(result.pixels - upright) <= 2).all()
     assert (info.height, info.width) == upright.shape[:2]
-    again = opened(encode_picture(result, format_name(opened(data))))
+    again = opened(encode_picture(result, result.format))
     assert again.getexif().get(ExifTags.Base.Orientation, 1) == 1
     assert again.size == (result.width, result.height)
 
