@@ -19,6 +19,7 @@ from srcli.imaging.metadata import (
     pillow_options,
     png_chunks,
     read_metadata,
+    set_jfif_density,
 )
 from srcli.imaging.opened import open_picture, turn_upright
 from srcli.imaging.picture import (
@@ -95,13 +96,15 @@ def read_picture(
     if not isinstance(source, (Path, bytes)):
         source = fetch(source)  # in one piece: all of it is needed
     with open_picture(source, name, frame) as (opened, _):
+        turned = opened.orientation  # of a TIFF that Pillow reads, until it is loaded
         pixels, alpha, own_colours = opened.load()
         pixels = turn_upright(pixels, opened.orientation)
         if alpha is not None:
             alpha = turn_upright(alpha, opened.orientation)
         channels = pixels.shape[2] if own_colours else 0
+        size = (pixels.shape[1], pixels.shape[0])
         metadata = read_metadata(
-            opened.info, opened.exif, opened.chunks, name, channels
+            opened.info, opened.exif, opened.chunks, name, channels, size, turned
         )
         return Picture(pixels, alpha, metadata, opened.format)
 
@@ -204,6 +207,8 @@ def _save(
     else:
         pillow = FORMATS[format].pillow
         Image.fromarray(planes).save(file, format=pillow, **options)
+    if format == "jpg":
+        set_jfif_density(file, metadata)
 
 
 def _stack(picture: Picture, *, keep_alpha: bool) -> NDArray[Any]:

@@ -116,7 +116,10 @@ class TiffWindows:
     def _read_metadata(self) -> Metadata:
         page = self._page
         own_colours = page.channels if page.has_own_colours else 0
-        return read_metadata(page.info, page.exif, (), self._name, own_colours)
+        size, turned = (page.width, page.height), page.orientation
+        return read_metadata(
+            page.info, page.exif, (), self._name, own_colours, size, turned
+        )
 
     def _find_stored(self, rows: slice, columns: slice) -> tuple[int, int, int, int]:
         """Where a window is stored: top, bottom, left, right."""
