@@ -97,18 +97,8 @@ def follow_exif(exif: bytes, geometry: Geometry) -> tuple[bytes, list[str]]:
             for tag, length in zip(pair, geometry.size, strict=True):
                 if tag in tags.entries:
                     tags.put(tag, _LONG, length)
-        if geometry.stored == geometry.size and geometry.orientation == 1:
-            return
-        planes = [tags.numbers(tag) for tag in _FOCAL_PLANE]
-        for tag in _FOCAL_PLANE:
-            tags.entries.pop(tag, None)
-        if all(len(plane) == 1 for plane in planes):
-            scaled = geometry.scale((planes[0][0], planes[1][0]))
-            for tag, density in zip(_FOCAL_PLANE, scaled, strict=True):
-                tags.put_rational(tag, density)
-        for tag in _SUBJECTS:
-            if tag in tags.entries and not _place_subject(tags, tag, geometry):
-                lost.append("subject area")
+        if geometry.stored != geometry.size or geometry.orientation != 1:
+            lost.extend(_move(tags, geometry))
 
     return _edit(exif, change, change), lost
 
@@ -224,6 +214,20 @@ class _Tags:
             self._exif += bytes(len(self._exif) % 2)
             self.start = len(self._exif)
         self._exif[self.start : self.start + len(content)] = content
+
+
+def _move(tags: _Tags, geometry: Geometry) -> list[str]:
+    """Scale the sensor's density and place the subject; what had to be left out."""
+    x, y = (tags.numbers(tag) for tag in _FOCAL_PLANE)
+    for tag in _FOCAL_PLANE:
+        tags.entries.pop(tag, None)
+    if len(x) == len(y) == 1:
+        scaled = geometry.scale((x[0], y[0]))
+        for tag, density in zip(_FOCAL_PLANE, scaled, strict=True):
+            tags.put_rational(tag, density)
+    subjects = [tag for tag in _SUBJECTS if tag in tags.entries]
+    placed = [_place_subject(tags, tag, geometry) for tag in subjects]
+    return [] if all(placed) else ["subject area"]
 
 
 def _place_subject(tags: _Tags, tag: int, geometry: Geometry) -> bool:

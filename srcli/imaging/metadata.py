@@ -140,9 +140,13 @@ def read_metadata(
         faults.append("its EXIF cannot be read")
         blob = None
     xmp, comment = info.get("xmp"), info.get("comment")
-    if isinstance(xmp, bytes):
+    xmp = xmp if isinstance(xmp, bytes) and xmp else None
+    if xmp:
         xmp, gone = follow_xmp(xmp, geometry)
         lost += gone
+        faults += [] if xmp else ["its XMP cannot be read"]
+    if "mp" in info:  # of an MPO, the directory of its pictures
+        lost.append("further pictures")
     if faults:
         log.warning("%s: %s: left out", name, " and ".join(faults))
     dpi, aspect = _read_density(info, exif)
@@ -152,7 +156,7 @@ def read_metadata(
     return Metadata(
         icc=icc,
         exif=blob,
-        xmp=xmp if isinstance(xmp, bytes) else None,
+        xmp=xmp,
         dpi=dpi and geometry.swap(dpi),
         aspect=aspect and geometry.swap(aspect),
         iptc=iptc.find(info.get("photoshop"), exif),
@@ -178,7 +182,7 @@ def scale_metadata(metadata: Metadata, size: tuple[int, int]) -> Metadata:
         lost |= set(gone)
     if xmp:
         xmp, gone = follow_xmp(xmp, geometry)
-        lost |= set(gone)
+        lost |= set(gone if xmp else ["XMP"])
     return replace(metadata, exif=exif, xmp=xmp, size=size, lost=frozenset(lost))
 
 
@@ -262,7 +266,7 @@ def _say(metadata: Metadata, title: str, said: list[str], name: str) -> None:
     """Log in one line what is left out."""
     parts = [f"{title} cannot hold its {' and '.join(said)}"] if said else []
     if metadata.lost:
-        parts.append(f"nothing carries on its {' and '.join(sorted(metadata.lost))}")
+        parts.append(f"srcli cannot carry on its {' and '.join(sorted(metadata.lost))}")
     if parts:
         log.warning("%s: %s: left out", name, ", ".join(parts))
 
@@ -277,7 +281,7 @@ def _jfif_density(metadata: Metadata) -> tuple[int, int, int] | None:
     for number, unit in enumerate(_UNITS.values(), 1):
         exact = [value / unit for value in metadata.dpi or ()]
         x, y = (round(value) for value in exact) if exact else (0, 0)
-        if 0 < min(x, y) and max(x, y) <= _MOST_SHORT:
+        if min(x, y) > 0 and max(x, y) <= _MOST_SHORT:
             error = max(abs(x / exact[0] - 1), abs(y / exact[1] - 1))
             choices.append((error, number, x, y))
     error, *density = min(choices, default=(1, 0, 0, 0))
@@ -295,7 +299,7 @@ def _says_dpi(metadata: Metadata, format: str, lost: list[str]) -> bool:
     """Whether a format can say the resolution, with this or that left out."""
     if format in ("png", "bmp"):
         metres = [round(value / _INCH) for value in metadata.dpi or ()]
-        return 0 < min(metres) and max(metres) < 2**31
+        return min(metres) > 0 and max(metres) < 2**31
     in_exif = bool(metadata.exif) and "exif" not in lost
     return in_exif or not _needs_exif(metadata, format)
 
@@ -333,7 +337,7 @@ def _read_density(
             return dpi, None
     jfif = info.get("jfif_density") if info.get("jfif_unit") == 0 else None
     for aspect in (_pair(info.get("aspect") or jfif), (x, y) if unit == 1 else None):
-        if aspect and 0 < min(aspect) and aspect[0] != aspect[1]:
+        if aspect and min(aspect) > 0 and aspect[0] != aspect[1]:
             return None, aspect
     return None, None
 

@@ -71,7 +71,8 @@ def make_profile(
         The profile; None where it says sRGB, nothing, or what no profile can say.
     """
     said = dict(chunks)
-    primaries, gamma = _SRGB, None
+    primaries: tuple[float, ...] = _SRGB
+    gamma: float | None = None
     if len(said.get(b"cICP", b"")) == 4:
         code, transfer, matrix, is_full = said[b"cICP"]
         if (matrix, is_full) != (0, 1) or code not in _PRIMARIES:

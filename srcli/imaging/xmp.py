@@ -63,8 +63,9 @@ _CONCERNED = re.compile(
     rb"Orientation|ImageWidth|ImageLength|Pixel[XY]Dim|FocalPlane|Subject(Area|Loc)"
     rb"|MotionPhoto|MicroVideo|ns\.google\.com/photos|ns\.apple\.com|hdr-gain-map"
     rb"|HasExtendedXMP|Thumbnails|/sType/Area#|AppliedToDim|photo/1\.2/t/Region#"
-    rb"|rbUnit|HasCrop|CropWidth"
+    rb"|rbUnit|HasCrop|CropWidth|XMPMeta"
 )
+_PADDING = b"\0 \r\n\t"
 _NEWLINE = "\x01"  # in an attribute; no XML holds this character
 
 
@@ -76,21 +77,22 @@ def follow_xmp(xmp: bytes, geometry: Geometry) -> tuple[bytes | None, list[str]]
         geometry: What was done to the picture.
 
     Returns:
-        It, byte for byte where nothing changes, and else with all else in it; None
-        where it cannot be told; and what had to be left out.
+        It, byte for byte where nothing changes, else with all else that is in it; None
+        where it had to change and cannot be read; and what was left out of it.
     """
     if not _CONCERNED.search(xmp.replace(b"\0", b"")):
         return xmp, []
     try:
-        document = _parse(xmp.strip(b"\0 \r\n\t"))
+        tail = xmp[len(xmp.rstrip(_PADDING)) :]
+        document = _parse(xmp.strip(_PADDING))
         before = _write(document)
         lost = sorted(set(_drop(document.documentElement, geometry)) - {""})
         for element in document.getElementsByTagName("*"):
             _follow(element, geometry)
         after = _write(document)
-    except (ExpatError, ValueError, ArithmeticError, RecursionError, AttributeError):
-        return None, ["XMP"]
-    return (xmp if after == before else after), lost
+    except (ExpatError, ValueError, ArithmeticError, RecursionError):
+        return None, []
+    return (xmp if after == before else after + tail), lost
 
 
 def _parse(xmp: bytes) -> Any:  # noqa: ANN401 - a minidom document
@@ -157,31 +159,40 @@ def _follow(element: Any, geometry: Geometry) -> None:  # noqa: ANN401
                 _set(fields[space + name], length)
     if geometry.stored == geometry.size and geometry.orientation == 1:
         return
-    pairs = [*_LENGTHS]
-    pairs += [(s, "w", "h") for s in _DIMENSIONS if _is(fields, f"{s}unit", "pixel")]
-    if _is(fields, f"{_CRS}CropUnits", "0"):
-        pairs.append((_CRS, "CropWidth", "CropHeight"))
-    for space, *names in pairs:
-        nodes = [fields.get(space + name) for name in names]
-        found = (_number(nodes[0]), _number(nodes[1]))
-        for node, number in zip(nodes, geometry.scale(found), strict=True):
-            if node is not None:
-                is_fraction = "/" in _get(node)
-                text = f"{round(number * 1000)}/1000" if is_fraction else round(number)
-                _set(node, text)
+    _follow_lengths(fields, geometry)
     for space in _AREAS:
         is_relative = not _is(fields, f"{space}unit", "pixel")
         _move(fields, [space + name for name in "xywh"], geometry, is_relative, 0)
     if f"{_MICROSOFT}Rectangle" in fields:
-        node = fields[f"{_MICROSOFT}Rectangle"]
-        x, y, wide, high = (float(part) for part in _get(node).split(","))
-        moved = _moved((x, y), (wide, high), geometry, True, 0.5)
-        _set(node, ", ".join(_text(number) for number in moved))
+        _follow_rectangle(fields[f"{_MICROSOFT}Rectangle"], geometry)
     if f"{_IPTC}rbUnit" in fields:
         _follow_boundary(element, fields, geometry)
     for name in ("SubjectArea", "SubjectLocation"):
         if f"{_EXIF}{name}" in fields:
             _follow_subject(fields[f"{_EXIF}{name}"], geometry)
+
+
+def _follow_lengths(fields: dict[str, Any], geometry: Geometry) -> None:
+    """Scale lengths in pixels, and pixels in a length."""
+    pairs = [*_LENGTHS]
+    pairs += [(s, "w", "h") for s in _DIMENSIONS if _is(fields, f"{s}unit", "pixel")]
+    if _is(fields, f"{_CRS}CropUnits", "0"):
+        pairs.append((_CRS, "CropWidth", "CropHeight"))
+    for space, *names in pairs:
+        x, y = (fields.get(space + name) for name in names)
+        scaled = geometry.scale((_number(x), _number(y)))
+        for node, number in zip((x, y), scaled, strict=True):
+            if node is not None:
+                is_fraction = "/" in _get(node)
+                text = f"{round(number * 1000)}/1000" if is_fraction else round(number)
+                _set(node, text)
+
+
+def _follow_rectangle(node: Any, geometry: Geometry) -> None:  # noqa: ANN401
+    """Turn a rectangle that is given in one text by corner and sides."""
+    x, y, wide, high = (float(part) for part in _get(node).split(","))
+    moved = _moved((x, y), (wide, high), geometry, True, 0.5)
+    _set(node, ", ".join(_text(number) for number in moved))
 
 
 def _follow_boundary(
