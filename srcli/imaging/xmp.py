@@ -167,9 +167,8 @@ def _follow(element: Any, geometry: Geometry) -> None:  # noqa: ANN401
         _follow_rectangle(fields[f"{_MICROSOFT}Rectangle"], geometry)
     if f"{_IPTC}rbUnit" in fields:
         _follow_boundary(element, fields, geometry)
-    for name in ("SubjectArea", "SubjectLocation"):
-        if f"{_EXIF}{name}" in fields:
-            _follow_subject(fields[f"{_EXIF}{name}"], geometry)
+    for name in {f"{_EXIF}SubjectArea", f"{_EXIF}SubjectLocation"} & set(fields):
+        _follow_subject(fields[name], geometry)
 
 
 def _follow_lengths(fields: dict[str, Any], geometry: Geometry) -> None:
