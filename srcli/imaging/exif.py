@@ -218,16 +218,19 @@ class _Tags:
 
 def _move(tags: _Tags, geometry: Geometry) -> list[str]:
     """Scale the sensor's density and place the subject; what had to be left out."""
+    lost: list[str] = []
     x, y = (tags.numbers(tag) for tag in _FOCAL_PLANE)
-    for tag in _FOCAL_PLANE:
-        tags.entries.pop(tag, None)
+    said = [tags.entries.pop(tag, None) for tag in _FOCAL_PLANE]
     if len(x) == len(y) == 1:
         scaled = geometry.scale((x[0], y[0]))
         for tag, density in zip(_FOCAL_PLANE, scaled, strict=True):
             tags.put_rational(tag, density)
-    subjects = [tag for tag in _SUBJECTS if tag in tags.entries]
-    placed = [_place_subject(tags, tag, geometry) for tag in subjects]
-    return [] if all(placed) else ["subject area"]
+    elif any(said):
+        lost.append("focal plane")
+    for tag in _SUBJECTS:
+        if tag in tags.entries and not _place_subject(tags, tag, geometry):
+            lost.append("subject area")
+    return lost
 
 
 def _place_subject(tags: _Tags, tag: int, geometry: Geometry) -> bool:
