@@ -8,6 +8,7 @@ Tagging Overview, IPTC Photo Metadata Standard (Image Region), Exif 2.32 for XMP
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -152,11 +153,11 @@ def _follow(element: Any, geometry: Geometry) -> None:  # noqa: ANN401
     """Turn and scale the properties of an element."""
     fields = dict(_fields(element))
     if f"{_TIFF}Orientation" in fields:
-        _set(fields[f"{_TIFF}Orientation"], 1)
+        _set(fields[f"{_TIFF}Orientation"], 1, 0)
     for space, *names in _SIZES:
         for name, length in zip(names, geometry.size, strict=True):
             if space + name in fields:
-                _set(fields[space + name], length)
+                _set(fields[space + name], length, 0)
     if geometry.stored == geometry.size and geometry.orientation == 1:
         return
     _follow_lengths(fields, geometry)
@@ -182,16 +183,15 @@ def _follow_lengths(fields: dict[str, Any], geometry: Geometry) -> None:
         scaled = geometry.scale((_number(x), _number(y)))
         for node, number in zip((x, y), scaled, strict=True):
             if node is not None:
-                is_fraction = "/" in _get(node)
-                text = f"{round(number * 1000)}/1000" if is_fraction else round(number)
-                _set(node, text)
+                _set(node, number, 0, 1000 if "/" in _get(node) else 1)
 
 
 def _follow_rectangle(node: Any, geometry: Geometry) -> None:  # noqa: ANN401
     """Turn a rectangle that is given in one text by corner and sides."""
-    x, y, wide, high = (float(part) for part in _get(node).split(","))
-    moved = _moved((x, y), (wide, high), geometry, True, 0.5)
-    _set(node, ", ".join(_text(number) for number in moved))
+    said = [_parse_number(part) for part in _get(node).split(",")]
+    if len(said) == 4 and all(map(math.isfinite, said)):
+        moved = _moved((said[0], said[1]), (said[2], said[3]), geometry, True, 0.5)
+        _set_text(node, ", ".join(_text(number, 6) for number in moved))
 
 
 def _follow_boundary(
@@ -206,7 +206,7 @@ def _follow_boundary(
         node = fields[f"{_IPTC}rbRx"]
         wide = geometry.stored[0] if is_relative else 1
         radius = geometry.scale((_number(node) * wide,) * 2)[0]
-        _set(node, radius / geometry.size[0] if is_relative else radius)
+        _set(node, radius / geometry.size[0] if is_relative else radius, 6)
     names = [f"{_IPTC}rb{name}" for name in "XYWH"]
     for part in (element, *element.getElementsByTagName("*")):
         corner = 0 if is_circle else 0.5
@@ -216,10 +216,11 @@ def _follow_boundary(
 def _follow_subject(node: Any, geometry: Geometry) -> None:  # noqa: ANN401
     """Place the centre of a subject, and scale the sides or diameter of its area."""
     items = node.getElementsByTagNameNS(_RDF, "li")
-    x, y, *sides = (_number(item) for item in items)
-    extent = geometry.scale((sides[0], sides[-1])) if sides else ()
-    for item, number in zip(items, (*geometry.place(x, y), *extent), strict=False):
-        _set(item, round(number))
+    if len(items) in (2, 3, 4):
+        x, y, *sides = (_number(item) for item in items)
+        extent = geometry.scale((sides[0], sides[-1])) if sides else ()
+        for item, number in zip(items, (*geometry.place(x, y), *extent), strict=False):
+            _set(item, number, 0)
 
 
 def _move(
@@ -237,7 +238,7 @@ def _move(
     moved = _moved((x, y), (wide, high), geometry, is_relative, corner)
     for node, number in zip(nodes, moved, strict=True):
         if node is not None:
-            _set(node, number if is_relative else round(number))
+            _set(node, number, 6 if is_relative else 0)
 
 
 def _moved(
@@ -268,11 +269,25 @@ def _number(node: Any) -> float:  # noqa: ANN401
     if node is None:
         return 0.0
     above, _, below = _get(node).partition("/")
-    return float(above) / float(below or 1)
+    return _parse_number(above) / (_parse_number(below or "1") or math.nan)
 
 
-def _set(node: Any, value: float | str) -> None:  # noqa: ANN401
-    text = value if isinstance(value, str) else _text(value)
+def _parse_number(text: str) -> float:
+    """A number; `nan`, which stays one whatever is done to it, where it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _set(node: Any, number: float, digits: int, below: int = 1) -> None:  # noqa: ANN401
+    """Set a property, as a fraction if `below` is not 1; what was no number stays."""
+    if math.isfinite(number):
+        text = _text(number * below, digits)
+        _set_text(node, text if below == 1 else f"{text}/{below}")
+
+
+def _set_text(node: Any, text: str) -> None:  # noqa: ANN401
     if node.nodeType == node.ATTRIBUTE_NODE:
         node.value = text
     else:
@@ -281,5 +296,6 @@ def _set(node: Any, value: float | str) -> None:  # noqa: ANN401
         node.appendChild(node.ownerDocument.createTextNode(text))
 
 
-def _text(number: float) -> str:
-    return f"{number:.6f}".rstrip("0").rstrip(".")
+def _text(number: float, digits: int) -> str:
+    text = f"{number:.{digits}f}"
+    return text.rstrip("0").rstrip(".") if digits else text

@@ -350,6 +350,15 @@ def test_all_else_in_a_packet_stays():
     )
 
 
+def test_properties_that_are_no_numbers_do_no_harm():
+    odd = 'GPano:FullPanoWidthPixels="wide" exif:FocalPlaneXResolution="1/0"'
+    more = '<dc:r MPReg:Rectangle=""/><exif:SubjectArea>here</exif:SubjectArea>'
+    more += '<regions:Area stArea:x="" stArea:y="inf"/>'
+    found = followed(f'{odd} tiff:ImageLength="20"', more)
+    assert found["GPano:FullPanoWidthPixels"] == "wide"
+    assert found["tiff:ImageLength"] == "40"
+
+
 # What is gone
 
 POINTERS = {
