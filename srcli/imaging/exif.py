@@ -100,7 +100,9 @@ def follow_exif(exif: bytes, geometry: Geometry) -> tuple[bytes, list[str]]:
         if geometry.stored != geometry.size or geometry.orientation != 1:
             lost.extend(_move(tags, geometry))
 
-    return _edit(exif, change, change), lost
+    edited = _edit(exif, change, change)
+    _edit(edited, lambda _: None)  # whether it is still whole without its thumbnail
+    return edited, lost
 
 
 def set_density(exif: bytes, dpi: tuple[float, float]) -> bytes:

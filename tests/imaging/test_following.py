@@ -141,8 +141,10 @@ def test_resolutions_reach_every_format(density, format, caplog):
     assert not caplog.messages
 
 
-@pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("kind", ["png", "jpeg", "tiff"])
+RATIOS = [*(("png", format) for format in FORMATS), ("jpeg", "png"), ("tiff", "jpg")]
+
+
+@pytest.mark.parametrize(("kind", "format"), RATIOS)
 def test_a_ratio_without_a_unit_is_kept_or_missed(kind, format, caplog):
     planes = make_planes(3)
     if kind == "png":

@@ -36,8 +36,13 @@ INTEROP = ExifTags.IFD.Interop
 EXIF, GPS = ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo
 
 
-@pytest.mark.parametrize("format", ["jpeg", "png", "webp", "tiff", "avif"])
-@pytest.mark.parametrize("orientation", range(1, 9))
+TURNED = [("jpeg", orientation) for orientation in range(1, 9)]
+TURNED += [
+    (format, turn) for format in ("png", "webp", "tiff", "avif") for turn in (3, 6)
+]
+
+
+@pytest.mark.parametrize(("format", "orientation"), TURNED)
 def test_pictures_are_turned_upright(format, orientation):
     corners = np.zeros((32, 48, 3), np.uint8)
     corners[:16, :24], corners[:16, 24:], corners[16:, :24] = 255, (255, 0, 0), 120
