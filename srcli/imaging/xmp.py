@@ -180,7 +180,7 @@ def _follow_lengths(fields: dict[str, Any], geometry: Geometry) -> None:
         pairs.append((_CRS, "CropWidth", "CropHeight"))
     for space, *names in pairs:
         x, y = (fields.get(space + name) for name in names)
-        scaled = geometry.scale((_number(x), _number(y)))
+        scaled = geometry.scale((_number(x, math.nan), _number(y, math.nan)))
         for node, number in zip((x, y), scaled, strict=True):
             if node is not None:
                 _set(node, number, 0, 1000 if "/" in _get(node) else 1)
@@ -189,7 +189,8 @@ def _follow_lengths(fields: dict[str, Any], geometry: Geometry) -> None:
 def _follow_rectangle(node: Any, geometry: Geometry) -> None:  # noqa: ANN401
     """Turn a rectangle that is given in one text by corner and sides."""
     said = [_parse_number(part) for part in _get(node).split(",")]
-    if len(said) == 4 and all(map(math.isfinite, said)):
+    is_rectangle = len(said) == 4 and all(map(math.isfinite, said))
+    if is_rectangle and geometry.orientation != 1:
         moved = _moved((said[0], said[1]), (said[2], said[3]), geometry, True, 0.5)
         _set_text(node, ", ".join(_text(number, 6) for number in moved))
 
@@ -232,7 +233,7 @@ def _move(
 ) -> None:
     """Turn and scale a rectangle, or a point, whose fields have these names."""
     nodes = [fields.get(name) for name in names]
-    if None in nodes[:2]:
+    if None in nodes[:2] or (is_relative and geometry.orientation == 1):
         return
     x, y, wide, high = (_number(node) for node in nodes)
     moved = _moved((x, y), (wide, high), geometry, is_relative, corner)
@@ -264,10 +265,10 @@ def _get(node: Any) -> str:  # noqa: ANN401
     return "".join(part.data for part in node.childNodes if part.nodeType == 3).strip()
 
 
-def _number(node: Any) -> float:  # noqa: ANN401
-    """The number, or fraction, that a property holds; 0 where there is none."""
+def _number(node: Any, absent: float = 0) -> float:  # noqa: ANN401
+    """The number, or fraction, that a property holds."""
     if node is None:
-        return 0.0
+        return absent
     above, _, below = _get(node).partition("/")
     return _parse_number(above) / (_parse_number(below or "1") or math.nan)
 
