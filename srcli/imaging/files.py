@@ -27,6 +27,7 @@ from srcli.imaging.metadata import (
     fit_metadata,
     pillow_options,
     png_chunks,
+    set_jfif_density,
 )
 from srcli.imaging.picture import (
     Picture,
@@ -162,6 +163,8 @@ def _save(
         if format == "avif" and planes.ndim == 3:
             options["subsampling"] = "4:4:4"
         Image.fromarray(planes).save(file, entry.pillow, **options)
+    if format == "jpg":
+        set_jfif_density(file, metadata)
 
 
 def _write_png(

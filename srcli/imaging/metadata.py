@@ -3,43 +3,52 @@
 from __future__ import annotations
 
 import logging
-import re
+import math
+import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from types import MappingProxyType
-from typing import Any
+from typing import IO, Any
 
 from PIL import Image
 
 from srcli.imaging import iptc
 from srcli.imaging.chunks import COLOUR_CHUNKS, Chunk
 from srcli.imaging.exif import (
+    EMPTY,
     MALFORMED,
-    make_upright,
+    follow_exif,
+    read_density,
     rebuild,
-    size_exif,
+    says_adobe_rgb,
+    set_density,
     survives_pillow,
 )
 from srcli.imaging.formats import FORMATS
-from srcli.imaging.profiles import profile_fits
+from srcli.imaging.geometry import Geometry
+from srcli.imaging.profiles import make_profile, profile_fits
+from srcli.imaging.xmp import follow_xmp
 
 log = logging.getLogger(__name__)
 
 _XMP_MARKER = b"http://ns.adobe.com/xap/1.0/\x00"
 _XMP_KEYWORD = b"XML:com.adobe.xmp"
-_X_RESOLUTION = 0x011A  # in EXIF
-_MOST_DPI = 65_535  # that a JPEG can say
+_INCH = 0.0254  # metres
+_UNITS = MappingProxyType({2: 1.0, 3: 2.54})  # of EXIF and JFIF: centimetres, inches
+_MOST_DPI = 1e9  # more are not meant
+_MOST_SHORT = 65_535
 _SEGMENT = 65_533  # bytes that a JPEG segment holds
 
 # The attributes of `Metadata` that each format holds, and what messages call those.
 _HELD: Mapping[str, frozenset[str]] = MappingProxyType(
     {
-        "png": frozenset(("icc", "exif", "xmp", "dpi", "chunks")),
-        "jpg": frozenset(("icc", "exif", "xmp", "dpi", "iptc", "comment")),
-        "webp": frozenset(("icc", "exif", "xmp")),
-        "tiff": frozenset(("icc", "exif", "xmp", "dpi", "iptc")),
+        "png": frozenset(("icc", "exif", "xmp", "dpi", "aspect", "chunks")),
+        "jpg": frozenset(("icc", "exif", "xmp", "dpi", "aspect", "iptc", "comment")),
+        "webp": frozenset(("icc", "exif", "xmp", "dpi")),
+        "tiff": frozenset(("icc", "exif", "xmp", "dpi", "aspect", "iptc")),
         "bmp": frozenset(("dpi",)),
-        "avif": frozenset(("icc", "exif", "xmp")),
+        "avif": frozenset(("icc", "exif", "xmp", "dpi")),
     }
 )
 _TITLES: Mapping[str, str] = MappingProxyType(
@@ -50,6 +59,7 @@ _TITLES: Mapping[str, str] = MappingProxyType(
         "iptc": "IPTC",
         "comment": "comment",
         "dpi": "resolution",
+        "aspect": "pixel aspect ratio",
     }
 )
 # Resolutions that programs write where they know none, so that none is missed.
@@ -65,23 +75,34 @@ class Metadata:
         exif: EXIF as Pillow takes it, its header first; orientation 1, no thumbnail.
         xmp: An XMP packet; orientation 1.
         dpi: Pixels per inch along x and y.
+        aspect: Pixels in the same length along x and y, where that is all that is said
+            and they differ.
         iptc: IPTC and copyright as Photoshop's image resources.
         comment: The comment of a JPEG.
         chunks: PNG chunks of texts and, where there is no profile, of colours.
+        colours: ICC profile of what EXIF or the chunks say of the colours, where there
+            is no profile; None means sRGB, or what no profile can say.
+        size: Width and height of the picture that this is about, in pixels.
+        lost: What the file said besides and is not carried on.
     """
 
     icc: bytes | None = None
     exif: bytes | None = None
     xmp: bytes | None = None
     dpi: tuple[float, float] | None = None
+    aspect: tuple[float, float] | None = None
     iptc: bytes | None = None
     comment: bytes | None = None
     chunks: tuple[Chunk, ...] = ()
+    colours: bytes | None = None
+    size: tuple[int, int] | None = field(default=None, compare=False)
+    lost: frozenset[str] = field(default=frozenset(), compare=False)
 
     def stripped(self) -> Metadata:
-        """Only what gives the pixels their colours."""
-        colours = tuple(chunk for chunk in self.chunks if chunk[0] in COLOUR_CHUNKS)
-        return Metadata(icc=self.icc, chunks=colours)
+        """Only what gives the pixels their colours: a profile, if one can say it."""
+        if self.icc or self.colours:
+            return Metadata(icc=self.icc or self.colours)
+        return Metadata(chunks=tuple(c for c in self.chunks if c[0] in COLOUR_CHUNKS))
 
 
 def read_metadata(
@@ -90,6 +111,8 @@ def read_metadata(
     chunks: tuple[Chunk, ...],
     name: str,
     channels: int,
+    size: tuple[int, int],
+    orientation: int,
 ) -> Metadata:
     """The metadata of a decoded file; parts that cannot be read are left out, and said.
 
@@ -100,21 +123,67 @@ def read_metadata(
         name: What the log calls the picture.
         channels: Colour channels of the pixels, 1 or 3, if they are still in the file's
             own colours, else 0.
+        size: Width and height of the picture, upright.
+        orientation: That of EXIF, which has been applied to it.
     """
+    geometry = Geometry(size if orientation < 5 else size[::-1], size, orientation)
+    faults: list[str] = []
     icc = (info.get("icc_profile") or None) if channels else None
     if icc is not None and not profile_fits(icc, channels):
-        log.warning("%s: its colour profile does not fit its pixels: left out", name)
+        faults.append("its colour profile does not fit its pixels")
         icc = None
+    blob, lost = info.get("exif"), []
+    try:
+        blob = blob if isinstance(blob, bytes) else rebuild(exif)
+        blob, lost = follow_exif(blob, geometry) if blob else (None, [])
+    except MALFORMED:
+        faults.append("its EXIF cannot be read")
+        blob = None
     xmp, comment = info.get("xmp"), info.get("comment")
+    xmp = xmp if isinstance(xmp, bytes) and xmp else None
+    if xmp:
+        xmp, gone = follow_xmp(xmp, geometry)
+        lost += gone
+        faults += [] if xmp else ["its XMP cannot be read"]
+    if "mp" in info:  # of an MPO, the directory of its pictures
+        lost.append("further pictures")
+    if faults:
+        log.warning("%s: %s: left out", name, " and ".join(faults))
+    dpi, aspect = _read_density(info, exif)
+    colours = None
+    if icc is None and channels:
+        colours = make_profile(chunks, channels, is_adobe=says_adobe_rgb(exif))
     return Metadata(
         icc=icc,
-        exif=_read_exif(info, exif, name),
-        xmp=_edit_xmp(xmp, {"Orientation": 1}) if isinstance(xmp, bytes) else None,
-        dpi=_read_dpi(info, exif),
+        exif=blob,
+        xmp=xmp,
+        dpi=dpi and geometry.swap(dpi),
+        aspect=aspect and geometry.swap(aspect),
         iptc=iptc.find(info.get("photoshop"), exif),
         comment=comment if isinstance(comment, bytes) and comment else None,
         chunks=tuple(c for c in chunks if icc is None or c[0] not in COLOUR_CHUNKS),
+        colours=colours,
+        size=size,
+        lost=frozenset(lost),
     )
+
+
+def scale_metadata(metadata: Metadata, size: tuple[int, int]) -> Metadata:
+    """The metadata of a picture that was enlarged to so many pixels.
+
+    Its resolution stays as it is: a print of the result is larger, not finer.
+    """
+    geometry = Geometry(metadata.size or size, size)
+    exif, xmp, lost = metadata.exif, metadata.xmp, set(metadata.lost)
+    if exif:
+        exif, gone = follow_exif(exif, geometry)
+        if metadata.dpi:
+            exif = set_density(exif, metadata.dpi)
+        lost |= set(gone)
+    if xmp:
+        xmp, gone = follow_xmp(xmp, geometry)
+        lost |= set(gone if xmp else ["XMP"])
+    return replace(metadata, exif=exif, xmp=xmp, size=size, lost=frozenset(lost))
 
 
 def fit_metadata(
@@ -129,38 +198,39 @@ def fit_metadata(
         size: Its width and height.
         name: What the log calls it.
     """
-    exif = metadata.exif and size_exif(metadata.exif, *size)
-    xmp = metadata.xmp and _size_xmp(metadata.xmp, *size)
-    fitted = replace(metadata, exif=exif, xmp=xmp)
-    holds = _HELD[format]
+    fitted, holds = scale_metadata(metadata, size), _HELD[format]
+    is_usual = fitted.dpi and tuple(map(round, fitted.dpi)) in _USUAL
+    if fitted.dpi and not fitted.exif and not is_usual and _needs_exif(fitted, format):
+        fitted = replace(fitted, exif=set_density(EMPTY, fitted.dpi))
     lost = [key for key in _TITLES if key not in holds and getattr(fitted, key)]
     if format == "jpg":
         lost += _find_oversized(fitted)
-    if exif and format in ("tiff", "avif") and not survives_pillow(exif):
+    if fitted.exif and format in ("tiff", "avif") and not survives_pillow(fitted.exif):
         lost.append("exif")
+    if fitted.dpi and "dpi" in holds and not _says_dpi(fitted, format, lost):
+        lost.append("dpi")
+    fitted = replace(fitted, chunks=fitted.chunks if "chunks" in holds else ())
+    by_chunk = {chunk[0] for chunk in metadata.chunks} & (COLOUR_CHUNKS - {b"sRGB"})
+    is_unsaid = not fitted.chunks if by_chunk else "exif" in lost
+    if is_unsaid and fitted.colours and "icc" in holds:
+        fitted, is_unsaid = replace(fitted, icc=fitted.colours), False
     if "icc" in holds and fitted.icc and not profile_fits(fitted.icc, channels):
         lost.append("icc")
+    said = [_TITLES[key] for key in lost if key != "dpi" or not is_usual]
+    if is_unsaid and (by_chunk or fitted.colours):
+        said.append("colour space")
+    if not fitted.chunks and {chunk[0] for chunk in metadata.chunks} - COLOUR_CHUNKS:
+        said.append("texts")
+    _say(fitted, FORMATS[format].title, said, name)
     without: dict[str, Any] = dict.fromkeys(lost)
-    chunks = fitted.chunks if "chunks" in holds else ()
-    rounded = tuple(round(value) for value in fitted.dpi or ())
-    said = [_TITLES[key] for key in lost if key != "dpi" or rounded not in _USUAL]
-    if fitted.chunks and not chunks:
-        kinds = {chunk[0] for chunk in fitted.chunks}
-        said += ["colour space"] if kinds & (COLOUR_CHUNKS - {b"sRGB"}) else []
-        said += ["texts"] if kinds - COLOUR_CHUNKS else []
-    if said:
-        title, what = FORMATS[format].title, " and ".join(said)
-        log.warning("%s: %s cannot hold its %s: left out", name, title, what)
-    return replace(fitted, chunks=chunks, **without)
+    return replace(fitted, lost=frozenset(), **without)
 
 
 def pillow_options(metadata: Metadata, format: str) -> dict[str, Any]:
     """What Pillow's `save` takes to write metadata that fits the format (not TIFF)."""
-    options: dict[str, Any] = {
-        "dpi": metadata.dpi,
-        "exif": metadata.exif,
-        "icc_profile": metadata.icc,
-    }
+    options: dict[str, Any] = {"exif": metadata.exif, "icc_profile": metadata.icc}
+    if format == "bmp":  # of JPEG and PNG see `set_jfif_density` and `png_chunks`
+        options["dpi"] = metadata.dpi
     if format != "png":  # where it is a chunk like others, see `png_chunks`
         options["xmp"] = metadata.xmp
     if format == "jpg":
@@ -172,17 +242,66 @@ def pillow_options(metadata: Metadata, format: str) -> dict[str, Any]:
 def png_chunks(metadata: Metadata) -> list[Chunk]:
     """The chunks that Pillow does not write, for before the pixels of a PNG."""
     chunks = list(metadata.chunks)
+    density = metadata.dpi or metadata.aspect
+    if density:
+        unit = _INCH if metadata.dpi else 1
+        x, y = (round(number / unit) for number in density)
+        chunks.append((b"pHYs", struct.pack(">IIB", x, y, bool(metadata.dpi))))
     if metadata.xmp:
         # Keyword, not compressed, no language, no translated keyword: PNG, 11.3.3.4.
         chunks.append((b"iTXt", _XMP_KEYWORD + b"\x00" * 5 + metadata.xmp))
     return sorted(chunks, key=lambda chunk: chunk[0] not in COLOUR_CHUNKS)
 
 
-def _size_xmp(xmp: bytes, width: int, height: int) -> bytes:
-    """XMP whose size properties, where it has them, say so many pixels."""
-    values = {"ImageWidth": width, "ImageLength": height}
-    values |= {"PixelXDimension": width, "PixelYDimension": height}
-    return _edit_xmp(xmp, values)
+def set_jfif_density(file: IO[bytes], metadata: Metadata) -> None:
+    """Set the density in a JPEG that Pillow wrote: unit, x and y (JFIF 1.02)."""
+    density = _jfif_density(metadata)
+    if density is not None:
+        file.seek(13)
+        file.write(struct.pack(">BHH", *density))
+        file.seek(0, 2)
+
+
+def _say(metadata: Metadata, title: str, said: list[str], name: str) -> None:
+    """Log in one line what is left out."""
+    parts = [f"{title} cannot hold its {' and '.join(said)}"] if said else []
+    if metadata.lost:
+        parts.append(f"srcli cannot carry on its {' and '.join(sorted(metadata.lost))}")
+    if parts:
+        log.warning("%s: %s: left out", name, ", ".join(parts))
+
+
+def _jfif_density(metadata: Metadata) -> tuple[int, int, int] | None:
+    """Unit and pixels along x and y as JFIF says them, to 0.5 %; None if it cannot."""
+    if metadata.aspect:
+        x, y = metadata.aspect
+        ratio = Fraction(x / max(x, y) / (y / max(x, y))).limit_denominator(255)
+        return (0, ratio.numerator, ratio.denominator) if 0 < ratio <= 255 else None
+    choices: list[tuple[float, int, int, int]] = []
+    for number, unit in enumerate(_UNITS.values(), 1):
+        exact = [value / unit for value in metadata.dpi or ()]
+        x, y = (round(value) for value in exact) if exact else (0, 0)
+        if min(x, y) > 0 and max(x, y) <= _MOST_SHORT:
+            error = max(abs(x / exact[0] - 1), abs(y / exact[1] - 1))
+            choices.append((error, number, x, y))
+    error, *density = min(choices, default=(1, 0, 0, 0))
+    return (density[0], density[1], density[2]) if error < 0.005 else None
+
+
+def _needs_exif(metadata: Metadata, format: str) -> bool:
+    """Whether a format can say the resolution in EXIF only."""
+    return format in ("webp", "avif") or (
+        format == "jpg" and _jfif_density(metadata) is None
+    )
+
+
+def _says_dpi(metadata: Metadata, format: str, lost: list[str]) -> bool:
+    """Whether a format can say the resolution, with this or that left out."""
+    if format in ("png", "bmp"):
+        metres = [round(value / _INCH) for value in metadata.dpi or ()]
+        return min(metres) > 0 and max(metres) < 2**31
+    in_exif = bool(metadata.exif) and "exif" not in lost
+    return in_exif or not _needs_exif(metadata, format)
 
 
 def _find_oversized(metadata: Metadata) -> list[str]:
@@ -200,34 +319,32 @@ def _find_oversized(metadata: Metadata) -> list[str]:
     ]
 
 
-def _read_dpi(info: Mapping[Any, Any], exif: Image.Exif) -> tuple[float, float] | None:
-    """Resolution in pixels per inch, unless it is Pillow's stand-in for "unknown"."""
+def _read_density(
+    info: Mapping[Any, Any], exif: Image.Exif
+) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:
+    """Pixels per inch, or else only their aspect, as stored: header, then EXIF."""
+    x, y, unit = read_density(exif) or (72.0, 72.0, 2)  # which Pillow takes of none
+    in_exif = (x * _UNITS.get(unit, 0), y * _UNITS.get(unit, 0))
+    header = _pair(info.get("dpi"))
+    # Where a JPEG's header has no unit, Pillow's is EXIF's along x.
+    is_jpeg = "exif" in info and info.get("jfif_unit") not in (1, 2)
+    if is_jpeg and header and all(math.isclose(d, in_exif[0]) for d in header):
+        header = None
+    is_said = read_density(exif) is not None
+    for dpi in (header, in_exif if is_said else None):
+        # Also refuses what is no number, which compares with nothing.
+        if dpi and min(dpi) > 1 and max(dpi) < _MOST_DPI:
+            return dpi, None
+    jfif = info.get("jfif_density") if info.get("jfif_unit") == 0 else None
+    for aspect in (_pair(info.get("aspect") or jfif), (x, y) if unit == 1 else None):
+        if aspect and min(aspect) > 0 and aspect[0] != aspect[1]:
+            return None, aspect
+    return None, None
+
+
+def _pair(value: Any) -> tuple[float, float] | None:  # noqa: ANN401 - Pillow's
     try:
-        x, y = (float(value) for value in info.get("dpi", ()))
+        x, y = (float(part) for part in value)
     except (TypeError, ValueError, ArithmeticError):
         return None
-    # A JPEG that says nothing gets the 72 that EXIF has for unknown.
-    is_unsaid = "exif" in info and _X_RESOLUTION not in exif
-    if is_unsaid and (x, y) == (72, 72) and info.get("jfif_unit") not in (1, 2):
-        return None
-    # Also refuses what is no number, which compares with nothing.
-    return (x, y) if min(x, y) > 1 and max(x, y) <= _MOST_DPI else None
-
-
-def _read_exif(info: Mapping[Any, Any], exif: Image.Exif, name: str) -> bytes | None:
-    blob = info.get("exif")
-    try:
-        if not isinstance(blob, bytes):
-            blob = rebuild(exif)
-        return make_upright(blob) if blob else None
-    except MALFORMED:
-        log.warning("%s: its EXIF cannot be read: left out", name)
-        return None
-
-
-def _edit_xmp(xmp: bytes, values: Mapping[str, int]) -> bytes:
-    """XMP with the tiff: and exif: properties of `values` that it has set anew."""
-    for name, value in values.items():
-        pattern = rb'((?:tiff|exif):%s(?:\s*=\s*["\']|>))\s*\d+' % name.encode()
-        xmp = re.sub(pattern, rb"\g<1>%d" % value, xmp)
-    return xmp
+    return x, y

@@ -114,13 +114,6 @@ def join_planes(picture: Picture) -> NDArray[Any]:
     return np.concatenate((picture.pixels, picture.alpha[:, :, None]), axis=2)
 
 
-def join_planes(picture: Picture) -> NDArray[Any]:
-    """Colours and opacity of a picture as one array, (H, W, C)."""
-    if picture.alpha is None:
-        return picture.pixels
-    return np.concatenate((picture.pixels, picture.alpha[:, :, None]), axis=2)
-
-
 def strip_metadata(picture: Picture, name: str = "the picture") -> Picture:
     """The picture with nothing beside its pixels, which are converted to sRGB.
 

@@ -45,6 +45,7 @@ class PictureFile:
         self._whole: Picture | None = None
         self._own = Metadata()
         self._colours: Metadata | None = None  # that boxes are converted from
+        self._turned = opened.orientation  # which Pillow forgets once it has turned it
         self.info = PictureInfo(
             opened.format,
             opened.width,
@@ -166,7 +167,8 @@ class PictureFile:
     def _describe(self, channels: int) -> Metadata:
         """The metadata of the file; see `read_metadata`."""
         said = self._opened.info, self._opened.exif, self._opened.chunks
-        return read_metadata(*said, self._name, channels)
+        size = self.info.width, self.info.height
+        return read_metadata(*said, self._name, channels, size, self._turned)
 
     def _part(self, box: Box) -> Picture:
         """The pixels in a box, without metadata."""

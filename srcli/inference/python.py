@@ -17,7 +17,7 @@ from srcli.errors import InputError, UsageError
 from srcli.imaging.decode import decode_planes, mend
 from srcli.imaging.exif import read_orientation
 from srcli.imaging.files import read_picture
-from srcli.imaging.metadata import read_metadata
+from srcli.imaging.metadata import read_metadata, scale_metadata
 from srcli.imaging.picture import Picture, join_planes, reduce_depth
 from srcli.imaging.pillow import DECODE_ERRORS, explain, quiet
 from srcli.imaging.planes import turn_upright
@@ -219,6 +219,7 @@ def picture_of_image(image: Image.Image) -> Picture:
     said = image.info
     with quiet():
         try:
+            turned = read_orientation(image.getexif())
             mended = mend(image)
             mended.load()
             planes, own_colours = _decode(mended)
@@ -229,8 +230,9 @@ def picture_of_image(image: Image.Image) -> Picture:
     # Only now: Pillow turns TIFF files itself as it loads them.
     exif = image.getexif()
     picture = split_planes(turn_upright(planes, read_orientation(exif)))
+    size = (picture.width, picture.height)
     channels = picture.pixels.shape[2] if own_colours else 0
-    metadata = read_metadata(image.info, exif, (), _NAME, channels)
+    metadata = read_metadata(image.info, exif, (), _NAME, channels, size, turned)
     return replace(picture, metadata=metadata)
 
 
@@ -270,7 +272,7 @@ def image_of_picture(picture: Picture, name: str = _NAME) -> Image.Image:
         )
         planes = join_planes(reduce_depth(picture, 8))
     image = Image.fromarray(planes[:, :, 0] if planes.shape[2] == 1 else planes)
-    metadata = picture.metadata
+    metadata = scale_metadata(picture.metadata, (picture.width, picture.height))
     known = {
         "icc_profile": metadata.icc,
         "exif": metadata.exif,

@@ -6,10 +6,17 @@ import struct
 import imagecodecs
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
-from sample_files import make_planes, save, save_tiff, srgb_profile
+from PIL import ExifTags, Image, ImageCms
+from sample_files import chunk, make_planes, png_of, save, save_tiff, srgb_profile
 
-from srcli.imaging.files import Metadata, Picture, read_picture, strip_metadata
+from srcli.imaging.files import (
+    Metadata,
+    Picture,
+    encode_picture,
+    read_picture,
+    strip_metadata,
+)
+from srcli.imaging.profiles import convert_to_srgb
 
 
 def test_cmyk_without_profile_is_converted_plainly():
@@ -136,11 +143,10 @@ def in_srgb(planes, icc):
     return np.asarray(converted)[:, :, : planes.shape[2]].astype(float)
 
 
-@pytest.mark.parametrize("alpha", [False, True])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 @pytest.mark.parametrize("kind", PROFILES)
-def test_stripped_colours_are_srgb(kind, dtype, alpha):
-    icc = PROFILES[kind]()
+def test_stripped_colours_are_srgb(kind, dtype):
+    icc, alpha = PROFILES[kind](), dtype != np.uint8
     channels = 1 if kind == "grey" else 3
     flat = np.tile(make_planes(channels), (12, 1, 1))  # more than one band
     peak = 1 if dtype == np.float32 else np.iinfo(dtype).max
@@ -187,3 +193,208 @@ def test_unusable_profile_is_said_once_stripped(length, caplog):
     assert result.pixels is picture.pixels
     assert result.metadata == Metadata()
     assert caplog.messages == ["a.png: its colour profile cannot be used: left out"]
+
+
+def rgb_lut_profile():
+    """The profile of make_cmyk_profile's kind for RGB: a table of 9 x 9 x 9 colours.
+
+    Lab by hand: L* from green, a* from red, b* from blue; far from any matrix.
+    """
+    icc = make_cmyk_profile((90, 0, 0), (53, 80, 67))
+    grid, ramp = 9, bytes(range(256))
+    steps = [round(255 * (i / (grid - 1)) ** 1.5) for i in range(grid)]
+    table = bytes(
+        part
+        for red in steps
+        for green in steps
+        for blue in steps
+        for part in (green, 64 + red // 2, 64 + blue // 2)
+    )
+    identity = struct.pack(">9i", *(65536 if i % 4 == 0 else 0 for i in range(9)))
+    lut = b"mft1" + bytes(4) + bytes([3, 3, grid, 0]) + identity + ramp * 3 + table
+    lut += ramp * 3
+    entry = icc.index(b"A2B0")
+    changed = bytearray(icc + bytes(-len(icc) % 4))
+    struct.pack_into(">II", changed, entry + 4, len(changed), len(lut))
+    changed += lut + bytes(-len(lut) % 4)
+    struct.pack_into(">I", changed, 0, len(changed))
+    changed[16:20] = b"RGB "
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("kind", ["table", "linear grey", "matrix"])
+def test_8_bits_are_as_exact_as_floating_point(kind):
+    """Which goes through no table of ours, or of the library's."""
+    if kind == "linear grey":
+        icc, flat = imagecodecs.cms_profile("gray", gamma=1.0), np.arange(256)[None]
+        flat = flat[:, :, None].astype(np.uint8)
+    else:
+        icc = rgb_lut_profile() if kind == "table" else PROFILES["wide"]()
+        flat = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    exact = convert_to_srgb((flat / 255).astype(np.float32), icc).clip(0, 1) * 255
+    assert np.abs(convert_to_srgb(flat, icc) - exact).max() <= 1
+
+
+# Colours that no profile says
+
+# To linear sRGB: Adobe RGB (1998) through XYZ, both with the white D65, by the matrices
+# of Adobe's specification (4.3.5.3) and of IEC 61966-2-1; the others as CSS Color 4 and
+# ITU-R BT.2087 give them.
+ADOBE = np.array(
+    [[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], [0.0557, -0.2040, 1.0570]]
+) @ [[0.57667, 0.18556, 0.18823], [0.29734, 0.62736, 0.07529], [0.02703, 0.07069, 0.99134]]  # noqa: E501 # fmt: skip
+P3 = [[1.2249, -0.2247, 0], [-0.0420, 1.0419, 0], [-0.0197, -0.0786, 1.0979]]
+BT2020 = [
+    [1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187],
+]  # fmt: skip
+
+
+def encode(linear):
+    """The curve of sRGB, in parts of white: IEC 61966-2-1."""
+    linear = np.asarray(linear).clip(0, 1)
+    return np.where(
+        linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055
+    )
+
+
+def decode(levels):
+    """`encode` backwards."""
+    return np.where(
+        levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4
+    )
+
+
+def in_parts(planes):
+    return planes / (1 if planes.dtype == np.float32 else np.iinfo(planes.dtype).max)
+
+
+def camera_exif(space=65535, index="R03"):
+    exif = Image.Exif()
+    camera = exif.get_ifd(ExifTags.IFD.Exif)
+    if space is not None:
+        camera[0xA001] = space
+    if index is not None:
+        camera[0xA005] = {1: index, 2: b"0100"}
+    return exif
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("said", [(65535, "R03"), (None, "R03"), (2, None)])
+def test_adobe_rgb_of_a_camera_is_converted_once_stripped(said, dtype):
+    planes = make_planes(3, dtype)
+    exif = camera_exif(*said)
+    if dtype == np.float32:
+        file = encode_picture(
+            Picture(planes, None, Metadata(exif=exif.tobytes())), "tiff"
+        )
+    else:
+        file = png_of(planes, before=chunk(b"eXIf", exif.tobytes()[6:]))
+    result = strip_metadata(read_picture(file))
+    expected = encode(in_parts(planes) ** 2.19921875 @ ADOBE.T)
+    assert np.abs(in_parts(result.pixels).clip(0, 1) - expected).max() < 1.1 / 255
+    assert result.metadata == Metadata()
+    assert np.abs(expected - in_parts(planes)).max() > 0.05
+
+
+@pytest.mark.parametrize(
+    "said", [(1, "R98"), (1, "R03"), (65535, "R98"), (65535, None)]
+)
+def test_other_cameras_mean_srgb(said):
+    data = save(make_planes(3), "jpeg", exif=camera_exif(*said))
+    source = read_picture(data)
+    assert strip_metadata(source).pixels is source.pixels
+
+
+def test_adobe_rgb_of_a_camera_is_kept_as_it_is_said(caplog):
+    data = save(make_planes(3), "jpeg", exif=camera_exif())
+    source = read_picture(data)
+    for format in ("jpg", "png", "webp", "tiff", "avif"):
+        exif = Image.open(io.BytesIO(encode_picture(source, format))).getexif()
+        assert exif.get_ifd(ExifTags.IFD.Exif)[0xA001] == 65535
+        assert exif.get_ifd(ExifTags.IFD.Interop)[1] == "R03"
+    assert not caplog.messages
+    encode_picture(source, "bmp")
+    assert caplog.messages == [
+        "the picture: BMP cannot hold its EXIF and colour space: left out"
+    ]
+
+
+def test_a_grey_camera_picture_in_adobe_rgb():
+    flat = make_planes(1)
+    data = png_of(flat, before=chunk(b"eXIf", camera_exif().tobytes()[6:]))
+    result = strip_metadata(read_picture(data))
+    expected = encode(in_parts(flat) ** 2.19921875)
+    assert np.abs(in_parts(result.pixels) - expected).max() < 1.1 / 255
+
+
+def primaries(*numbers):
+    return chunk(b"cHRM", struct.pack(">8I", *(round(n * 1e5) for n in numbers)))
+
+
+def gamma(exponent):
+    return chunk(b"gAMA", struct.pack(">I", round(exponent * 1e5)))
+
+
+WIDE = (0.3127, 0.329, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06)
+SAID = {
+    "linear": (gamma(1), lambda levels: levels),
+    "gamma 1.8": (gamma(1 / 1.8), lambda levels: levels**1.8),
+    "Adobe's primaries": (
+        gamma(256 / 563) + primaries(*WIDE),
+        # The nearest gamma is taken for the curve of sRGB.
+        lambda levels: decode(levels) @ ADOBE.T,
+    ),
+    "linear, wide": (gamma(1) + primaries(*WIDE), lambda levels: levels @ ADOBE.T),
+    "Display P3": (
+        chunk(b"cICP", bytes((12, 13, 0, 1))),
+        lambda levels: decode(levels) @ np.transpose(P3),
+    ),
+    "BT.2020, linear": (
+        chunk(b"cICP", bytes((9, 8, 0, 1))),
+        lambda levels: levels @ np.transpose(BT2020),
+    ),
+    "code points before gamma": (
+        chunk(b"cICP", bytes((1, 8, 0, 1))) + gamma(1 / 1.8),
+        lambda levels: levels,
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("kind", SAID)
+def test_colours_that_chunks_say(kind, dtype):
+    """Converted once stripped, and a profile where the format has no such chunks."""
+    said, linear = SAID[kind]
+    planes = make_planes(3, dtype)
+    source = read_picture(png_of(planes, before=said))
+    expected = encode(linear(in_parts(planes)))
+    result = strip_metadata(source)
+    assert result.metadata == Metadata()
+    assert np.abs(in_parts(result.pixels) - expected).max() < 1.1 / 255
+    again = strip_metadata(read_picture(encode_picture(source, "tiff")))
+    assert (again.pixels == result.pixels).all()
+
+
+PLAIN = {
+    "gamma": gamma(0.45455),
+    "sRGB": chunk(b"sRGB", b"\0") + gamma(1),
+    "code points": chunk(b"cICP", bytes((1, 1, 0, 1))),
+}
+
+
+@pytest.mark.parametrize("said", PLAIN.values(), ids=PLAIN)
+def test_chunks_that_mean_srgb_change_nothing(said):
+    source = read_picture(png_of(make_planes(3), before=said))
+    assert strip_metadata(source).pixels is source.pixels
+
+
+def test_display_p3_of_an_avif_reaches_a_jpeg(caplog):
+    levels = make_planes(3)
+    wide = imagecodecs.avif_encode(
+        levels, level=100, speed=10, primaries=12, transfer=13, matrix=0
+    )
+    result = read_picture(encode_picture(read_picture(wide), "jpg", quality=100))
+    expected = encode(decode(in_parts(levels)) @ np.transpose(P3))
+    found = in_parts(strip_metadata(result).pixels)
+    assert np.abs(found - expected).mean() < 2 / 255
+    assert not caplog.messages
