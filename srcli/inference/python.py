@@ -219,8 +219,8 @@ def picture_of_image(image: Image.Image) -> Picture:
     said = image.info
     with quiet():
         try:
-            turned = read_orientation(image.getexif())
-            mended = mend(image)
+            mended = mend(image)  # before Pillow loads it, as `getexif` may
+            turned = read_orientation(mended.getexif())
             mended.load()
             planes, own_colours = _decode(mended)
         except DECODE_ERRORS as error:

@@ -525,15 +525,15 @@ def test_skipped_results_are_not_touched(make, caplog):
 
 def test_write_failure_is_one_pictures_failure(make, monkeypatch):
     make("a.png", "b.png")
-    original, failed = files.write_png, []
+    original, failed = files._write_png, []
 
-    def write(planes, file, **options):
+    def write(planes, file, *said):
         if not failed:
             failed.append(file.write(b"half"))
             raise OSError(28, "No space left on device")
-        original(planes, file, **options)
+        original(planes, file, *said)
 
-    monkeypatch.setattr(files, "write_png", write)
+    monkeypatch.setattr(files, "_write_png", write)
     results = work(plan("a.png", "b.png"))
     assert [result.status for result in results] == ["failed", "done"]
     assert "No space left" in str(results[0].error)
