@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from srcli.errors import InputError, unknown
-from srcli.evaluation.datasets import walk_pictures
+from srcli.evaluation.originals import has_originals
 from srcli.pretrained.catalog import data_folders
 from srcli.pretrained.public_sets import DataSet, data_sets, format_size
 from srcli.training.recipe import Recipe
@@ -79,7 +79,7 @@ def _find(data_set: DataSet, roots: Sequence[Path]) -> tuple[Path, ...]:
             except OSError as error:
                 log.debug("folder %s left out: %s", place, error)
                 continue
-            if folders and all(any(walk_pictures(folder)) for folder in folders):
+            if folders and all(map(has_originals, folders)):
                 return folders
     return ()
 

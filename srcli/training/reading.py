@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srcli.errors import InputError
-from srcli.evaluation.datasets import read_hr, walk_pictures
+from srcli.evaluation.datasets import read_hr
+from srcli.evaluation.originals import find_originals
 from srcli.imaging.color import rgb_to_y_uint8
 from srcli.imaging.resize import imresize
 from srcli.models.base import Color
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 def find_pictures(folders: Sequence[Path]) -> list[Path]:
     """Every picture below the folders, sorted; files may be named directly.
 
-    Hidden files are left out, and what is called LR, as in the public sets' archives.
+    Hidden files are left out, and copies of others (`find_originals`).
 
     Raises:
         InputError: If a folder is missing or there is no picture at all.
@@ -39,7 +40,7 @@ def find_pictures(folders: Sequence[Path]) -> list[Path]:
                 raise InputError(f"no training pictures at {folder}: no such folder")
         except OSError as error:
             raise InputError(f"cannot read {folder}: {error.strerror}") from error
-        found.update(there or walk_pictures(folder))
+        found.update(there or find_originals(folder))
     if not found:
         names = ", ".join(str(folder) for folder in folders)
         raise InputError(
