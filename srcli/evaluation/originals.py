@@ -17,6 +17,7 @@ from pathlib import Path
 
 from srcli.errors import InputError
 from srcli.imaging.files import probe_picture
+from srcli.storage import show_path
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +132,7 @@ def find_originals(folder: Path, scale: int = 0) -> list[Path]:
     if scale and (others := {name.scale for name in kept} - {0, scale}):
         log.warning(
             "%s has no HR pictures for x%d: those for x%d are cropped further",
-            folder, scale, min(others),
+            show_path(folder), scale, min(others),
         )  # fmt: skip
     return [name.path for name in kept]
 
@@ -228,13 +229,13 @@ def _tell_copies(paths: list[Path], count: int, folder: Path) -> None:
         return
     named = []
     for _, group in groupby(sorted(paths), key=lambda path: path.parent):
-        first, *more = (str(path.relative_to(folder)) for path in group)
+        first, *more = (show_path(path.relative_to(folder)) for path in group)
         named.append(f"{first} and {len(more)} more" if more else first)
     if len(named) > _NAMED:
         named[_NAMED:] = [f"and those of {len(named) - _NAMED} more folders"]
     _tell_once(
-        f"{folder}: {len(paths)} of {count} pictures left out as copies of others, "
-        f"by name and size: {', '.join(named)}"
+        f"{show_path(folder)}: {len(paths)} of {count} pictures left out as copies of "
+        f"others, by name and size: {', '.join(named)}"
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from srcli.errors import PartialFailureError, SrcliError
 from srcli.inference.jobs import Job
 from srcli.inference.sources import STREAM
-from srcli.storage import Place
+from srcli.storage import Place, show_message, show_path
 
 if TYPE_CHECKING:
     from srcli.inference.estimate import Estimate  # imports torch
@@ -65,7 +65,7 @@ class Result:
             "bytes": self.bytes,
             "comparison": self.comparison,
             "estimate": None if self.estimate is None else self.estimate.as_dict(),
-            "error": None if self.error is None else str(self.error),
+            "error": None if self.error is None else show_message(str(self.error)),
         }
 
 
@@ -114,7 +114,5 @@ def raise_failures(results: Iterable[Result]) -> None:
 
 
 def _show(path: Place | None) -> str:
-    """A path as text that any stream can take; "-" for standard input or output."""
-    if path is None:
-        return STREAM
-    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    """A path as texts have it; "-" for standard input or output."""
+    return STREAM if path is None else show_path(path)
