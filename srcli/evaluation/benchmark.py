@@ -195,13 +195,19 @@ def _check_outputs(request: BenchmarkRequest, groups: list[_Group]) -> None:
                 f"{folders[name]} and {folder} would both be called {name}:"
                 " rename one, or measure one at a time"
             )
-    if request.save_images is None or request.overwrite:
+    if request.save_images is None:
         return
     for group in groups:
         for contender in group.contenders:
             for label in group.labels:
                 path = _place(request, request.save_images, group, contender, label)
-                if path.exists():
+                try:
+                    exists = path.exists()
+                except OSError as error:  # a name that is too long, for one
+                    raise OutputError(
+                        f"cannot write {show_path(path)}: {error.strerror}"
+                    ) from error
+                if exists and not request.overwrite:
                     raise OutputError(
                         f"{show_path(path)} exists: use --overwrite or save to "
                         "another folder"

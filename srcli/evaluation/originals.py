@@ -26,13 +26,13 @@ _SUFFIXES = frozenset(
 )
 # What a name says of its picture, the best first; a tag is a factor or a size.
 _KINDS = ("hr", "original", "gt", "cropped", "plain", "tagged", "copy", "lr")
-_CROPPED, _PLAIN, _TAGGED, _LR = (
-    _KINDS.index(kind) for kind in ("cropped", "plain", "tagged", "lr")
+_HR, _GT, _CROPPED, _PLAIN, _TAGGED, _LR = (
+    _KINDS.index(kind) for kind in ("hr", "gt", "cropped", "plain", "tagged", "lr")
 )
 _WORDS = (
     r"(?P<hr>hr|high[-_ ]?res(?:olution)?)"
-    r"|(?P<original>originals?)"
-    r"|(?P<gt>gt|ground[-_ ]?truth|targets?|sharp)"
+    r"|(?P<original>originals?|ground[-_ ]?truth|targets?|sharp)"
+    r"|(?P<gt>gt)"
     r"|(?P<cropped>gtmod\d+)"
     r"|(?P<copy>bic(?:ubic)?|bilinear|nearest|small|thumb(?:nail)?s?|inputs?"
     r"|blur(?:red|ry)?(?:_gamma|_comp)?)"
@@ -114,7 +114,10 @@ def find_originals(folder: Path, scale: int = 0) -> list[Path]:
     kept: list[_Named] = []
     copies: list[_Named] = []
     for name in names:
-        found = any(is_copy(name, other, name.said) for other in seen.get(name.key, ()))
+        found = any(
+            is_copy(name, other, name.said or other.kind <= _CROPPED)
+            for other in seen.get(name.key, ())
+        )
         if not found and name.kind >= _TAGGED:
             found = any(
                 is_copy(name, other, said=False)
@@ -124,7 +127,7 @@ def find_originals(folder: Path, scale: int = 0) -> list[Path]:
         (copies if found else kept).append(name)
         seen.setdefault(name.key, []).append(name)
         seen.setdefault(name.stem, []).append(name)
-    if any(name.kind <= _CROPPED for name in kept):
+    if any(name.kind in (_HR, _GT, _CROPPED) for name in kept):
         copies += [name for name in kept if name.kind == _LR]
         kept = [name for name in kept if name.kind != _LR]
     told = [name.path for name in copies if name.kind >= _CROPPED]

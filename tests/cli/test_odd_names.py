@@ -63,6 +63,21 @@ def test_benchmark_writes_every_name(run, folder, tmp_path):
         assert sum(line.startswith(f"    {name} ") for line in table) == 1
 
 
+def test_a_name_too_long_to_save_is_refused(run, folder, tmp_path):
+    for place in ("one", "two"):  # so that labels have the folder in them
+        (folder / place).mkdir()
+        source = folder / os.fsdecode(b"a\nb.png")
+        (folder / place / ("n" * 246 + ".png")).write_bytes(source.read_bytes())
+    saved = tmp_path / "saved"
+    (saved / folder.name / "x2" / "bicubic").mkdir(parents=True)
+    options = ("-m", "bicubic", "-x", "2", "--save-images", saved)
+    result = run("benchmark", "-d", folder, *options, "--overwrite")
+    assert result.exit_code == 4
+    assert "cannot write" in result.stderr
+    assert "File name too long" in result.stderr
+    assert not list(saved.rglob("*.png"))
+
+
 def test_report_page_names_them(run, folder, tmp_path):
     page = tmp_path / os.fsdecode(b"report\xff.html")
     result = run("benchmark", "-d", folder, "-x", "2", "--report", page, "--json")
