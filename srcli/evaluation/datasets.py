@@ -19,6 +19,7 @@ from srcli.evaluation.originals import (
 )
 from srcli.imaging.files import read_picture
 from srcli.pretrained.catalog import data_folders
+from srcli.storage import show_path
 
 # Our name: how many pictures the published set has, and what else people call it.
 _SETS: Mapping[str, tuple[int, tuple[str, ...]]] = {
@@ -61,7 +62,7 @@ class Dataset:
         chosen = find_originals(self.folder, scale)
         if not chosen:
             raise InputError(
-                f"data set {self.name}: no HR picture in {self.folder};"
+                f"data set {self.name}: no HR picture in {show_path(self.folder)};"
                 " put PNG, JPEG, TIFF, BMP, WebP or AVIF files there"
             )
         return tuple(sorted(chosen, key=lambda path: (str(path).lower(), str(path))))
@@ -116,7 +117,7 @@ def read_hr(path: Path) -> NDArray[np.uint8]:
     Raises:
         InputError: If the file cannot be read.
     """
-    pixels = read_picture(path).pixels
+    pixels = read_picture(path, name=show_path(path)).pixels
     if pixels.dtype != np.uint8:
         pixels = np.floor(pixels / 257.0 + 0.5)
     narrow = pixels.astype(np.uint8)

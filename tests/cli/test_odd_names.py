@@ -104,7 +104,7 @@ def test_upscale_shows_results_and_failures(run, folder, tmp_path):
 
 
 def test_training_from_the_first_step_to_the_export(run, folder, tmp_path):
-    (folder / os.fsdecode(b"broken\xff.png")).write_bytes(b"no picture")
+    (folder / os.fsdecode(b"broken\xff\n.png")).write_bytes(b"no picture")
     out = tmp_path / os.fsdecode(b"run\xe8")
     result = run(
         "train", "-m", "mrnet", "-x", "2", "--data", folder, "--val", folder,
@@ -113,7 +113,7 @@ def test_training_from_the_first_step_to_the_export(run, folder, tmp_path):
         "--precision", "fp32",
     )  # fmt: skip
     assert result.exit_code == 3  # a set to validate on has to be whole
-    assert rf"{SHOWN_FOLDER}/broken\xff.png" in result.stderr
+    assert rf"{SHOWN_FOLDER}/broken\xff\x0a.png" in result.stderr
     val = tmp_path / "val"
     val.mkdir()
     Image.open(folder / os.fsdecode(b"a\nb.png")).save(val / os.fsdecode(b"\xff.png"))
@@ -125,9 +125,9 @@ def test_training_from_the_first_step_to_the_export(run, folder, tmp_path):
     )  # fmt: skip
     assert result.exit_code == 0, result.stderr
     assert f"{tmp_path}/run\\xe8: 1 steps" in result.stdout.replace("\n", "")
-    assert rf"{SHOWN_FOLDER}/broken\xff.png" in result.stderr
+    assert rf"{SHOWN_FOLDER}/broken\xff\x0a.png" in result.stderr
     report = (out / "report.md").read_text("utf-8")
-    assert rf"{SHOWN_FOLDER}/broken\xff.png`" in report
+    assert rf"{SHOWN_FOLDER}/broken\xff\x0a.png`" in report
     assert f"`{folder.parent}/{SHOWN_FOLDER}`" in report
     again = ("train", "-m", "mrnet", "-o", out)
     result = run(*again, "--resume", "--steps", "2", "--json")
