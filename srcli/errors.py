@@ -84,4 +84,4 @@ def unknown(
     near = get_close_matches(name.lower(), names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}? " if near else ""
     listed = listed or ", ".join(names)
-    return UsageError(f"unknown {kind} {name!r}: {hint}known: {listed}")
+    return UsageError(f"unknown {kind} '{name}': {hint}known: {listed}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
@@ -223,3 +224,39 @@ def relative(place: Place, root: Place) -> PurePath:
 def _below(folder: UPath, name: str) -> UPath:
     """A file by the name that its file system lists it under."""
     return folder / posixpath.relpath(name, folder.path)
+
+
+_ODD = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
+_IN_NAMES = re.compile(rf"[\\{_ODD}]")
+_IN_MESSAGES = re.compile(rf"\\[\\']|\\x[0-9a-f]{{2}}|[\\{_ODD}]")
+
+
+def show_path(path: Place | str) -> str:
+    r"""A path or name as texts have it: each name in one way, on one line.
+
+    Bytes that are no UTF-8, and those of control characters and of other line breaks,
+    are written `\xNN`; where names are bytes (POSIX) a backslash is `\\`.
+    """
+    return _IN_NAMES.sub(_show_odd, str(path))
+
+
+def show_message(text: str) -> str:
+    """A message on one line, the names in it as `show_path` has them."""
+    return _IN_MESSAGES.sub(_show_odd, re.sub(r"\r?\n", " ", text))
+
+
+def quote_path(path: Place | str) -> str:
+    """A path or name as a word of a shell's command."""
+    text, shown = str(path), show_path(path)
+    if shown == text:
+        return shlex.quote(text)
+    return "$'{}'".format(shown.replace("'", r"\'"))  # bash, zsh, POSIX 2024
+
+
+def _show_odd(found: re.Match[str]) -> str:
+    odd, is_posix = found[0], os.name == "posix"
+    if odd.startswith("\\"):
+        return "\\\\" if odd == "\\" and is_posix else odd
+    is_byte = is_posix and "\udc80" <= odd <= "\udcff"
+    name = odd.encode("utf-8", "surrogateescape" if is_byte else "surrogatepass")
+    return "".join(rf"\x{byte:02x}" for byte in name)

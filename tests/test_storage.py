@@ -1,5 +1,10 @@
 """Places: paths here and URLs elsewhere are told apart, listed and written alike."""
 
+import os
+import random
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -8,7 +13,16 @@ from upath import UPath
 
 from srcli import storage
 from srcli.errors import InputError, OutputError, UsageError
-from srcli.storage import contains, find_existing, list_names, locate, relative
+from srcli.storage import (
+    contains,
+    find_existing,
+    list_names,
+    locate,
+    quote_path,
+    relative,
+    show_message,
+    show_path,
+)
 from srcli.writing import sweep, write_whole
 
 
@@ -185,3 +199,69 @@ def test_urls_that_lead_nowhere(arguments, code, message, run, picture, memory):
     assert (done.exit_code, done.stdout) == (code, "")
     assert message in done.stderr
     assert memory.find("/") == ["/in/a.png", "/in/bad.png"]
+
+
+SHOWN = {
+    b"plain name.png": "plain name.png",
+    "sch\u00f6n \u96ea.png".encode(): "sch\u00f6n \u96ea.png",
+    b"\x8e\xca.png": r"\x8e\xca.png",
+    b"a\nb\tc\x1b[31m\x7f": r"a\x0ab\x09c\x1b[31m\x7f",
+    "\x85\u2028\u2029".encode(): r"\xc2\x85\xe2\x80\xa8\xe2\x80\xa9",
+    rb"back\slash\x8e": r"back\\slash\\x8e",
+    b"dir\xff\\/\xc3.png": r"dir\xff\\/\xc3.png",
+}
+
+
+def tell_back(shown):
+    """The bytes of the name that `show_path` has shown."""
+    return re.sub(
+        rb"\\(?:\\|x([0-9a-f]{2}))",
+        lambda found: bytes([int(found[1], 16)]) if found[1] else b"\\",
+        shown.encode(),
+    )
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are bytes")
+@pytest.mark.parametrize(("name", "shown"), SHOWN.items())
+def test_odd_names_have_one_spelling_on_one_line(name, shown):
+    assert show_path(os.fsdecode(name)) == shown
+    assert tell_back(shown) == name
+    assert (
+        show_message(f"{os.fsdecode(shown)} is no picture") == f"{shown} is no picture"
+    )
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are bytes")
+def test_any_name_can_be_told_back():
+    draw = random.Random(0)
+    for _ in range(2000):
+        # Bytes that mean something here, and some of all others.
+        kinds = (b"\\x8e\nc\xc3\xa9\xff\xe2\x80\xa8", bytes(range(1, 256)))
+        name = bytes(draw.choices(draw.choice(kinds), k=draw.randrange(1, 12)))
+        shown = show_path(os.fsdecode(name))
+        assert tell_back(shown) == name
+        assert len(shown.splitlines()) == 1
+        shown.encode("utf-8")
+
+
+def test_windows_names_keep_their_backslashes(monkeypatch):
+    monkeypatch.setattr(storage.os, "name", "nt")
+    # Half a pair of UTF-16, which Windows allows: the three bytes of its own UTF-8.
+    shown = show_path("C:\\scans\\\ud83d.png"), show_path("C:\\scans\\\udc8e.png")
+    monkeypatch.undo()
+    assert shown == (r"C:\scans\\xed\xa0\xbd.png", r"C:\scans\\xed\xb2\x8e.png")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are bytes")
+def test_messages_are_one_line_and_show_names_once():
+    raw = os.fsdecode(b"\x8e\\b\x1b.png")
+    shown = r"\x8e\\b\x1b.png"
+    assert show_message(f"{raw}: bad\n  {show_path(raw)}") == f"{shown}: bad   {shown}"
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize("name", [*SHOWN, b"it's", b"it's \xff", b"$HOME `x`"])
+def test_shells_take_quoted_names(name):
+    word = quote_path(os.fsdecode(name))
+    done = subprocess.run(["bash", "-c", f"printf %s {word}"], capture_output=True)
+    assert done.stdout == name

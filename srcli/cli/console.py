@@ -20,6 +20,7 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 
 from srcli.progress import SILENT, Progress
+from srcli.storage import show_message
 
 log = logging.getLogger("srcli")
 out = Console(soft_wrap=True)
@@ -36,7 +37,7 @@ class _OneLine(logging.Handler):
         kind = (
             "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
         )
-        text = kind + " ".join(record.getMessage().splitlines())
+        text = kind + show_message(record.getMessage())
         if record.exc_info:
             text += "\n" + logging.Formatter().formatException(record.exc_info)
         err.print(text, soft_wrap=True, markup=False, highlight=False)

@@ -10,6 +10,7 @@ import typer
 
 from srcli.errors import PartialFailureError, SrcliError, UsageError
 from srcli.pretrained.purpose import name_task
+from srcli.storage import show_message, show_path
 
 if TYPE_CHECKING:
     from srcli.pretrained.catalog import WeightEntry
@@ -90,8 +91,13 @@ def _install(item: Item, options: Options) -> tuple[dict[str, Any], SrcliError |
     try:
         outcome = item.install(options)
     except SrcliError as error:
-        return {**result, "status": "failed", "paths": [], "error": str(error)}, error
-    paths = [str(path) for path in outcome.paths]
+        return {
+            **result,
+            "status": "failed",
+            "paths": [],
+            "error": show_message(str(error)),
+        }, error
+    paths = [show_path(path) for path in outcome.paths]
     return {**result, "status": outcome.status, "paths": paths, "error": None}, None
 
 
@@ -128,7 +134,7 @@ def _show_list(items: tuple[Item, ...], folder: Path, as_json: bool) -> None:
 
     rows = [_describe(item, folder) for item in items]
     if as_json:
-        print_json({"data_dir": str(folder), "items": rows})
+        print_json({"data_dir": show_path(folder), "items": rows})
     else:
         _show_table(rows, folder)
 
@@ -137,7 +143,7 @@ def _describe(item: Item, folder: Path) -> dict[str, Any]:
     """One item of the list, as JSON has it."""
     from srcli.pretrained.sources import Weights
 
-    paths = [str(path) for path in item.find(folder)]
+    paths = [show_path(path) for path in item.find(folder)]
     entries = item.entries if isinstance(item, Weights) else ()
     return {
         "name": item.name,
@@ -193,7 +199,7 @@ def _show_table(rows: list[dict[str, Any]], folder: Path) -> None:
             task = name_task(file["scales"], file["degradation"])
             table.add_row("", task, size, state, _name_figures(file))
     out.print(table)
-    out.out(f"data sets go to {folder}", highlight=False)
+    out.out(f"data sets go to {show_path(folder)}", highlight=False)
 
 
 def _name_figures(file: dict[str, Any]) -> str:

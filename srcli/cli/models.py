@@ -10,6 +10,7 @@ import typer
 
 from srcli.errors import UsageError
 from srcli.pretrained.purpose import ORDINARY, name_task
+from srcli.storage import show_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,7 +82,7 @@ def _describe_file(path: Path) -> dict[str, Any]:
     network = read_file(path)
     scales = network.config.scales
     record: dict[str, Any] = {
-        "file": str(path),
+        "file": show_path(path),
         "bytes": path.stat().st_size,
         "sha256": sha256_of(path),
         "network": network.arch,

@@ -11,6 +11,7 @@ import typer
 
 from srcli.cli.options import read_scales, split_names
 from srcli.errors import UsageError
+from srcli.storage import show_path
 
 if TYPE_CHECKING:
     from srcli.training.request import TrainRequest
@@ -183,17 +184,17 @@ def _train(request: TrainRequest, as_json: bool) -> None:
     if as_json:
         print_json(
             {
-                "out": str(summary.out),
+                "out": show_path(summary.out),
                 "steps": summary.steps,
                 "best_step": summary.best_step,
                 "psnr": dict.fromkeys(summary.best) | psnr,
             }
         )
         return
-    stdout.print(f"{summary.out}: {summary.steps} steps", markup=False)
+    stdout.print(f"{show_path(summary.out)}: {summary.steps} steps", markup=False)
     for name, value in summary.best.items():
         stdout.print(f"  {name}: {value:.3f} dB", markup=False)
-    stdout.print(f"  report: {summary.out / 'report.md'}", markup=False)
+    stdout.print(f"  report: {show_path(summary.out / 'report.md')}", markup=False)
 
 
 def _train_study(request: TrainRequest, devices: int, as_json: bool) -> None:
@@ -210,7 +211,9 @@ def _train_study(request: TrainRequest, devices: int, as_json: bool) -> None:
         print_json(build_study_document(result))
         return
     print_study(stdout, result)
-    stdout.print(f"report: {result.out / NAME}", markup=False, highlight=False)
+    stdout.print(
+        f"report: {show_path(result.out / NAME)}", markup=False, highlight=False
+    )
 
 
 def _refuse_training(options: dict[str, Any]) -> None:
@@ -256,6 +259,6 @@ def _export(
         print_json(done.as_document())
         return
     for path in (done.weights, done.listing):
-        stdout.print(str(path), markup=False, highlight=False)
+        stdout.print(show_path(path), markup=False, highlight=False)
     if done.rows:
         print_table(stdout, done.rows)

@@ -28,6 +28,7 @@ from srcli.evaluation.published import PublishedResult, lookup
 from srcli.imaging.degrade import Degradation
 from srcli.imaging.files import Picture, write_picture
 from srcli.progress import SILENT, Progress
+from srcli.storage import show_path
 from srcli.writing import make_folder
 
 log = logging.getLogger(__name__)
@@ -194,15 +195,22 @@ def _check_outputs(request: BenchmarkRequest, groups: list[_Group]) -> None:
                 f"{folders[name]} and {folder} would both be called {name}:"
                 " rename one, or measure one at a time"
             )
-    if request.save_images is None or request.overwrite:
+    if request.save_images is None:
         return
     for group in groups:
         for contender in group.contenders:
             for label in group.labels:
                 path = _place(request, request.save_images, group, contender, label)
-                if path.exists():
+                try:
+                    exists = path.exists()
+                except OSError as error:  # a name that is too long, for one
                     raise OutputError(
-                        f"{path} exists: use --overwrite or save to another folder"
+                        f"cannot write {show_path(path)}: {error.strerror}"
+                    ) from error
+                if exists and not request.overwrite:
+                    raise OutputError(
+                        f"{show_path(path)} exists: use --overwrite or save to "
+                        "another folder"
                     )
 
 
@@ -224,7 +232,7 @@ def _measure(
     request: BenchmarkRequest, group: _Group, contender: Contender, progress: Progress
 ) -> Row:
     """One contender on every picture of a group."""
-    title = f"{group.dataset.name} x{group.scale} {contender.name}"
+    title = f"{show_path(group.dataset.name)} x{group.scale} {contender.name}"
     progress.start(title, len(group.paths))
     results = []
     showcase = Showcase()
@@ -243,11 +251,11 @@ def _measure(
     stats = contender.runner.stats if contender.runner else None
     most, least = showcase.draw()
     return Row(
-        dataset=group.dataset.name,
+        dataset=show_path(group.dataset.name),
         scale=group.scale,
         degradation=degradation,
         protocol=contender.protocol,
-        model=contender.name,
+        model=show_path(contender.name),
         ensemble=contender.ensemble,
         device=stats.device if stats else None,
         precision=stats.precision if stats else None,
@@ -282,12 +290,12 @@ def _measure_picture(
     )
     try:
         result, made = measure_picture(
-            label, hr, task, contender.enlarger, ifc=request.ifc
+            show_path(label), hr, task, contender.enlarger, ifc=request.ifc
         )
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise InputError(f"{show_path(path)}: {error}") from error
     if request.crops and contender.runner is not None:
-        showcase.offer(label, hr, task, made)
+        showcase.offer(show_path(label), hr, task, made)
     return result, made.picture
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srcli.errors import InputError, unknown
+from srcli.evaluation.originals import (
+    find_originals,
+    has_originals,
+    is_called_lr,
+    list_folder,
+)
 from srcli.imaging.files import read_picture
 from srcli.pretrained.catalog import data_folders
-
-log = logging.getLogger(__name__)
-
+from srcli.storage import show_path
 
 # Our name: how many pictures the published set has, and what else people call it.
 _SETS: Mapping[str, tuple[int, tuple[str, ...]]] = {
@@ -29,19 +32,11 @@ _SETS: Mapping[str, tuple[int, tuple[str, ...]]] = {
 }
 DATASET_NAMES = tuple(_SETS)
 
-_SUFFIXES = frozenset(
-    (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".avif")
-)
 # A named set lies in the data folder or this many levels deeper, as in benchmark/Set5.
 _SEARCH_DEPTH = 2
 
-# Folder and file names as the public archives have them.
-# HR folders, the best first: whole pictures rather than cropped ones.
-_HR_FOLDERS = ("hr", "original", "gt", "gtmod12")
-_LR_FOLDER = re.compile(r"(.*[-_])?lr([-_].*)?|lr(bi|bd|dn).*|lrx?[2-8]", re.IGNORECASE)
-_SCALE_FOLDER = re.compile(r"(?:image_srf_|srf_|x)([2-8])", re.IGNORECASE)
-_SCALE_FILE = re.compile(r".*_srf_([2-8])_(.+)", re.IGNORECASE)
-_LR_FILE = re.compile(r".*[-_]lr([-_.]?x?[2-8])?", re.IGNORECASE)
+# What lies in a set's folder, and is not its name.
+_PART_FOLDER = re.compile(r"hr|original|gt(?:mod12)?|(?:image_srf_|srf_|x)[2-8]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +54,15 @@ class Dataset:
     def pictures(self, scale: int) -> tuple[Path, ...]:
         """The HR pictures for `scale`, sorted without regard to case.
 
-        Below the folder, LR pictures are left out; an HR folder, where there is one,
-        is taken alone; of pictures kept once per scale those of `scale` are taken, or
-        else those of the smallest scale, which were cropped least.
+        Each once (`find_originals`), of those kept once per scale that of `scale`.
 
         Raises:
             InputError: If there is none.
         """
-        candidates = walk_pictures(self.folder)
-        chosen = _choose_pictures(candidates, self.folder, scale)
+        chosen = find_originals(self.folder, scale)
         if not chosen:
             raise InputError(
-                f"data set {self.name}: no HR picture in {self.folder};"
+                f"data set {self.name}: no HR picture in {show_path(self.folder)};"
                 " put PNG, JPEG, TIFF, BMP, WebP or AVIF files there"
             )
         return tuple(sorted(chosen, key=lambda path: (str(path).lower(), str(path))))
@@ -125,7 +117,7 @@ def read_hr(path: Path) -> NDArray[np.uint8]:
     Raises:
         InputError: If the file cannot be read.
     """
-    pixels = read_picture(path).pixels
+    pixels = read_picture(path, name=show_path(path)).pixels
     if pixels.dtype != np.uint8:
         pixels = np.floor(pixels / 257.0 + 0.5)
     narrow = pixels.astype(np.uint8)
@@ -153,9 +145,8 @@ def _find_named(name: str, data_dir: Path | None) -> Dataset:
     searches = _search_folders(data_dir)
     for root, depth in searches:
         for folder in _walk_folders(root, depth):
-            if canonical_name(folder.absolute().name) == name and any(
-                walk_pictures(folder)
-            ):
+            named = canonical_name(folder.absolute().name)
+            if named == name and has_originals(folder):
                 return Dataset(name, folder)
     looked = ", ".join(str(root) for root, _ in searches)
     fetch = f"run `srcli download {name}`"
@@ -188,88 +179,15 @@ def _walk_folders(root: Path, depth: int) -> Iterator[Path]:
     level = [root] if root.is_dir() else []
     for _ in range(depth + 1):
         yield from level
-        children = [child for folder in level for child in _list_folder(folder)]
+        children = [child for folder in level for child in list_folder(folder)]
         level = [
-            child
-            for child in children
-            if child.is_dir() and not _LR_FOLDER.fullmatch(child.name)
+            child for child in children if child.is_dir() and not is_called_lr(child)
         ]
-
-
-def walk_pictures(folder: Path, seen: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    """Every picture file below `folder` that is not an LR one.
-
-    `seen` are the folders above, so that a link back up does not lead in circles.
-    """
-    seen |= {folder.resolve()}
-    for entry in _list_folder(folder):
-        if entry.is_dir():
-            if entry.resolve() not in seen and not _LR_FOLDER.fullmatch(entry.name):
-                yield from walk_pictures(entry, seen)
-        elif entry.suffix.lower() in _SUFFIXES and not _LR_FILE.fullmatch(entry.stem):
-            yield entry
-
-
-def _list_folder(folder: Path) -> list[Path]:
-    """The entries of a folder, sorted, no hidden ones; none if it cannot be read."""
-    try:
-        entries = sorted(folder.iterdir())
-    except OSError as error:
-        log.debug("folder %s left out: %s", folder, error)
-        return []
-    return [entry for entry in entries if not entry.name.startswith(".")]
-
-
-def _choose_pictures(paths: Iterable[Path], folder: Path, scale: int) -> list[Path]:
-    """Every picture of the set once: from its HR folder, and of one scale."""
-    groups: dict[tuple[str, int], list[Path]] = {}
-    for path in paths:
-        marked = _SCALE_FILE.fullmatch(path.stem)
-        if marked and marked[2].lower() != "hr":
-            continue  # the results of others, kept beside the HR pictures
-        key = (_name_hr_folder(path, folder), _mark_scale(path, folder))
-        groups.setdefault(key, []).append(path)
-    ranked = sorted(groups, key=lambda group: _rank_group(group, scale))
-    if not ranked:
-        return []
-    kind, made_for = ranked[0]
-    if made_for not in (0, scale):
-        log.warning(
-            "%s has no HR pictures for x%d: those for x%d are cropped further",
-            folder, scale, made_for,
-        )  # fmt: skip
-    return groups[kind, made_for]
-
-
-def _rank_group(group: tuple[str, int], scale: int) -> tuple[int, int]:
-    """Sort key, the best first: the HR folder, then whole pictures, then `scale`."""
-    kind, made_for = group
-    place = _HR_FOLDERS.index(kind) if kind else len(_HR_FOLDERS)
-    return place, 1 if made_for == scale else made_for
-
-
-def _name_hr_folder(path: Path, folder: Path) -> str:
-    """The HR folder a picture of the set lies in, in lower case, or an empty text."""
-    parts = (part.lower() for part in path.relative_to(folder).parts[:-1])
-    return next((part for part in parts if part in _HR_FOLDERS), "")
-
-
-def _mark_scale(path: Path, folder: Path) -> int:
-    """The scale that a picture was cropped for, from its folder or name; 0 for none."""
-    marked = _SCALE_FILE.fullmatch(path.stem)
-    if marked:
-        return int(marked[1])
-    for part in path.relative_to(folder).parts[:-1]:
-        marked = _SCALE_FOLDER.fullmatch(part)
-        if marked:
-            return int(marked[1])
-    return 0
 
 
 def _name_folder(folder: Path) -> str:
     """What a folder of pictures is called: its name, or for `Name/HR` the set's."""
     absolute = folder.resolve()
-    name = absolute.name.lower()
-    if name in _HR_FOLDERS or _SCALE_FOLDER.fullmatch(name):
-        name = absolute.parent.name.lower()
+    places = (place.name.lower() for place in (absolute, *absolute.parents))
+    name = next(place for place in places if not _PART_FOLDER.fullmatch(place))
     return canonical_name(name) or name or "pictures"

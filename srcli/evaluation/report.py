@@ -6,7 +6,6 @@ import csv
 import io
 import math
 import os
-import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -18,6 +17,7 @@ from srcli.evaluation.contenders import DEFAULT_MODEL, Engine
 from srcli.evaluation.picture import PictureResult, StageResult
 from srcli.evaluation.sheets import list_sheets
 from srcli.evaluation.stage_table import have_stages, have_weights
+from srcli.storage import quote_path
 from srcli.writing import write_whole
 
 METRICS: tuple[Metric, ...] = get_args(Metric)
@@ -75,7 +75,7 @@ def format_command(request: BenchmarkRequest) -> str:
         "--gray-as-rgb": request.gray_as_rgb,
     }
     words += [flag for flag, given in flags.items() if given]
-    return shlex.join(words)
+    return " ".join(map(quote_path, words))
 
 
 def build_document(

@@ -19,7 +19,7 @@ from srcli.imaging.metadata import Metadata, read_metadata
 from srcli.imaging.picture import Picture, PictureInfo, strip_metadata
 from srcli.imaging.planes import Planes, choose_frame, turn_upright
 from srcli.imaging.profiles import convert_to_srgb
-from srcli.storage import Place, fetch
+from srcli.storage import Place, fetch, show_path
 
 if TYPE_CHECKING:
     from srcli.imaging.tiff.page import Page
@@ -277,7 +277,7 @@ def _opened(
 ) -> Iterator[PictureFile]:
     """A picture file whose header has been read; see `open_picture`."""
     if name is None:
-        name = "the picture" if isinstance(source, bytes) else str(source)
+        name = "the picture" if isinstance(source, bytes) else show_path(source)
     with pillow.quiet(), pillow.open_stream(source, name) as file:
         head = file.read(16)
         if not head:

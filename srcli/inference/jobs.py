@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from srcli.errors import PartialFailureError, SrcliError
 from srcli.imaging.picture import PictureInfo
 from srcli.inference.sources import STREAM, Source
-from srcli.storage import Place
+from srcli.storage import Place, show_message, show_path
 
 if TYPE_CHECKING:  # they import torch
     from srcli.inference.estimate import Cost
@@ -154,7 +154,7 @@ class Result:
             "bytes": self.bytes,
             "comparison": self.comparison,
             "estimate": None if self.estimate is None else self.estimate.as_dict(),
-            "error": None if self.error is None else str(self.error),
+            "error": None if self.error is None else show_message(str(self.error)),
         }
 
 
@@ -208,7 +208,5 @@ def announce(result: Result, jobs: int) -> Result:
 
 
 def _show(path: Place | None) -> str:
-    """A path as text that any stream can take; "-" for standard input or output."""
-    if path is None:
-        return STREAM
-    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    """A path as texts have it; "-" for standard input or output."""
+    return STREAM if path is None else show_path(path)

@@ -18,6 +18,7 @@ from srcli.storage import (
     match_files,
     reached,
     relative,
+    show_path,
 )
 
 STREAM = "-"  # standard input or output
@@ -48,7 +49,7 @@ class Source:
     @property
     def name(self) -> str:
         """What messages call it."""
-        return str(self.path) if self.path else "standard input"
+        return show_path(self.path) if self.path else "standard input"
 
     @property
     def content(self) -> Place | bytes:

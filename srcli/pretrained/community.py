@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from srcli.errors import DeviceError, SrcliError, UsageError, WeightsError
 from srcli.models.base import ModelConfig, SRModel
-from srcli.pretrained.metadata import WANTED, check_kind
+from srcli.pretrained.metadata import WANTED, check_kind, named_in_utf8
 from srcli.pretrained.purpose import PICKLES
 
 SCALES = (1, 2, 3, 4, 8)
@@ -174,11 +174,12 @@ def _read_weights(path: Path, spandrel: ModuleType) -> dict[str, Any]:
     loader = spandrel.ModelLoader("cpu")
     is_pickle = path.suffix.lower() in PICKLES
     try:
-        if is_pickle:
-            _check_archive(path)
         # Whatever its name: of a .pt, spandrel would first run what is in it.
         read = loader._load_pth if is_pickle else loader.load_state_dict_from_file
-        found = read(path)
+        if is_pickle:
+            _check_archive(path)
+        with named_in_utf8(path) as named:
+            found = read(named)
         is_table = isinstance(found, Mapping)
         weights = spandrel.canonicalize_state_dict(found) if is_table else {}
     # Half a pickle may be any pickle, and raise anything.
@@ -203,12 +204,12 @@ def _check_archive(path: Path) -> None:
         RuntimeError: If it is an archive, but none of PyTorch's.
     """
     with path.open("rb") as file:
-        is_archive = file.read(4) == b"PK\x03\x04"  # as PyTorch decides it
-    # PyTorch's own reader: another one may find other names in a made-up archive.
-    if (
-        is_archive
-        and "constants.pkl" in torch._C.PyTorchFileReader(str(path)).get_all_records()
-    ):
+        if file.read(4) != b"PK\x03\x04":  # as PyTorch decides it
+            return
+        file.seek(0)
+        # PyTorch's own reader: another one may find other names in a made-up archive.
+        names = torch._C.PyTorchFileReader(file).get_all_records()
+    if "constants.pkl" in names:
         raise WeightsError(
             f"{path} is a TorchScript program, which is not run: {WANTED}"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from srcli.errors import UsageError, WeightsError
 from srcli.models import MODELS
 from srcli.models.base import ModelConfig, SRModel
 from srcli.pretrained.purpose import ORDINARY, PICKLES
+from srcli.storage import show_path
 
 # The recursion limit that the weights were trained under, if any.
 RECURSIONS = "recursions"
@@ -69,6 +71,18 @@ def _is_onnx(head: bytes) -> bool:
 
 
 @contextmanager
+def named_in_utf8(path: Path) -> Iterator[Path]:
+    """A weight file by a name that libraries take: a link's, if its own is no UTF-8."""
+    if not any("\ud800" <= character <= "\udfff" for character in str(path)):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="srcli-") as folder:
+        link = Path(folder, f"weights{show_path(path.suffix)}")
+        link.symlink_to(path.absolute())
+        yield link
+
+
+@contextmanager
 def open_weights(path: Path) -> Iterator[Any]:
     """A weight file to read from, as safetensors gives it.
 
@@ -78,7 +92,7 @@ def open_weights(path: Path) -> Iterator[Any]:
     """
     check_kind(path)
     try:
-        with safe_open(path, framework="pt") as file:
+        with named_in_utf8(path) as named, safe_open(named, framework="pt") as file:
             yield file
     except (SafetensorError, OSError) as error:
         raise WeightsError(

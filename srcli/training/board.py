@@ -51,7 +51,8 @@ def open_board(folder: Path, step: int) -> Board:
             taken back.
 
     Returns:
-        A silent one where TensorBoard is not installed.
+        A silent one where TensorBoard is not installed, or the folder's name is no
+        UTF-8.
 
     Raises:
         OutputError: If the folder cannot be written.
@@ -65,6 +66,9 @@ def open_board(folder: Path, step: int) -> Board:
     path = folder / NAME
     try:
         return _Written(SummaryWriter, path, step)
+    except UnicodeEncodeError:
+        log.warning("no curves for TensorBoard: its folders need names in UTF-8")
+        return SILENT_BOARD
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 

@@ -22,6 +22,7 @@ from srcli.evaluation.table import format_line
 from srcli.models.base import SRModel
 from srcli.pretrained.catalog import WeightEntry, save_weights, sha256_of
 from srcli.progress import SILENT, Progress
+from srcli.storage import show_path
 from srcli.training.provenance import (
     Provenance,
     TrainedWeights,
@@ -60,7 +61,7 @@ class Exported:
         """The export as a JSON document: a benchmark's, the files, and the entry."""
         return {
             **build_document(self.rows, format_command(self.request)),
-            "files": [str(self.weights), str(self.listing)],
+            "files": [show_path(self.weights), show_path(self.listing)],
             "stored": self.stored,
             "entry": dataclasses.asdict(self.entry),
         }

@@ -6,7 +6,6 @@ import copy
 import json
 import logging
 import math
-import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from srcli.errors import OutputError
 from srcli.models.base import SRModel
 from srcli.pretrained.catalog import save_weights
 from srcli.progress import SILENT, Progress
+from srcli.storage import quote_path
 from srcli.training.board import SILENT_BOARD, open_board
 from srcli.training.checkpoint import save_checkpoint
 from srcli.training.data import CropSampler
@@ -132,7 +132,7 @@ class Trainer(Learner):
         signals.received = stopped
         signals.raise_received(
             f"at step {self.step}: `srcli train -m {self.recipe.model} --resume "
-            f"--out {shlex.quote(str(self.folder))}` goes on"
+            f"--out {quote_path(self.folder)}` goes on"
         )
 
     def _close(self, *, measure: bool) -> None:

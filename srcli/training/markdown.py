@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from srcli.storage import show_message
+
 
 def format_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """The lines of a table; a row that is too short ends in empty cells."""
@@ -20,7 +22,7 @@ def _join_cells(cells: Sequence[str]) -> str:
 
 def quote_code(text: str) -> str:
     """`text` as code on one line, whatever it holds."""
-    line = " ".join(text.split())
+    line = show_message(text)
     if "`" in line:
         return f"`` {line} ``"
     return f"`{line}`" if line else ""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from srcli.errors import InputError, unknown
-from srcli.evaluation.datasets import walk_pictures
+from srcli.evaluation.originals import has_originals
 from srcli.pretrained.catalog import data_folders
 from srcli.pretrained.public_sets import DataSet, data_sets, format_size
+from srcli.storage import quote_path
 from srcli.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ def _find(data_set: DataSet, roots: Sequence[Path]) -> tuple[Path, ...]:
             except OSError as error:
                 log.debug("folder %s left out: %s", place, error)
                 continue
-            if folders and all(any(walk_pictures(folder)) for folder in folders):
+            if folders and all(map(has_originals, folders)):
                 return folders
     return ()
 
@@ -120,7 +120,7 @@ def _download_command(missing: Sequence[DataSet], data_dir: Path | None) -> str:
     words = ["srcli", "download", *(data_set.name for data_set in missing)]
     if data_dir:
         words += ["--data-dir", str(data_dir)]
-    return shlex.join(words)
+    return " ".join(map(quote_path, words))
 
 
 def _ask_for_folder(recipe: Recipe) -> str:

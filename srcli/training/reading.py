@@ -14,11 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srcli.errors import InputError
-from srcli.evaluation.datasets import read_hr, walk_pictures
+from srcli.evaluation.datasets import read_hr
+from srcli.evaluation.originals import find_originals
 from srcli.imaging.color import rgb_to_y_uint8
 from srcli.imaging.resize import imresize
 from srcli.models.base import Color
 from srcli.progress import SILENT, Progress
+from srcli.storage import show_path
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +28,7 @@ log = logging.getLogger(__name__)
 def find_pictures(folders: Sequence[Path]) -> list[Path]:
     """Every picture below the folders, sorted; files may be named directly.
 
-    Hidden files are left out, and what is called LR, as in the public sets' archives.
+    Hidden files are left out, and copies of others (`find_originals`).
 
     Raises:
         InputError: If a folder is missing or there is no picture at all.
@@ -36,12 +38,16 @@ def find_pictures(folders: Sequence[Path]) -> list[Path]:
         try:
             there = [folder] if folder.is_file() else None
             if there is None and not folder.is_dir():
-                raise InputError(f"no training pictures at {folder}: no such folder")
+                raise InputError(
+                    f"no training pictures at {show_path(folder)}: no such folder"
+                )
         except OSError as error:
-            raise InputError(f"cannot read {folder}: {error.strerror}") from error
-        found.update(there or walk_pictures(folder))
+            raise InputError(
+                f"cannot read {show_path(folder)}: {error.strerror}"
+            ) from error
+        found.update(there or find_originals(folder))
     if not found:
-        names = ", ".join(str(folder) for folder in folders)
+        names = ", ".join(show_path(folder) for folder in folders)
         raise InputError(
             f"no training pictures below {names}: PNG, JPEG, TIFF, BMP, WebP and AVIF "
             "are looked for"
@@ -94,8 +100,10 @@ def read_pictures(
                 log.warning("skipped: %s", outcome)
                 skipped.append(path)
             elif outcome.digest in seen:
-                first = seen[outcome.digest]
-                log.warning("skipped: %s is the same picture as %s", path, first)
+                log.warning(
+                    "skipped: %s is the same picture as %s",
+                    show_path(path), show_path(seen[outcome.digest]),
+                )  # fmt: skip
                 skipped.append(path)
             else:
                 seen[outcome.digest] = path

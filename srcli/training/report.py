@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from srcli.evaluation.benchmark import Row
 from srcli.evaluation.contenders import BICUBIC
 from srcli.evaluation.report import format_command, format_markdown
 from srcli.evaluation.table import name_group
+from srcli.storage import quote_path, show_path
 from srcli.training import curves
 from srcli.training.data import CropSampler
 from srcli.training.history import History, read_history
@@ -129,7 +129,7 @@ def _summarise(folder: Path, facts: RunFacts, history: History) -> list[str]:
     lines = [f"# {recipe.model} at {scales}{kind}", "", _tell_steps(facts)]
     if facts.best:
         parts = [f"{name} {psnr:.3f}" for name, psnr in facts.best.items()]
-        where = quote_code(facts.val or "the validation set")
+        where = quote_code(show_path(facts.val or "the validation set"))
         lines.append(
             f"Best validation on {where}, at step {facts.best_step:,}: "
             f"{', '.join(parts)} (PSNR in dB)."
@@ -141,7 +141,7 @@ def _summarise(folder: Path, facts: RunFacts, history: History) -> list[str]:
         drawn = "" if share is None else f", {share:.1%} of it for the crops"
         lines.append(f"A step took {history.seconds_per_step:.3g} s (median){drawn}.")
     commands = []
-    again = f"srcli train -m {recipe.model} --resume --out {shlex.quote(str(folder))}"
+    again = f"srcli train -m {recipe.model} --resume --out {quote_path(folder)}"
     if not facts.finished:
         commands.append(again)
     elif facts.step >= recipe.steps:
@@ -286,7 +286,10 @@ def _describe_pictures(facts: RunFacts) -> list[str]:
         ["megapixels", f"{pictures.pixels / 1e6:,.1f}"],
         ["hash of their values", quote_code(pictures.fingerprint)],
         ["skipped: unreadable, or the same as another", f"{len(pictures.skipped):,}"],
-        ["found in", ", ".join(quote_code(str(path)) for path in pictures.folders)],
+        [
+            "found in",
+            ", ".join(quote_code(show_path(path)) for path in pictures.folders),
+        ],
         ["the recipe was made for", recipe.data],
         ["their terms", recipe.data_licence],
     ]
@@ -297,7 +300,7 @@ def _describe_pictures(facts: RunFacts) -> list[str]:
     lines = ["## Data", "", *format_table(["what", "value"], rows)]
     if pictures.skipped:
         lines += ["", "Skipped:", ""]
-        names = [str(path) for path in pictures.skipped[:_NAMED]]
+        names = [show_path(path) for path in pictures.skipped[:_NAMED]]
         lines += [f"- {quote_code(name)}" for name in names]
         if len(pictures.skipped) > _NAMED:
             lines.append(f"- and {len(pictures.skipped) - _NAMED:,} more")

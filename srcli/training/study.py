@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import shlex
 import time
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from srcli.errors import InputError, OutputError, SrcliError, UsageError
 from srcli.evaluation.datasets import find_dataset
 from srcli.inference.device import choose_device
 from srcli.progress import SILENT, Progress
+from srcli.storage import quote_path
 from srcli.training.beginning import check_folder
 from srcli.training.checkpoint import NAME as CHECKPOINT
 from srcli.training.checkpoint import PREVIOUS, find_checkpoints
@@ -250,7 +250,7 @@ def _retell(
     return type(error)(
         f"{kind} while training {member.variant}: {out / 'report.md'} has what is "
         f"done, `srcli train -m {study.network} --recipe {STUDY} --resume --out "
-        f"{shlex.quote(str(out))}` goes on"
+        f"{quote_path(out)}` goes on"
     )
 
 

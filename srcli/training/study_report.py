@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+from srcli.storage import quote_path, show_path
 from srcli.training.markdown import format_table, join_words, quote_code
 from srcli.training.recipe import STUDY, load_recipe
 from srcli.training.study_notes import list_notes, name_table, tell_sources
@@ -59,15 +59,15 @@ def _tell(result: StudyResult) -> Iterator[str]:
     yield (
         f"{result.done} of {result.count} runs are done, each of {recipe.steps:,} "
         f"steps of {recipe.batch} crops of {side}, the same for all (seed {seeds}). "
-        f"PSNR in dB on {quote_code(result.measured_on)}, in {result.precision}, of "
-        "the averaged weights after the last step. A gain is over the first row of its "
-        "table."
+        f"PSNR in dB on {quote_code(show_path(result.measured_on))}, in "
+        f"{result.precision}, of the averaged weights after the last step. A gain is "
+        "over the first row of its table."
     )
     if result.done < result.count:
         yield ""
         yield (
             f"To go on: `srcli train -m {study.network} --recipe {STUDY} --resume "
-            f"--out {shlex.quote(str(result.out))}`"
+            f"--out {quote_path(result.out)}`"
         )
 
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from srcli.evaluation.table import format_fixed, widen
+from srcli.storage import show_path
 from srcli.training.study_member import DIGITS
 from srcli.training.study_notes import list_notes, name_table, tell_sources
 from srcli.training.study_outcome import StudyResult, Verdict
@@ -50,7 +51,7 @@ def print_study(console: Console, result: StudyResult) -> None:
         result: What the study has come to.
     """
     study = result.study
-    title = f"{study.network} on {result.measured_on} x{study.scale}"
+    title = f"{study.network} on {show_path(result.measured_on)} x{study.scale}"
     steps = f"{result.done} of {result.count} runs of {study.recipe.steps:,} steps"
     console.print(f"{title}: {steps} done", markup=False, highlight=False)
     for table in result.tables:
@@ -67,8 +68,8 @@ def build_study_document(result: StudyResult) -> dict[str, Any]:
     study = result.study
     return {
         "model": study.network,
-        "out": str(result.out),
-        "dataset": result.measured_on,
+        "out": show_path(result.out),
+        "dataset": show_path(result.measured_on),
         "scale": study.scale,
         "steps": study.recipe.steps,
         "seeds": list(study.seeds),

@@ -168,6 +168,7 @@ def test_data_folder_that_does_not_exist(tmp_path):
         ("BSD100", "b100"),
         ("Holiday/HR", "holiday"),
         ("Urban100/image_SRF_2", "urban100"),
+        ("Holiday/HR/x4", "holiday"),
     ],
 )
 def test_folder_of_pictures(tmp_path, folder, name):

@@ -223,7 +223,7 @@ def test_pictures_none_of_which_can_be_read_are_an_input_error(tmp_path):
 
 
 def test_low_resolution_and_hidden_files_are_left_out(folder):
-    for name in ("X2/a.png", "DIV2K_train_LR_bicubic/X2/a.png", ".hidden/a.png"):
+    for name in ("X2/a.png", "LR_bicubic/X2/0x2.png", ".hidden/a.png"):
         path = folder / name
         path.parent.mkdir(parents=True)
         path.write_bytes((folder / "0.png").read_bytes())
@@ -231,7 +231,7 @@ def test_low_resolution_and_hidden_files_are_left_out(folder):
     (folder / "notes.txt").write_text("no picture")
     names = {str(path.relative_to(folder)) for path in find_pictures([folder])}
     assert names == {"0.png", "1.png", "2.png", "X2/a.png"}
-    named = folder / "DIV2K_train_LR_bicubic" / "X2" / "a.png"
+    named = folder / "LR_bicubic" / "X2" / "0x2.png"
     assert find_pictures([named, folder / "0.png"]) == sorted([folder / "0.png", named])
 
 

@@ -1,0 +1,145 @@
+"""Copies of a data set's pictures, known by name and by size, and what is none."""
+
+from __future__ import annotations
+
+import pytest
+from PIL import Image
+
+from srcli.evaluation.datasets import find_dataset
+from srcli.evaluation.originals import find_originals
+from srcli.training.reading import find_pictures
+
+
+def put(folder, names):
+    """Pictures of 96x72 pixels, or of the size after a colon."""
+    for entry in names.split():
+        name, _, size = entry.partition(":")
+        width, height = map(int, (size or "96x72").split("x"))
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (width, height)).save(path)
+    return folder
+
+
+# What is there with what must be left; the layouts are those of public archives and of
+# widespread scripts and trainers.
+LEFT_OUT = {
+    "mod": ("HR/x4/0.png LR/x4/0.png:24x18 Bic/x4/0.png", "HR/x4/0.png"),
+    "pairs": ("gt/0.png lq/0.png:24x18", "gt/0.png"),
+    "any-case": ("GT/0.PNG Lq/0.png:24x18", "GT/0.PNG"),
+    "any-format": ("a.png LR/a.jpg:24x18", "a.png"),
+    "basicsr": ("original/a.png GTmod12/a.png LRbicx4/a.png:24x18", "original/a.png"),
+    "div2k": (
+        "DIV2K_train_HR/0001.png DIV2K_train_LR_bicubic/X2/0001x2.png:48x36 "
+        "DIV2K_train_LR_mild/0001x4m.png:24x18 DIV2K_valid_LR_x8/0801x8.png:24x18 "
+        "DIV2K_train_LR_wild/0001x4w3.png:24x18",
+        "DIV2K_train_HR/0001.png",
+    ),
+    "crops": (
+        "DIV2K_train_HR_sub/0001_s001.png DIV2K_train_HR_sub/0001_s002.png "
+        "DIV2K_train_LR_bicubic/X4_sub/0001_s001.png:24x18",
+        "DIV2K_train_HR_sub/0001_s001.png DIV2K_train_HR_sub/0001_s002.png",
+    ),
+    "not-a-multiple": ("HR/a.png:255x253 LR_bicubic/X4/ax4.png:63x63", "HR/a.png"),
+    "selfexsr": (
+        "img_001_SRF_4_HR.png img_001_SRF_4_LR.png:24x18 img_001_SRF_4_bicubic.png "
+        "img_001_SRF_4_SelfExSR.png",
+        "img_001_SRF_4_HR.png",
+    ),
+    "rcan": (
+        "HR/Set5/x2/a_HR_x2.png LR/LRBI/Set5/x2/a_LRBI_x2.png:48x36",
+        "HR/Set5/x2/a_HR_x2.png",
+    ),
+    "realsr": ("C_001_HR.png C_001_LR4.png C_002_LR4.png", "C_001_HR.png"),
+    "drealsr": ("train_HR/p_x1.png train_LR/p_x4.png:24x18", "train_HR/p_x1.png"),
+    "reds": (
+        "train_sharp/000/0.png train_sharp_bicubic/X4/000/0.png:24x18 "
+        "train_blur/000/0.png train_blur_comp/000/0.png",
+        "train_sharp/000/0.png",
+    ),
+    "gopro": ("a/sharp/1.png a/blur/1.png a/blur_gamma/1.png", "a/sharp/1.png"),
+    "words": ("high_res/1.png low-resolution/1.png:24x18", "high_res/1.png"),
+    "beside-hr": ("a.png:48x36 HR/a.png b.png", "HR/a.png b.png"),
+    "lr-folder": ("a.png lr_x2/a.png:48x36 b.png", "a.png b.png"),
+    "scale-folders": ("a.png X2/a.png:48x36 x8/a.png:12x9", "a.png"),
+    "scale-names": ("0001.png 0001x4.png:24x18 0001_x2.png:48x36", "0001.png"),
+    "thumbnails": (
+        "a.png thumbs/a.png:24x18 a_thumb.png:24x18 a-32x24.png:32x24",
+        "a.png",
+    ),
+    "results": (
+        "photo.png photo_mrnet_x4.png:384x288 photo_rrrn_dn_x3.png:288x216 "
+        "photo_4xAny_Thing_x4.png:384x288 photo_mrnet_x2.5.png:240x180 "
+        "photo_mrnet_200x150.png:200x150 Photo_Bicubic_X2.PNG:192x144 "
+        "large/photo_mrnet_x2.png:192x144",
+        "photo.png",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LEFT_OUT.values(), ids=LEFT_OUT)
+def test_copies_are_left_out_and_said_to_be_in_one_line(tmp_path, caplog, case):
+    there, left = case
+    caplog.set_level("INFO", "srcli")
+    put(tmp_path, there)
+    expected = sorted(tmp_path / name for name in left.split())
+    assert find_pictures([tmp_path]) == expected
+    assert sorted(find_dataset(str(tmp_path)).pictures(2)) == expected
+    (said,) = [text for text in caplog.messages if "left out" in text]
+    count = len(there.split())
+    gone = count - len(expected)
+    assert said.startswith(f"{tmp_path}: {gone} of {count} pictures left out")
+
+
+KEPT = {
+    "named-like-it": "bic.png lr.png x4.png small.png hr.png 300x200.png",
+    "word-in-front": "pen.png bic_pen.png:48x36 lr_pen.png:48x36",
+    "lr-alone": "lr/a.png lr/b.png",
+    "another-folder-lr": "phone/a.png phone/1.png lr/b.png lr/1.png",
+    "another-word": "photo_original.png lr/a.png targets/c.png",
+    "no-counterpart": "a.png X2/b.png:48x36 c_small.png:48x36 0002x4.png:24x18",
+    "a-car": "bmw.png bmw_x5.png bmwx3.png car.png car_bmw_x5.png:100x75",
+    "other-proportions": "1.png lr/1.png:72x96 1_thumb.png:48x48",
+    "larger": "1.png lr/1.png:384x288",
+    "beside-gt": "a.png gt/b.png c.png hr/d.png",
+    "same-name": "a.png a.jpg sub/a.png",
+    "rescaled-on-purpose": "DF2K_HR/1.png DF2K_multiscale/1T0.png:72x54",
+}
+
+
+@pytest.mark.parametrize("there", KEPT.values(), ids=KEPT)
+def test_what_is_not_provably_a_copy_stays(tmp_path, caplog, there):
+    caplog.set_level("INFO", "srcli")
+    put(tmp_path, there)
+    assert len(find_originals(tmp_path)) == len(there.split())
+    assert "left out" not in caplog.text
+
+
+def test_of_pictures_kept_for_each_scale_one_is_taken(tmp_path):
+    put(tmp_path, "HR/x2/a_HR_x2.png HR/x3/a_HR_x3.png LR/x3/a_LR_x3.png:32x24")
+    assert [path.name for path in find_originals(tmp_path, 3)] == ["a_HR_x3.png"]
+    assert [path.name for path in find_originals(tmp_path)] == ["a_HR_x2.png"]
+
+
+def test_a_damaged_original_takes_no_copy_along(tmp_path):
+    put(tmp_path, "HR/a.png HR/b.png x4/a.png:24x18 x4/b.png:24x18")
+    (tmp_path / "HR" / "a.png").write_bytes(b"no picture")
+    found = [path.relative_to(tmp_path).as_posix() for path in find_originals(tmp_path)]
+    assert sorted(found) == ["HR/a.png", "HR/b.png", "x4/a.png"]
+
+
+def test_the_folder_that_is_named_is_taken_as_it_is(tmp_path):
+    put(tmp_path, "HR/a.png LR/X2/a.png:48x36")
+    assert len(find_originals(tmp_path / "LR")) == 1
+
+
+def test_many_folders_of_copies_are_one_line(tmp_path, caplog):
+    caplog.set_level("INFO", "srcli")
+    for name in "abcde":
+        put(
+            tmp_path, f"{name}/gt/1.png {name}/gt/2.png {name}/lq/1.png {name}/lq/2.png"
+        )
+    assert len(find_originals(tmp_path)) == 10
+    assert "10 of 20 pictures" in caplog.text
+    assert "a/lq/1.png and 1 more, b/lq/1.png and 1 more" in caplog.text
+    assert caplog.text.rstrip().endswith("and those of 2 more folders")
