@@ -74,7 +74,6 @@ _MOST_BYTES, _SPARE_BYTES = 16, 1 << 28
 # To read a box needs all of the strips or tiles that it touches in memory.
 _MOST_PIECE = 1 << 30  # bytes
 _MOST_PIXEL = 64  # bytes of a pixel, with all channels
-_MOST_SIDE = (1 << 31) - 1  # px
 
 
 class Page:
@@ -343,9 +342,9 @@ class Page:
             tops = range(0, self.stored[0], self.tile[0])
             counts = [min(self.tile[0], self.stored[0] - top) * row for top in tops]
             self.counts = tuple(counts * self.planes)
-        held = zip(self.offsets, self.counts, strict=False)
+        held = zip(self.offsets[:needed], self.counts[:needed], strict=False)
         whole = sum(0 < start <= end - max(size, 1) for start, size in held)
-        if whole < needed or min(len(self.offsets), len(self.counts)) < needed:
+        if whole < needed:
             raise ValueError("it ends within its picture")
 
     @property
@@ -357,10 +356,8 @@ class Page:
         if self.samples * self.bits > 8 * _MOST_PIXEL:
             return "has too many channels"
         size = math.prod(self.tile) * self.samples // self.planes * self.bits / 8
-        if size > _MOST_PIECE and not self.is_plain:
+        if (self.row_bytes if self.is_plain else size) > _MOST_PIECE:
             return "is not cut into tiles, or into too large ones"
-        if max(self.stored) > _MOST_SIDE:
-            return "is too wide or too high"
         return None
 
     def check_size(self) -> None:
@@ -396,7 +393,7 @@ def list_pages(file: IO[bytes], name: str) -> list[Directory]:
     offsets = _find_directories(file)
     file.seek(0)
     tiff = TiffFile(file)
-    pages = []
+    pages: list[Directory] = []
     for index, offset in enumerate(offsets):
         tiff.filehandle.seek(offset)
         pages.append(Directory(tiff, index))

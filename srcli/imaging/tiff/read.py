@@ -236,30 +236,23 @@ class PageReader:
 
     def _from_ycbcr(self, planes: NDArray[np.uint8]) -> NDArray[np.float32]:
         """A band of YCbCr as RGB: TIFF 6.0, sections 20 and 21."""
-        red, green, blue = self._luma
-        low, high = self._range[::2], self._range[1::2]
-        ranges = np.array((255, 127, 127), np.float32)
-        y, cb, cr = np.moveaxis((planes - low) * (ranges / (high - low)), 2, 0)
+        (red, green, blue), low, scale = self._ycbcr
+        y, cb, cr = np.moveaxis((planes - low) * scale, 2, 0)
         r, b = y + cr * (2 - 2 * red), y + cb * (2 - 2 * blue)
         g = (y - blue * b - red * r) / green
         return np.floor(np.stack((r, g, b), 2).clip(0, 255) + np.float32(0.5))
 
     @cached_property
-    def _luma(self) -> NDArray[np.float32]:
-        """YCbCrCoefficients: the shares of red, green and blue in the luma."""
+    def _ycbcr(self) -> tuple[NDArray[np.float32], ...]:
+        """Shares of RGB in the luma; what is 0, and how long a level is, of each."""
         shares = np.array(self._page.numbers(529, (0.299, 0.587, 0.114)), np.float32)
-        if not shares[1]:
-            raise ValueError("its tag 529 makes no sense")
-        return shares
-
-    @cached_property
-    def _range(self) -> NDArray[np.float32]:
-        """ReferenceBlackWhite: the ends of the range, of one sample after the other."""
-        default = 0, 255, 128, 255, 128, 255
-        ends = np.array(self._page.numbers(532, default), np.float32)
-        if (ends[::2] == ends[1::2]).any():
-            raise ValueError("its tag 532 makes no sense")
-        return ends
+        default = 0, 255, 128, 255, 128, 255  # ReferenceBlackWhite
+        low, high = (
+            np.array(self._page.numbers(532, default), np.float32).reshape(3, 2).T
+        )
+        if not shares[1] or (low == high).any():
+            raise ValueError("its tags of YCbCr make no sense")
+        return shares, low, np.array((255, 127, 127), np.float32) / (high - low)
 
     def _from_lab(self, planes: NDArray[Any]) -> NDArray[np.float32]:
         """A band of Lab of 8 or 16 bits as sRGB; white is that of D50.
