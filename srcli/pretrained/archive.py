@@ -49,6 +49,11 @@ class _BadArchiveError(Exception):
     """The archive is damaged or asks for something that is refused."""
 
 
+def _blame(name: object, fault: str) -> _BadArchiveError:
+    """What is wrong with a member."""
+    return _BadArchiveError(f"'{show_path(str(name))}' {fault}")
+
+
 class _BoundedGzip(gzip.GzipFile):
     """The tar inside a .tgz, of which no more comes than it may hold.
 
@@ -138,9 +143,7 @@ def _list_tar(archive: tarfile.TarFile) -> Iterator[_Member]:
         if info.isdir():
             continue
         if not info.isreg() or info.issparse():
-            raise _BadArchiveError(
-                f"'{show_path(info.name)}' is a link, a device or sparse"
-            )
+            raise _blame(info.name, "is a link, a device or sparse")
         yield _Member(path, info.size, partial(archive.extractfile, info))
 
 
@@ -153,13 +156,9 @@ def _list_zip(archive: zipfile.ZipFile) -> Iterator[_Member]:
             continue
         kind = stat.S_IFMT(info.external_attr >> 16)
         if kind not in (0, stat.S_IFREG):
-            raise _BadArchiveError(
-                f"'{show_path(info.filename)}' is a link or a device"
-            )
+            raise _blame(info.filename, "is a link or a device")
         if info.compress_type not in _PACKINGS or info.flag_bits & 1:
-            raise _BadArchiveError(
-                f"'{show_path(info.filename)}' is packed in an unusual way"
-            )
+            raise _blame(info.filename, "is packed in an unusual way")
         yield _Member(path, info.file_size, partial(archive.open, info))
 
 
@@ -173,9 +172,7 @@ def _check_path(name: str) -> PurePosixPath:
         or ":" in name
         or not name.isprintable()
     ):
-        raise _BadArchiveError(
-            f"'{show_path(name)}' would leave the folder or is no plain name"
-        )
+        raise _blame(name, "would leave the folder or is no plain name")
     return path
 
 
@@ -190,7 +187,7 @@ def _check_members(found: Iterator[_Member], packed: int) -> list[_Member]:
         # Folded: on macOS and Windows "A.png" and "a.png" are one file.
         key = str(member.path).casefold()
         if key in members or not member.path.parts:
-            raise _BadArchiveError(f"'{show_path(member.path)}' is in it twice")
+            raise _blame(member.path, "is in it twice")
         members[key] = member
     return [member for member in members.values() if not _is_litter(member.path)]
 
@@ -219,16 +216,14 @@ def _write(member: _Member, folder: Path, progress: Progress) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         target = path.open("xb")
     except (FileExistsError, NotADirectoryError) as error:
-        raise _BadArchiveError(
-            f"'{show_path(member.path)}' is a file and a folder"
-        ) from error
+        raise _blame(member.path, "is a file and a folder") from error
     with target:
         source = member.open()
         if source is None:
-            raise _BadArchiveError(f"'{show_path(member.path)}' has no content")
+            raise _blame(member.path, "has no content")
         with source:
             while data := source.read(_CHUNK):
                 target.write(data)
                 progress.advance(len(data) / MB)
         if target.tell() != member.size:
-            raise _BadArchiveError(f"'{show_path(member.path)}' is cut off")
+            raise _blame(member.path, "is cut off")
