@@ -24,10 +24,17 @@ class FileFormat:
 
 
 # JPEG: libjpeg's JPEG_MAX_DIMENSION. WebP: 14 bits a side (RFC 9649, section 2.6).
-# AVIF: libavif's default limits, beyond which common readers refuse a picture.
+# PNG: libpng's PNG_USER_WIDTH_MAX, AVIF: libavif's default limits, beyond which common
+# readers refuse a picture.
 FORMATS: Mapping[str, FileFormat] = MappingProxyType(
     {
-        "png": FileFormat(title="PNG", pillow="PNG", suffixes=(".png",), depth=16),
+        "png": FileFormat(
+            title="PNG",
+            pillow="PNG",
+            suffixes=(".png",),
+            depth=16,
+            max_side=1_000_000,
+        ),
         "jpg": FileFormat(
             title="JPEG",
             pillow="JPEG",
