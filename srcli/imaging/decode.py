@@ -91,7 +91,7 @@ class PillowFile:
             self._spoken = identify(io.BytesIO(one_pixel(chunks)))
         elif image.format == "AVIF":
             self.chunks = find_nclx(head)
-        self._image, self._size = mend(image), image.size
+        self._image, self._size = image, image.size
         self.width, self.height = image.size
         # Pillow gives a TIFF's size as it will be once turned, others' as stored.
         if image.format != "TIFF" and self.orientation >= 5:
@@ -164,8 +164,9 @@ def open_frame(file: IO[bytes], name: str, frame: int | None) -> tuple[PillowFil
         InputError: If it has several frames and none was chosen, has no such frame, or
             more than `MAX_PIXELS` (others: what Pillow raises).
     """
-    image = mend(identify(file))
-    check_size(*image.size, name)  # before the frames are counted, which may decode
+    image = identify(file)
+    check_size(*image.size, name)  # before anything is decoded, as to count frames
+    image = mend(image)
     frames = getattr(image, "n_frames", 1)
     if frame is None and image.format == "MPO":
         frame = 1  # a JPEG that carries more pictures, such as a depth map
@@ -194,7 +195,9 @@ def mend(image: Image.Image) -> Image.Image:
         image.info = {**image.info, "transparency": scaled_key}
     is_faint = image.format == "BMP" and image.mode == "RGBA"
     if is_faint and image.getchannel("A").getextrema() == (0, 0):
-        return image.convert("RGB")
+        opaque = image.convert("RGB")
+        opaque.format = image.format
+        return opaque
     return image
 
 

@@ -92,7 +92,8 @@ def test_a_bmp_whose_alpha_is_zero_everywhere_is_opaque(header, picture):
     read = read_picture(data)
     assert (read.pixels == pixels[:, :, :3]).all()
     assert read.alpha is None
-    assert not probe_picture(data).alpha
+    info = probe_picture(data)
+    assert (info.alpha, info.format) == (False, "bmp")
     assert upscale(Image.open(io.BytesIO(data)), "bicubic", 1).mode == "RGB"
 
 
