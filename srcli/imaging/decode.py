@@ -32,23 +32,8 @@ log = logging.getLogger(__name__)
 
 _HEAD = 1 << 16  # bytes in which a header is looked for
 
-# Pillow's mode -> the mode of the planes: opaque, and with a transparent colour.
-_PLANES: Mapping[str, tuple[str, str]] = MappingProxyType(
-    {
-        "1": ("L", "LA"),
-        "L": ("L", "LA"),
-        "LA": ("LA", "LA"),
-        "La": ("LA", "LA"),
-        "P": ("RGB", "RGBA"),
-        "PA": ("RGBA", "RGBA"),
-        "RGB": ("RGB", "RGBA"),
-        "RGBX": ("RGB", "RGB"),
-        "RGBA": ("RGBA", "RGBA"),
-        "RGBa": ("RGBA", "RGBA"),
-        "YCbCr": ("RGB", "RGB"),
-    }
-)
 _GREY_MODES = ("1", "L", "LA", "La")
+_COLOUR_MODES = ("P", "PA", "RGB", "RGBX", "RGBA", "RGBa", "YCbCr")
 
 # PNG: third edition, section 11.2.1; the signature, length and name of IHDR come first.
 _PNG_HEADER, _PNG_DEPTH, _PNG_COLOUR = slice(12, 16), 24, 25
@@ -62,7 +47,22 @@ _KEYED: Mapping[str, int] = MappingProxyType({"L;2": 2, "L;4": 4, "L": 8, "RGB":
 
 
 class PillowFile:
-    """A file that Pillow reads, except that other libraries decode deep pixels."""
+    """A file that Pillow reads, except that other libraries decode deep pixels.
+
+    Attributes:
+        format: The file format, a key of `FORMATS`.
+        width: In pixels, turned upright.
+        height: In pixels, turned upright.
+        has_alpha: Whether it has transparency.
+        depth: Bits a channel that its pixels come in: 8 or 16.
+        channels: Of colour, 1 or 3.
+        chunks: PNG chunks that say its colours and what it is about.
+        is_windowed: Whether its pixels can be read by box: they cannot.
+        info: What Pillow calls so: profile, EXIF, XMP, resolution, texts.
+        exif: Its EXIF; empty where it cannot be read.
+    """
+
+    is_windowed = False
 
     def __init__(
         self, file: IO[bytes], image: Image.Image, name: str, frame: int
@@ -75,46 +75,36 @@ class PillowFile:
             name: What messages call it.
             frame: Which frame, from 0.
         """
-        self._file, self._name, self._frame = file, name, frame
+        self._file, self._image, self._name, self._frame = file, image, name, frame
         file.seek(0)
         head = file.read(_HEAD)
         names = {entry.pillow: name for name, entry in FORMATS.items()}
         kind = "JPEG" if image.format == "MPO" else image.format or ""
         self.format = names.get(kind, "png")
         self.chunks: tuple[Chunk, ...] = ()
-        self.is_windowed = False
         self._is_whole = True
-        self._spoken = image  # that knows what is said beside the pixels
+        spoken = image  # that knows what is said beside the pixels
         if image.format == "PNG":
             chunks, self._is_whole = read_ancillary(file)
             self.chunks = carried(chunks)
-            self._spoken = identify(io.BytesIO(one_pixel(chunks)))
+            spoken = identify(io.BytesIO(one_pixel(chunks)))
         elif image.format == "AVIF":
             self.chunks = find_nclx(head)
-        self._image, self._size = image, image.size
-        self.width, self.height = image.size
+        self.info: Mapping[Any, Any] = spoken.info
+        try:
+            self.exif = spoken.getexif()
+        except MALFORMED:
+            self.exif = Image.Exif()
+        self._size = self.width, self.height = image.size
         # Pillow gives a TIFF's size as it will be once turned, others' as stored.
         if image.format != "TIFF" and self.orientation >= 5:
             self.width, self.height = self.height, self.width
-        self.has_alpha = self._image.has_transparency_data
+        self.has_alpha = image.has_transparency_data
         self._bits = _stored_bits(image, head)
         # An animated PNG's frames are composed by Pillow, in 8 bits.
         self._is_deep = self._bits > 8 and not (image.format == "PNG" and frame)
         self.depth = 16 if self._is_deep else 8
         self.channels = 1 if _is_grey(image, head) else 3
-
-    @property
-    def info(self) -> Mapping[Any, Any]:
-        """What Pillow calls so: profile, EXIF, XMP, resolution, texts."""
-        return self._spoken.info
-
-    @property
-    def exif(self) -> Image.Exif:
-        """EXIF; empty where it cannot be read."""
-        try:
-            return self._spoken.getexif()
-        except MALFORMED:
-            return Image.Exif()
 
     @property
     def orientation(self) -> int:
@@ -258,12 +248,13 @@ def decode_planes(image: Image.Image, name: str) -> tuple[NDArray[np.uint8], boo
     if image.mode == "CMYK":
         icc = image.info.get("icc_profile") or None
         return convert_cmyk(np.asarray(image), icc, name), False
-    if image.mode not in _PLANES:
+    if image.mode not in _GREY_MODES + _COLOUR_MODES:
         raise InputError(
             f"{name} holds {image.mode} pixels, which are not supported: "
             "save it with 8 or 16 bits a channel"
         )
-    mode = _PLANES[image.mode][1 if image.has_transparency_data else 0]
+    mode = "L" if image.mode in _GREY_MODES else "RGB"
+    mode += "A" if image.has_transparency_data else ""
     planes = np.asarray(image if image.mode == mode else image.convert(mode))
     return planes if planes.ndim == 3 else planes[:, :, None], True
 
