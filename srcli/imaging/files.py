@@ -121,7 +121,8 @@ def _encode(
     entry = FORMATS[format]
     misfit = picture.find_misfit(format)
     if misfit is not None:
-        raise OutputError(f"{name} cannot be written: {misfit}; choose png")
+        other = "tiff" if format == "png" else "png"
+        raise OutputError(f"{name} cannot be written: {misfit}; choose {other}")
     if format in ("webp", "avif") and not features.check(format):
         raise OutputError(
             f"{name} cannot be written: this Pillow has no {entry.title}; choose png "

@@ -139,8 +139,9 @@ class Naming:
             # asked for gets the depth that it has.
             misfit = find_misfit(asked, width, height, alpha=False, depth=8)
             if misfit is not None:
+                other = "tiff" if asked == "png" else "png"
                 raise OutputError(
-                    f"{source.name} cannot be written: {misfit}; choose png"
+                    f"{source.name} cannot be written: {misfit}; choose {other}"
                 )
             return asked
         misfits = {

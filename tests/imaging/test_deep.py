@@ -63,35 +63,32 @@ def unfilter(data):
 # PNG
 
 
-@pytest.mark.parametrize("interlaced", [False, True])
-@pytest.mark.parametrize("channels", KINDS, ids=KINDS.values())
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize(
+    ("channels", "dtype", "interlaced"),
+    [
+        (1, np.uint8, True),
+        (2, np.uint8, False),
+        (3, np.uint8, True),
+        (4, np.uint8, False),
+        (1, np.uint16, False),
+        (2, np.uint16, True),
+        (3, np.uint16, False),
+        (4, np.uint16, True),
+    ],
+)
 def test_png_is_read_exactly(dtype, channels, interlaced, capfd):
     planes = make_planes(channels, dtype)
     check(png_of(planes, interlaced=interlaced), planes)
     assert capfd.readouterr().err == ""  # nor does libpng have anything to say
 
 
-@pytest.mark.parametrize("size", [(24, 32), (1, 7), (9, 1), (1, 1)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("channels", KINDS, ids=KINDS.values())
-def test_deep_png_is_written_exactly(channels, size):
-    planes = make_planes(channels, np.uint16)[: size[0], : size[1]]
-    data = encode_picture(picture_of(planes), "png")
-    assert (unfilter(data) == planes).all()
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_transparent_colour_of_a_deep_png(channels):
-    planes = make_planes(channels, np.uint16)
-    planes[5, 6] = planes[3, 4]
-    # A colour that differs in the lower byte only is another one.
-    planes[7, 8] = planes[3, 4] ^ 1
-    said = chunk(b"tRNS", planes[3, 4].astype(">u2").tobytes())
-    hidden = (planes == planes[3, 4]).all(axis=2)
-    assert hidden[5, 6]
-    assert not hidden[7, 8]
-    alpha = np.where(hidden, np.uint16(0), np.uint16(65535))
-    check(png_of(planes, before=said), np.dstack((planes, alpha)))
+def test_png_is_written_exactly(channels, dtype):
+    for height, width in ((24, 32), (1, 7), (9, 1), (1, 1)):
+        planes = make_planes(channels, dtype)[:height, :width]
+        data = encode_picture(picture_of(planes), "png")
+        assert (unfilter(data) == planes).all()
 
 
 def test_flipped_pixels_are_written():
@@ -104,8 +101,7 @@ def test_flipped_pixels_are_written():
 # AVIF
 
 
-@pytest.mark.parametrize("bits", [10, 12])
-@pytest.mark.parametrize("channels", KINDS, ids=KINDS.values())
+@pytest.mark.parametrize(("channels", "bits"), [(1, 10), (2, 12), (3, 12), (4, 10)])
 def test_deep_avif_fills_the_range(channels, bits):
     stored = make_planes(channels, np.uint16) >> (16 - bits)
     expected = np.rint(stored * (65535 / (2**bits - 1))).astype(np.uint16)
@@ -176,8 +172,9 @@ def turned_avif(orientation):
 
 @pytest.mark.parametrize(
     ("make", "orientation"),
-    [(make, number) for make in (turned_tiff, turned_png) for number in range(1, 9)]
-    + [(turned_avif, number) for number in (1, 3, 6, 8)],
+    [(turned_png, number) for number in range(1, 9)]
+    + [(turned_tiff, number) for number in (2, 5, 8)]
+    + [(turned_avif, number) for number in (3, 6, 8)],
 )
 def test_deep_pictures_are_turned_upright(make, orientation):
     if make is turned_avif:

@@ -125,9 +125,15 @@ def test_phone_photograph_with_further_pictures_is_a_jpeg():
     assert np.abs(second.pixels.astype(int) - SECOND).mean() < 16
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-@pytest.mark.parametrize("kind", [1, 4, 5])
-@pytest.mark.parametrize("order", ["behind", "before"])
+@pytest.mark.parametrize(
+    ("order", "kind", "dtype"),
+    [
+        ("behind", 1, np.uint8),
+        ("before", 1, np.uint16),
+        ("behind", 4, np.uint16),
+        ("before", 5, np.uint8),
+    ],
+)
 def test_smaller_copies_and_masks_do_not_count(order, kind, dtype):
     picture = make_planes(3, dtype), {"subfiletype": 0}
     copy = make_planes(3, dtype)[::2, ::2], {"subfiletype": 1}
@@ -165,25 +171,36 @@ def test_a_preview_of_a_raw_file_is_refused():
     assert refusal(data) == "it is a camera's raw file: develop it first"
 
 
-def deep_apng():
-    """An APNG of 16 bits whose first frame is what a PNG reader shows."""
+def make_apng(first, second, depth, said=b""):
+    """An APNG whose first frame is what a PNG reader shows."""
     control = chunk(b"acTL", struct.pack(">II", 2, 0))
 
     def frame(number):
         fields = (number, 32, 24, 0, 0, 100, 1000, 0, 0)
         return chunk(b"fcTL", struct.pack(">IIIIIHHBB", *fields))
 
-    data = png_of(make_planes(3, np.uint16), before=control + frame(0))
-    other = png_of(~make_planes(3, np.uint16))
+    data = png_of(first, depth=depth, before=control + said + frame(0))
+    other = png_of(second, depth=depth)
     at = other.index(b"IDAT")
     (length,) = struct.unpack_from(">I", other, at - 4)
     pixels = chunk(b"fdAT", struct.pack(">I", 2) + other[at + 4 : at + 4 + length])
     return data[:-12] + frame(1) + pixels + chunk(b"IEND")
 
 
+@pytest.mark.parametrize(("depth", "key"), [(1, 1), (2, 2), (4, 15), (8, 99)])
+def test_transparent_colour_of_the_first_frame_of_an_animation(depth, key):
+    levels = np.arange(24 * 32).reshape(24, 32, 1) % 2**depth
+    said = chunk(b"tRNS", struct.pack(">H", key))
+    data = make_apng(levels, levels[::-1], depth, said)
+    alpha = np.where(levels == key, 0, 255)
+    expected = np.dstack((levels * 255 // (2**depth - 1), alpha)).astype(np.uint8)
+    check(data, expected, frame=1)
+
+
 def test_later_frames_of_a_deep_animation_have_8_bits(caplog):
-    data = deep_apng()
-    check(data, make_planes(3, np.uint16), frame=1)
+    planes = make_planes(3, np.uint16)
+    data = make_apng(planes, ~planes, 16)
+    check(data, planes, frame=1)
     assert not caplog.messages
     second = read_picture(data, name="a.png", frame=2)
     assert (second.depth, probe_picture(data, frame=2).depth) == (8, 8)
