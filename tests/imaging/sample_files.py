@@ -91,22 +91,25 @@ def make_png(width, height, depth, colour, rows, *, before=b"", after=b"", inter
     )
 
 
-def png_of(planes, *, interlaced=False, **chunks):
-    """A PNG, unfiltered, of (H, W, 1 to 4) levels of 8 or 16 bits.
+def png_of(planes, *, depth=None, interlaced=False, **chunks):
+    """A PNG, unfiltered, of (H, W, 1 to 4) levels of 8 or 16 bits, or of `depth`.
 
     Interlacing: section 8.1, table 8 (Adam7).
     """
     height, width, channels = planes.shape
-    depth = 8 * planes.itemsize
+    depth = depth or 8 * planes.itemsize
+    bits = np.arange(depth)[::-1]
     passes = [(0, 0, 1, 1)]
     if interlaced:
         passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4)]
         passes += [(2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
     rows = b""
     for top, left, down, right in passes:
-        part = planes[top::down, left::right].astype(f">u{planes.itemsize}")
+        part = planes[top::down, left::right]
         if part.size:
-            rows += b"".join(b"\x00" + row.tobytes() for row in part)
+            single = (part[..., None] >> bits & 1).reshape(len(part), -1)
+            packed = np.packbits(single.astype(np.uint8), axis=1)
+            rows += np.pad(packed, ((0, 0), (1, 0))).tobytes()
     colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
     return make_png(
         width, height, depth, colour, rows, interlace=int(interlaced), **chunks
