@@ -56,8 +56,6 @@ _PICTURE_CODECS: tuple[int, ...] = (CODEC.JPEG, CODEC.JPEG2000, CODEC.LERC, CODE
 _PICTURE_CODECS += (CODEC.WEBP, CODEC.JPEGXL, CODEC.APERIO_JP2000_RGB)
 _CODECS = *_BYTE_CODECS, *CCITT, *_PICTURE_CODECS
 
-_X_RESOLUTION, _Y_RESOLUTION, _UNIT = 282, 283, 296
-_PER_INCH = {2: 1, 3: 2.54}  # by ResolutionUnit: inches, centimetres
 # Attributes of tifffile's that are whole numbers unless a tag is damaged.
 _SIDES = ("width", "length", "depth")
 _NUMBERS = [f"{what}{side}" for what in ("image", "tile") for side in _SIDES]
@@ -176,23 +174,12 @@ class Page:
 
     @property
     def info(self) -> Mapping[Any, Any]:
-        """What Pillow's `info` would hold: profile, XMP, IPTC, resolution."""
+        """What Pillow's `info` would hold: profile, XMP, IPTC."""
         tags = self.directory.tags
         blobs = {"icc_profile": 34675, "xmp": 700, "photoshop": 34377}
         found = {key: tags.valueof(tag) for key, tag in blobs.items()}
         info = {key: value for key, value in found.items() if isinstance(value, bytes)}
-        return MappingProxyType(info | {"dpi": self._dpi})
-
-    @property
-    def _dpi(self) -> tuple[float, float] | None:
-        """Pixels per inch along x and y, if the tags say so."""
-        tags = self.directory.tags
-        unit = _PER_INCH.get(tags.valueof(_UNIT, 2))
-        try:
-            x, y = (a / b for a, b in map(tags.valueof, (_X_RESOLUTION, _Y_RESOLUTION)))
-        except (TypeError, ValueError, ArithmeticError):
-            return None
-        return None if unit is None else (x * unit, y * unit)
+        return MappingProxyType(info)
 
     @cached_property
     def palette(self) -> NDArray[np.uint8]:
