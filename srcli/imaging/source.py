@@ -120,6 +120,7 @@ class PictureFile:
             channels = planes.pixels.shape[2] if planes.own_colours else 0
             whole = self._upright(planes, self._describe(channels))
             self._whole = whole if keep_metadata else strip_metadata(whole, self._name)
+        del self._opened, self._file  # Pillow holds the pixels once more
 
     def prepare(self, *, keep_metadata: bool) -> None:
         """Have boxes read from the file.

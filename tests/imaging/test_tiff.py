@@ -381,7 +381,7 @@ def test_resolution_is_handed_on_as_it_is_said():
     """Also in a unit of its own, where only the proportion counts."""
     tags = {256: (3, [4]), 257: (3, [2]), 258: (3, [8]), 262: (3, [1])}
     tags |= {282: (5, [40000, 1]), 283: (5, [20001, 2]), 296: (3, [1])}
-    with open_picture(make_page(">", [bytes(8)], tags)) as opened:
+    with open_picture(make_page(">", [bytes(8)], tags), by_box=True) as opened:
         said = opened._opened.exif
     assert [said[tag] for tag in (282, 283, 296)] == [40000, 10000.5, 1]
 
