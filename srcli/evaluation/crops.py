@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from srcli.evaluation.metrics import psnr
 from srcli.evaluation.protocol import Enlarger, Estimate, Task, estimate
+from srcli.imaging.box import Box
 from srcli.imaging.degrade import crop_to_multiple
-from srcli.pages.windows import Grid, Window
+from srcli.pages.windows import Grid
 
 SIDE = 128  # pixels of a crop, where the picture has as many
 COUNT = 3  # crops of each kind
@@ -38,7 +39,7 @@ class Crop:
     """
 
     image: str
-    window: Window
+    window: Box
     bicubic: NDArray[np.uint8]
     ours: NDArray[np.uint8]
     original: NDArray[np.uint8]
@@ -90,14 +91,11 @@ class Showcase:
         bicubic = estimate(hr, task, Enlarger())
         original = made.reference if task.protocol == "y" else hr
         border = task.scale
-        height, width = (side - 2 * border for side in original.shape[:2])
-        grid = Grid.lay(height, width, SIDE)
-        ours, theirs = (
-            grid.average(_square_error(each)[border:-border, border:-border])
-            for each in (made, bicubic)
-        )
+        height, width = original.shape[:2]
+        grid = Grid(height, width, SIDE, border)
+        ours, theirs = (grid.average(_square_error(each)) for each in (made, bicubic))
         crops = [
-            _cut(name, window.moved(border, border), original, made, bicubic)
+            _cut(name, window, original, made, bicubic)
             for window in _choose(grid, ours, theirs)
         ]
         crops.sort(key=lambda crop: crop.gain)
@@ -109,7 +107,7 @@ class Showcase:
 
 def _choose(
     grid: Grid, ours: NDArray[np.float64], theirs: NDArray[np.float64]
-) -> list[Window]:
+) -> list[Box]:
     """The windows of the largest and of the least gains in turn; no two overlap.
 
     Args:
@@ -120,7 +118,7 @@ def _choose(
     larger = np.maximum(ours, theirs)
     dull = larger < HARDNESS * larger.mean()
     gains = _gain(ours, theirs)
-    chosen: list[Window] = []
+    chosen: list[Box] = []
     for sign in (1.0, -1.0) * PER_PICTURE:
         chosen += grid.choose(np.where(dull, -math.inf, sign * gains), 1, taken=chosen)
     return chosen
@@ -141,13 +139,13 @@ def _gain(ours: NDArray[Any], theirs: NDArray[Any]) -> NDArray[np.float64]:
 
 def _cut(
     name: str,
-    window: Window,
+    window: Box,
     original: NDArray[Any],
     made: Estimate,
     bicubic: Estimate,
 ) -> Crop:
     """The crop of a picture; copies, so that the picture itself can go."""
-    part = (window.rows, window.columns)
+    part = window.slices
     return Crop(
         image=name,
         window=window,

@@ -14,14 +14,16 @@ from srcli.evaluation.benchmark import Row
 from srcli.evaluation.crops import Crop
 from srcli.evaluation.sheets import list_sheets
 from srcli.evaluation.table import format_fixed, name_group, name_model, name_set
-from srcli.pages.components import (
+from srcli.pages.page import (
     Shot,
+    escape,
+    isolate,
     show_crop,
     show_crops,
     show_facts,
     show_table,
+    write_page,
 )
-from srcli.pages.page import escape, isolate, write_page
 
 SUFFIXES = (".html", ".htm")
 

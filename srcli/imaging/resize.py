@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -23,9 +22,15 @@ from torch import Tensor
 from srcli.errors import UsageError
 
 KERNEL_WIDTH = 4.0  # support of the cubic, in input pixels
+_WORK = 1 << 17  # values that are summed up at a time; they stay in the cache
+_TURNED = 1 << 21  # values whose rows and columns are swapped at a time
 _BAND_ROWS = 256  # output rows that one matrix of `imresize_torch` makes
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
+
+Wanted: TypeAlias = slice | NDArray[np.intp]
+_Taps: TypeAlias = tuple[NDArray[np.intp], NDArray[Any]]  # positions and weights
+_Band: TypeAlias = tuple[slice, Tensor]  # source rows, and output rows as their product
 
 
 def cubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -39,18 +44,11 @@ def cubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
 @lru_cache(maxsize=256)
 def contributions(
     length: int, out_length: int, scale: float, antialias: bool = True
-) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+) -> _Taps:
     """Source positions and weights of every output pixel along one dimension.
 
-    Args:
-        length: Input length in pixels.
-        out_length: Output length in pixels.
-        scale: Output pixels per input pixel.
-        antialias: Widen the kernel by 1/scale when shrinking.
-
-    Returns:
-        `indices` and `weights`, both (out_length, taps); each row of weights sums to 1.
-        The arrays are shared between calls and read-only.
+    Both are (out_length, taps), shared between calls and read-only; each row of weights
+    sums to 1. Lengths are in pixels, `scale` in output pixels per input pixel.
     """
     stretch = scale if antialias and scale < 1.0 else 1.0
     width = KERNEL_WIDTH / stretch
@@ -72,18 +70,10 @@ def contributions(
     return indices, weights
 
 
-def output_size(
-    height: int,
-    width: int,
-    scale: float | None,
-    size: tuple[int, int] | None,
+def _output_size(
+    height: int, width: int, scale: float | None, size: tuple[int, int] | None
 ) -> tuple[tuple[int, int], tuple[float, float]]:
-    """Output (height, width) in pixels and the scale of each dimension.
-
-    Raises:
-        UsageError: If not exactly one of `scale` and `size` is given, or an output
-            dimension would be below one pixel.
-    """
+    """Output (height, width) in pixels and the scale of each dimension."""
     if (scale is None) == (size is None):
         raise UsageError("imresize takes either a scale or a size")
     scales = None
@@ -109,46 +99,107 @@ def _rounded(
     return np.clip(values, info.min, info.max, out=values).astype(dtype)
 
 
-def resample_rows(
-    image: NDArray[Any], indices: NDArray[np.intp], weights: NDArray[np.float64]
+def _resample_rows(
+    image: NDArray[Any], taps: _Taps, dtype: np.dtype[Any]
 ) -> NDArray[Any]:
-    """The first dimension resampled as `contributions` says, same dtype.
-
-    Works through bands of output rows, so that the float64 work space stays near 32 MiB
-    whatever the size of the picture.
-    """
-    out_length, taps = indices.shape
-    out = np.empty((out_length, *image.shape[1:]), dtype=image.dtype)
-    row = max(1, int(np.prod(image.shape[1:])))
-    band = max(1, (1 << 21) // row)
-    for start in range(0, out_length, band):
-        rows = slice(start, min(start + band, out_length))
-        shape = (-1,) + (1,) * (image.ndim - 1)
-        total = image[indices[rows, 0]] * weights[rows, 0].reshape(shape)
-        for tap in range(1, taps):
-            total += image[indices[rows, tap]] * weights[rows, tap].reshape(shape)
-        if np.issubdtype(image.dtype, np.integer):
-            out[rows] = _rounded(total, image.dtype)
-        else:
-            out[rows] = total
+    """The first dimension resampled, computed in the type of the weights."""
+    indices, weights = taps
+    out = np.empty((len(indices), *image.shape[1:]), dtype)
+    weights = weights.reshape(*weights.shape, *(1,) * (image.ndim - 1))
+    band = max(1, _WORK // math.prod(image.shape[1:]))
+    for start in range(0, len(indices), band):
+        rows = slice(start, start + band)
+        total = image[indices[rows, 0]] * weights[rows, 0]
+        part = np.empty_like(total)
+        for tap in range(1, indices.shape[1]):
+            part[:] = image[indices[rows, tap]]
+            part *= weights[rows, tap]
+            total += part
+        integer = np.issubdtype(dtype, np.integer)
+        out[rows] = _rounded(total, dtype) if integer else total
     return out
 
 
-def resample_columns(
-    image: NDArray[Any], indices: NDArray[np.intp], weights: NDArray[np.float64]
+def _resample_columns(
+    image: NDArray[Any], taps: _Taps, dtype: np.dtype[Any]
 ) -> NDArray[Any]:
-    """The second dimension resampled as `contributions` says, same dtype.
-
-    Transposes bands of rows, so that no second copy of a large picture is made.
-    """
-    out = np.empty((len(image), len(indices), *image.shape[2:]), dtype=image.dtype)
-    row = max(1, len(indices) * int(np.prod(image.shape[2:])))
-    band = max(1, (1 << 21) // row)
+    """The second dimension; bands of rows are turned, so that no copy is large."""
+    out = np.empty((len(image), len(taps[0]), *image.shape[2:]), dtype)
+    row = max(image.shape[1], len(taps[0])) * math.prod(image.shape[2:])
+    band = max(1, _TURNED // row)
     for start in range(0, len(image), band):
         rows = slice(start, start + band)
-        flipped = np.ascontiguousarray(np.swapaxes(image[rows], 0, 1))
-        out[rows] = np.swapaxes(resample_rows(flipped, indices, weights), 0, 1)
+        turned = np.ascontiguousarray(image[rows].swapaxes(0, 1))
+        out[rows] = _resample_rows(turned, taps, dtype).swapaxes(0, 1)
     return out
+
+
+def resize_part(
+    part: NDArray[Any],
+    corner: tuple[int, int],
+    whole: tuple[int, int],
+    size: tuple[int, int],
+    wanted: tuple[Wanted, Wanted],
+    *,
+    scales: tuple[float, float] | None = None,
+    antialias: bool = True,
+    dtype: type[np.floating[Any]] | None = None,
+) -> NDArray[Any]:
+    """`imresize(picture, size=size)[rows][:, columns]`, to the last bit.
+
+    Only what `wanted` depends on is read, and nothing is copied where slices of a
+    picture that keeps its size are wanted.
+
+    Args:
+        part: (h, w) or (h, w, C) of a picture: what `wanted` depends on, at least
+            `reach` pixels beyond where it lies on each side, as far as there are any.
+        corner: The picture's row and column where the part begins.
+        whole: Height and width of the picture.
+        size: Height and width of the whole result.
+        wanted: The rows and columns of the result to make, in any order; slices have
+            no step.
+        scales: Output pixels per input pixel of both dimensions, if not size / whole.
+        antialias: As for `imresize`.
+        dtype: Computes in this type and returns it, never rounded; faster than None,
+            which computes in float64 and returns the part's own type.
+
+    Returns:
+        The part of the result.
+
+    Raises:
+        ValueError: If the part is too small.
+    """
+    scales = scales or (size[0] / whole[0], size[1] / whole[1])
+    spans, passes = [slice(None)] * 2, []
+    # The order of the passes shows: whole numbers are rounded after each.
+    for axis in np.argsort(scales, kind="stable").tolist():
+        out = wanted[axis]
+        indices, weights = contributions(
+            whole[axis], size[axis], scales[axis], antialias
+        )
+        indices, weights = indices[out] - corner[axis], weights[out]
+        first, last = int(indices.min()), int(indices.max())
+        if first < 0 or last >= part.shape[axis]:
+            raise ValueError("the part is too small")
+        spans[axis] = slice(first, last + 1)
+        passes.append((axis, indices - first, weights.astype(dtype or np.float64)))
+    part = part[tuple(spans)]
+    for axis, indices, weights in passes:
+        if scales[axis] != 1.0:
+            resample = _resample_columns if axis else _resample_rows
+            part = resample(part, (indices, weights), np.dtype(dtype or part.dtype))
+        elif not isinstance(wanted[axis], slice):
+            part = part.take(indices[:, 0], axis)
+    return part if dtype is None else part.astype(dtype, copy=False)
+
+
+def reach(scale: float) -> int:
+    """How many pixels around its place `imresize` reads for a pixel of the result.
+
+    Args:
+        scale: Output pixels per input pixel.
+    """
+    return math.ceil(KERNEL_WIDTH / 2 / min(scale, 1)) + 2
 
 
 def imresize(
@@ -159,6 +210,9 @@ def imresize(
     antialias: bool = True,
 ) -> NDArray[_Scalar]:
     """The picture resampled exactly as MATLAB's `imresize(image, ..., 'bicubic')`.
+
+    Beside source and result it takes the memory of what the first of the two passes
+    makes, and some MiB.
 
     Args:
         image: (H, W) or (H, W, C). Integer pictures are rounded after each of the two
@@ -174,25 +228,13 @@ def imresize(
         UsageError: If neither or both of `scale` and `size` are given, or the output
             would be empty.
     """
-    out_size, scales = output_size(image.shape[0], image.shape[1], scale, size)
-    result: NDArray[Any] = image
-    for axis in np.argsort(scales, kind="stable").tolist():
-        if result.shape[axis] == out_size[axis] and scales[axis] == 1.0:
-            continue
-        taps = contributions(
-            result.shape[axis], out_size[axis], scales[axis], antialias
-        )
-        resize = resample_rows if axis == 0 else resample_columns
-        result = resize(result, *taps)
-    return result.copy() if result is image else result
-
-
-@dataclass(frozen=True, slots=True)
-class _Band:
-    """Consecutive output rows as a product with the source rows that they use."""
-
-    source: slice
-    matrix: Tensor  # (output rows, source rows)
+    whole = image.shape[0], image.shape[1]
+    out_size, scales = _output_size(*whole, scale, size)
+    wanted = slice(None), slice(None)
+    result: NDArray[_Scalar] = resize_part(
+        image, (0, 0), whole, out_size, wanted, scales=scales, antialias=antialias
+    )
+    return result.copy() if scales == (1.0, 1.0) else result
 
 
 # A CUDA graph reads what it was recorded with, but does not keep it alive.
@@ -224,13 +266,13 @@ def _bands(
         # Made in inference mode, it could not serve a later training step.
         with torch.inference_mode(False):
             tensor = torch.tensor(matrix, dtype=dtype, device=device)
-        bands.append(_Band(slice(first, last + 1), tensor))
+        bands.append((slice(first, last + 1), tensor))
     return tuple(bands)
 
 
-def _resample_rows(images: Tensor, bands: tuple[_Band, ...]) -> Tensor:
+def _multiply(images: Tensor, bands: tuple[_Band, ...]) -> Tensor:
     """(..., H, W) resampled along H, same dtype and device."""
-    parts = [band.matrix @ images[..., band.source, :] for band in bands]
+    parts = [matrix @ images[..., source, :] for source, matrix in bands]
     return torch.cat(parts, dim=-2) if len(parts) > 1 else parts[0]
 
 
@@ -265,7 +307,7 @@ def imresize_torch(
         UsageError: As `imresize`.
     """
     height, width = int(images.shape[-2]), int(images.shape[-1])
-    out_size, scales = output_size(height, width, scale, size)
+    out_size, scales = _output_size(height, width, scale, size)
     compute = images.dtype if images.dtype == torch.float64 else torch.float32
     kept = (antialias, compute, images.device)
     rows = _bands(height, out_size[0], scales[0], *kept)
@@ -273,6 +315,6 @@ def imresize_torch(
     if images.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
         _captured.extend((rows, columns))
     with _full_precision(images.device.type):
-        result = _resample_rows(images.to(compute), rows)
-        result = _resample_rows(result.mT, columns).mT.contiguous()
+        result = _multiply(images.to(compute), rows)
+        result = _multiply(result.mT, columns).mT.contiguous()
     return result.to(images.dtype)

@@ -16,7 +16,7 @@ from fractions import Fraction
 
 from srcli.imaging.box import Box
 from srcli.imaging.picture import PictureInfo
-from srcli.imaging.resize_part import reach
+from srcli.imaging.resize import reach
 from srcli.imaging.tiff.write import TILE
 from srcli.inference.runner import Runner
 from srcli.inference.tiling import plan_tiles

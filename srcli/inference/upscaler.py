@@ -15,7 +15,7 @@ from torch import Tensor
 
 from srcli.imaging.alpha import fill_transparent
 from srcli.imaging.picture import Picture, PictureInfo
-from srcli.imaging.resize_part import resize_part
+from srcli.imaging.resize import resize_part
 from srcli.inference.canvas import Canvas, check_memory
 from srcli.inference.choice import BICUBIC, Choice, choose
 from srcli.inference.device import choose_device, choose_precision

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from srcli.imaging.files import Picture
-from srcli.pages.components import (
+from srcli.imaging.box import Box
+from srcli.imaging.picture import Picture
+from srcli.pages.page import (
     Shot,
+    isolate,
     show_crop,
     show_crops,
     show_facts,
     show_slider,
+    write_page,
 )
-from srcli.pages.page import isolate, write_page
-from srcli.pages.view import View, find_differences, view_pair
-from srcli.pages.windows import Window
+from srcli.pages.picture import View, view_pair
+from srcli.pages.windows import find_differences
 from srcli.storage import Place
 
 LONGEST = 2000  # pixels of the slider's longer side
@@ -81,11 +83,11 @@ def _show_whole(before: View, after: View, name: str) -> tuple[Shot, Shot]:
     )
 
 
-def _show_window(before: View, after: View, name: str, window: Window) -> str:
+def _show_window(before: View, after: View, name: str, window: Box) -> str:
     """Both pictures' pixels in a window."""
     shots = (
-        Shot(_BICUBIC, before.crop(window), before.icc),
-        Shot(name, after.crop(window), after.icc),
+        Shot(_BICUBIC, before.part(*window.slices), before.icc),
+        Shot(name, after.part(*window.slices), after.icc),
     )
     place = f"{window.width} &times; {window.height} pixels"
     return show_crop(shots, f"{place} at x {window.left}, y {window.top}")

@@ -15,7 +15,13 @@ from PIL import Image
 from reference_imresize import Rounder, reference_imresize
 
 from srcli.errors import UsageError
-from srcli.imaging.resize import contributions, imresize, imresize_torch
+from srcli.imaging.resize import (
+    contributions,
+    imresize,
+    imresize_torch,
+    reach,
+    resize_part,
+)
 
 FACTORS = [1 / 2, 1 / 3, 1 / 4, 2, 3, 4, 1.7, 0.37]
 SIZES = [(12, 19), (7, 9), (11, 30), (23, 5), (1, 3)]
@@ -269,3 +275,70 @@ class TestSizes:
             imresize(random_plane(4, 4), **options)
         with pytest.raises(UsageError):
             imresize_torch(torch.rand(1, 1, 4, 4), **options)
+
+
+# Parts
+
+
+def noise(shape, dtype):
+    values = np.random.default_rng(1).random(shape)
+    if np.issubdtype(dtype, np.integer):
+        return (values * np.iinfo(dtype).max).astype(dtype)
+    return (3 * values - 1).astype(dtype)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size"),
+    [
+        (np.uint8, (46, 62)),
+        (np.uint16, (69, 93)),
+        (np.float32, (58, 78)),
+        (np.uint8, (23, 31)),
+        (np.uint8, (11, 13)),
+        (np.uint16, (90, 20)),
+        (np.float32, (12, 100)),
+    ],
+)
+def test_a_part_is_the_whole_ones_to_the_last_bit(dtype, size):
+    image = noise((23, 31, 3), dtype)
+    whole = imresize(image, size=size)
+    height, width = size
+    for rows, columns in (
+        (np.arange(height), np.arange(width)),
+        (np.arange(3), np.arange(width - 4, width)),
+        (np.arange(2, height, 5), np.arange(1, width, 7)),
+        (np.array([height - 1]), np.array([0])),
+    ):
+        part = resize_part(image, (0, 0), (23, 31), size, (rows, columns))
+        assert part.dtype == dtype
+        assert np.array_equal(part, whole[np.ix_(rows, columns)])
+    wanted = slice(height // 2, height), slice(width // 3, width // 2)
+    part = resize_part(image, (0, 0), (23, 31), size, wanted)
+    assert np.array_equal(part, whole[wanted])
+
+
+def test_a_part_of_a_part():
+    image = noise((40, 50, 3), np.uint8)
+    wanted = slice(40, 60), slice(30, 50)
+    around = image[20 - reach(2) : 30 + reach(2), 15 - reach(2) : 25 + reach(2)]
+    corner = 20 - reach(2), 15 - reach(2)
+    part = resize_part(around, corner, (40, 50), (80, 100), wanted)
+    assert np.array_equal(part, imresize(image, 2)[wanted])
+    with pytest.raises(ValueError, match="the part is too small"):
+        resize_part(image[20:30, 15:25], (20, 15), (40, 50), (80, 100), wanted)
+
+
+def test_a_part_in_single_precision_is_never_rounded():
+    image = noise((100, 100, 3), np.uint8)
+    expected = imresize(image.astype(np.float64), size=(40, 37))
+    wanted = slice(None), slice(None)
+    part = resize_part(image, (0, 0), (100, 100), (40, 37), wanted, dtype=np.float32)
+    assert np.abs(part - expected).max() < 1e-5 * 255
+
+
+def test_a_picture_of_its_own_size_is_not_copied():
+    image = noise((9, 8, 3), np.uint8)
+    wanted = slice(2, 5), slice(0, 8)
+    part = resize_part(image, (0, 0), (9, 8), (9, 8), wanted)
+    assert np.shares_memory(part, image)
+    assert np.array_equal(part, image[2:5])

@@ -12,9 +12,9 @@ from PIL import ImageCms
 from srcli.imaging.alpha import fill_transparent
 from srcli.imaging.files import Metadata, Picture
 from srcli.imaging.resize import imresize
-from srcli.pages import comparison, view
+from srcli.pages import comparison, windows
 from srcli.pages.comparison import write_comparison
-from srcli.pages.windows import Window
+from srcli.pages.picture import view_pair
 
 FACTS = {"Model": "mrnet", "Scale": "x4"}
 
@@ -155,13 +155,14 @@ def test_crops_are_where_the_difference_is(compare, pair, monkeypatch):
     places = [(40, 60), (300, 900), (700, 200)]
     for top, left in places:
         larger[top : top + 60, left : left + 60] ^= 128
-    monkeypatch.setattr(view, "_SAMPLES", 50_000)  # as for a picture 20 times as large
-    windows = [where for where, *_ in shots(compare(source, Picture(larger)))]
+    # As for a picture 20 times as large.
+    monkeypatch.setattr(windows, "_SAMPLES", 50_000)
+    found = [where for where, *_ in shots(compare(source, Picture(larger)))]
     for top, left in places:
         assert any(
             rows.start < top + 30 < rows.stop
             and columns.start < left + 30 < columns.stop
-            for rows, columns in windows
+            for rows, columns in found
         )
 
 
@@ -173,8 +174,9 @@ def test_a_hidden_difference_does_not_count():
     larger[100:180, 300:380] = 255
     source = Picture(np.zeros((100, 200, 3), np.uint8), opacity)
     result = Picture(larger, opacity.repeat(2, 0).repeat(2, 1))
-    (window,) = view.find_differences(*view.view_pair(source, result), 64, 1)
-    assert window.overlaps(Window(100, 100, 20, 20))
+    (window,) = windows.find_differences(*view_pair(source, result), 64, 1)
+    assert window.top < 120 < window.bottom + 20
+    assert window.left < 120 < window.right + 20
 
 
 def test_pictures_without_any_difference_have_a_page(compare, pair):

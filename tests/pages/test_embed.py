@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from srcli.pages import embed
-from srcli.pages.embed import embed_exact, embed_view
+from srcli.pages import picture as pictures
+from srcli.pages.picture import embed
 
 
 def opened(address):
@@ -24,11 +24,11 @@ def opened(address):
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("webp", [True, False])
 def test_exact_pictures_lose_nothing(picture, channels, webp, monkeypatch):
-    monkeypatch.setattr(embed.features, "check", lambda _: webp)
+    monkeypatch.setattr(pictures.features, "check", lambda _: webp)
     pixels = picture(50, 70, channels)
     pixels[10:20, :, -1] = 0  # where there is alpha, the colour stays all the same
-    assert np.array_equal(opened(embed_exact(pixels)), pixels)
-    assert np.array_equal(opened(embed_view(pixels)), pixels)
+    assert np.array_equal(opened(embed(pixels)), pixels)
+    assert np.array_equal(opened(embed(pixels, exact=False)), pixels)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
@@ -37,9 +37,9 @@ def test_large_pictures_to_look_at_are_nearly_exact(
     picture, channels, webp, monkeypatch
 ):
     known = features.check("webp")
-    monkeypatch.setattr(embed.features, "check", lambda _: webp and known)
+    monkeypatch.setattr(pictures.features, "check", lambda _: webp and known)
     pixels = picture(520, 520, channels)
-    address = embed_view(pixels)
+    address = embed(pixels, exact=False)
     seen = opened(address).astype(int)
     assert seen.shape == pixels.shape
     if channels in (2, 4):  # where nothing is seen, nothing need be alike
@@ -47,10 +47,10 @@ def test_large_pictures_to_look_at_are_nearly_exact(
         seen[pixels[:, :, -1] < 128] = pixels[pixels[:, :, -1] < 128]
     assert np.abs(seen - pixels).mean() < 4
     if channels != 2:
-        assert len(address) <= len(embed_exact(pixels)) or not webp
+        assert len(address) <= len(embed(pixels)) or not webp
 
 
 def test_noise_can_be_embedded():
     noise = np.random.default_rng(0).integers(0, 256, (800, 900, 3), np.uint8)
-    seen = opened(embed_view(noise))
+    seen = opened(embed(noise, exact=False))
     assert np.abs(seen - noise.astype(int)).mean() < 10

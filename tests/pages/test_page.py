@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from srcli.errors import OutputError
-from srcli.pages.page import escape, isolate, render_page, write_page
+from srcli.pages.page import escape, isolate, write_page
 
 NAMES = [
     "plain.png",
@@ -37,8 +37,9 @@ def test_any_name_is_only_text(name, tmp_path, read_page):
     assert next(known["id"] for tag, known in page.tags if tag == "p") == shown
 
 
-def test_only_its_own_style_and_script_may_run():
-    text = render_page("title", [])
+def test_only_its_own_style_and_script_may_run(tmp_path):
+    write_page(tmp_path / "page.html", "title", [])
+    text = (tmp_path / "page.html").read_text("utf-8")
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)[1]
     assert "default-src 'none'; img-src data:;" in policy
     for tag in ("style", "script"):

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import math
-from itertools import combinations
 
 import numpy as np
 import pytest
 
-from srcli.pages.windows import Grid, Window
+from srcli.pages.windows import Grid
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "side"), [(40, 70, 16), (16, 16, 16), (5, 90, 16), (1, 1, 16)]
+    ("height", "width", "border"), [(40, 70, 0), (16, 16, 0), (5, 90, 2), (1, 1, 0)]
 )
-def test_windows_reach_every_edge_and_none_over_it(height, width, side):
-    grid = Grid.lay(height, width, side)
-    assert (grid.height, grid.width) == (min(side, height), min(side, width))
-    assert (grid.tops[0], grid.lefts[0]) == (0, 0)
-    assert grid.tops[-1] + grid.height == height
-    assert grid.lefts[-1] + grid.width == width
+def test_windows_reach_every_edge_and_none_over_it(height, width, border):
+    grid = Grid(height, width, 16, border)
+    inner = height - 2 * border, width - 2 * border
+    assert (grid.height, grid.width) == (min(16, inner[0]), min(16, inner[1]))
+    assert (grid.tops[0], grid.lefts[0]) == (border, border)
+    assert grid.tops[-1] + grid.height == height - border
+    assert grid.lefts[-1] + grid.width == width - border
 
 
 @pytest.mark.parametrize(("every", "first"), [(1, 0), (5, 2), (7, 3)])
 def test_mean_of_a_window_is_that_of_the_pixels_in_it(every, first):
     picture = np.random.default_rng(2).random((61, 83))
-    grid = Grid.lay(61, 83, 16)
+    grid = Grid(61, 83, 16)
     means = grid.average(picture[first::every, first::every], every, first)
     seen = np.zeros(picture.shape, bool)
     seen[first::every, first::every] = True
@@ -37,17 +37,20 @@ def test_mean_of_a_window_is_that_of_the_pixels_in_it(every, first):
 
 
 def test_the_best_windows_are_chosen_and_share_no_pixel():
-    grid = Grid.lay(200, 200, 40)
+    grid = Grid(200, 200, 40)
     scores = np.random.default_rng(3).random((len(grid.tops), len(grid.lefts)))
     chosen = grid.choose(scores, 5)
     assert len(chosen) == 5
-    assert not any(a.overlaps(b) for a, b in combinations(chosen, 2))
+    seen = np.zeros((200, 200), int)
+    for window in chosen:
+        seen[window.slices] += 1
+    assert seen.max() == 1
     best = np.unravel_index(scores.argmax(), scores.shape)
     assert (chosen[0].top, chosen[0].left) == (grid.tops[best[0]], grid.lefts[best[1]])
 
 
 def test_spreading_passes_neighbours_over_for_what_is_far_and_nearly_as_good():
-    grid = Grid.lay(100, 1000, 100)
+    grid = Grid(100, 1000, 100)
     scores = np.zeros((1, len(grid.lefts)))
     by_left = dict(zip(grid.lefts.tolist(), range(len(grid.lefts)), strict=True))
     for left, score in {0: 10.0, 100: 9.0, 800: 8.0}.items():
@@ -57,17 +60,8 @@ def test_spreading_passes_neighbours_over_for_what_is_far_and_nearly_as_good():
 
 
 def test_no_more_windows_than_fit_and_are_allowed():
-    grid = Grid.lay(30, 30, 20)
+    grid = Grid(30, 30, 20)
     scores = np.ones((len(grid.tops), len(grid.lefts)))
     assert len(grid.choose(scores, 6)) == 1
     assert grid.choose(np.full_like(scores, -math.inf), 6) == []
     assert len(grid.choose(np.full_like(scores, math.inf), 6)) == 1
-
-
-def test_windows_overlap_where_they_share_a_pixel():
-    window = Window(10, 10, 5, 5)
-    assert window.overlaps(Window(14, 14, 5, 5))
-    assert window.overlaps(Window(8, 8, 3, 9))
-    assert not window.overlaps(Window(15, 10, 5, 5))
-    assert not window.overlaps(Window(10, 5, 5, 5))
-    assert window.moved(1, 2) == Window(11, 12, 5, 5)
