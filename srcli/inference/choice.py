@@ -94,7 +94,10 @@ class Choice:
         first = self.first_scales(factor if asked else None)
         if self.degradation == ORDINARY:
             return plan_steps(factor, first)
-        return plan_steps(factor, self._later_scales(), first)
+        later: tuple[int, ...] = ()
+        if self.family is not None:
+            later = catalog.available_scales(self.family) or catalog.SCALES
+        return plan_steps(factor, later, first)
 
     def serves(self, position: int) -> str:
         """The degradation that the pass at `position`, from 0, has weights for."""
@@ -138,12 +141,6 @@ class Choice:
                 f"use -x {most} or less"
             )
         return catalog.load_model(family, scale, degradation=ORDINARY)
-
-    def _later_scales(self) -> tuple[int, ...]:
-        """What the passes after one for a degradation can be."""
-        if self.family is None:
-            return ()
-        return catalog.available_scales(self.family) or catalog.SCALES
 
     @property
     def _is_ordinary_name(self) -> bool:

@@ -118,7 +118,11 @@ class Runner:
         self._model.to(memory_format=model.memory_format)  # type: ignore[call-overload]
         self._precision_wanted = precision
         self._tile_wanted = tile
-        self.overlap = _resolve_overlap(model, self.scale, overlap)
+        if overlap == "auto":
+            overlap = model.tile_overlap(self.scale)
+        elif overlap == "exact":
+            overlap = model.receptive_radius(self.scale)
+        self.overlap = overlap
         self.multiple = model.size_multiple
         self._ensemble = ensemble
         self._pace: float | None = None
@@ -247,7 +251,11 @@ class Runner:
         """Compute one tile; False if memory ran out."""
         try:
             with torch.inference_mode():
-                write(tile.core, self._enlarge_tile(tile, read))
+                lr = read(tile.padded).to(self._device)[None]
+                with self._arithmetic():
+                    sr = self._average(lr) if self._ensemble else self._forward(lr)
+                kept = tile.core.within(tile.padded).scaled(self.scale)
+                write(tile.core, sr[0, :, *kept.slices])
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -255,12 +263,6 @@ class Runner:
             # before their memory can be given back.
             return False
         return True
-
-    def _enlarge_tile(self, tile: Tile, read: ReadTile) -> Tensor:
-        lr = read(tile.padded).to(self._device)[None]
-        with self._arithmetic():
-            sr = self._average(lr) if self._ensemble else self._forward(lr)
-        return sr[0, :, *tile.core.within(tile.padded).scaled(self.scale).slices]
 
     def _forward(self, lr: Tensor) -> Tensor:
         lr = lr.contiguous(memory_format=self._model.memory_format)
@@ -298,7 +300,13 @@ class Runner:
             # Even the first question to a full GPU may fail.
             self._precision = self._choose_precision(device)
             self._model.to(device)
-            self._side = self._choose_side()
+            if self._tile_wanted == "auto":
+                dtype = DTYPES[self._precision]
+                self._side = choose_tile(
+                    self._model, self.scale, device, dtype, self.overlap
+                )
+            else:
+                self._side = self._tile_wanted or _WHOLE
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -320,14 +328,6 @@ class Runner:
             f"a network of {self._model.arch} does not compute well in {precision}: "
             f"use --precision {' or '.join(self._model.precisions)}, or auto"
         )
-
-    def _choose_side(self) -> int:
-        if self._tile_wanted == "auto":
-            dtype = DTYPES[self._precision]
-            return choose_tile(
-                self._model, self.scale, self._device, dtype, self.overlap
-            )
-        return self._tile_wanted or _WHOLE
 
     def _make_room(self, tile: Tile) -> None:
         """See to it that the tile that ran out of memory will fit next time.
@@ -362,11 +362,3 @@ class Runner:
         self._tile_wanted = "auto"
         self._place(_CPU)
         empty_cache(left)
-
-
-def _resolve_overlap(model: SRModel, scale: int, overlap: Overlap) -> int:
-    if overlap == "auto":
-        return model.tile_overlap(scale)
-    if overlap == "exact":
-        return model.receptive_radius(scale)
-    return overlap
