@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import UserDict
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from srcli.errors import unknown
-from srcli.models.base import ModelConfig, SRModel
-from srcli.models.drcn import DRCN
-from srcli.models.drrn import DRRN
-from srcli.models.dsrn import DSRN
-from srcli.models.mrnet import MRNet
-from srcli.models.rrrn import RRRN
 
-MODELS: dict[str, type[SRModel]] = {
-    "drcn": DRCN,
-    "drrn": DRRN,
-    "dsrn": DSRN,
-    "mrnet": MRNet,
-    "rrrn": RRRN,
+if TYPE_CHECKING:
+    from srcli.models.base import ModelConfig, SRModel
+
+
+class _Networks(UserDict[str, "type[SRModel]"]):
+    """Networks by their names; the file of one is loaded once it is asked for."""
+
+    data: dict[str, Any]  # classes, or their names until they are loaded
+
+    def __getitem__(self, name: str) -> type[SRModel]:
+        network: type[SRModel] | str = self.data[name]
+        if isinstance(network, str):
+            network = getattr(import_module(f"srcli.models.{name}"), network)
+            self.data[name] = network
+        return network  # type: ignore[return-value]
+
+
+MODELS = _Networks()
+MODELS.data |= {
+    "drcn": "DRCN",
+    "drrn": "DRRN",
+    "dsrn": "DSRN",
+    "mrnet": "MRNet",
+    "rrrn": "RRRN",
 }
 
 
@@ -37,9 +52,11 @@ def variant(name: str, scale: int | None = None) -> tuple[type[SRModel], ModelCo
     Raises:
         UsageError: If no network has such a variant.
     """
-    for model in MODELS.values():
-        if name.lower() in model.variants:
-            config = model.variants[name.lower()]
+    key = name.lower()
+    for arch in sorted(MODELS, key=lambda arch: arch != key):  # its own comes first
+        model = MODELS[arch]
+        if key in model.variants:
+            config = model.variants[key]
             if scale is not None:
                 config = dataclasses.replace(config, scales=(scale,))
             return model, config
