@@ -36,7 +36,7 @@ from srcli.inference.planning import plan_job
 from srcli.storage import fetch
 
 if TYPE_CHECKING:
-    from srcli.inference.regions import Region
+    from srcli.inference.tiling import Region
 
 log = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ from srcli.inference.space import check_space, prepare_folders
 from srcli.progress import SILENT, Progress
 
 if TYPE_CHECKING:
-    from srcli.inference.regions import Region
+    from srcli.inference.tiling import Region
     from srcli.inference.upscaler import Upscaler
 
 log = logging.getLogger(__name__)

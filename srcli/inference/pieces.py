@@ -30,8 +30,8 @@ from srcli.progress import SILENT, Progress
 from srcli.writing import write_whole
 
 if TYPE_CHECKING:
-    from srcli.inference.regions import Region
     from srcli.inference.runner import RunStats
+    from srcli.inference.tiling import Region
     from srcli.inference.upscaler import Upscaler  # imports torch
 
 log = logging.getLogger(__name__)

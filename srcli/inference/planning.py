@@ -86,8 +86,6 @@ def plan_job(source: Source, naming: Naming) -> Job:
         if source.error is not None:
             raise source.error
         info = probe_picture(source.content, name=source.name, frame=naming.frame)
-        # The factor is checked before the size: it has the clearer message.
-        naming.goal.factor(info.height, info.width)
         size = naming.goal.size(info.height, info.width)
         format = naming.choose_format(source, info, size)
         output = naming.name_output(source, info, size, format)

@@ -40,28 +40,27 @@ class Goal:
         """The (height, width) in pixels that a picture of this size gets.
 
         Where only one of width and height is given, the other keeps the proportions.
-        """
-        if self.scale is not None and not self.is_sized:
-            return _round(height * self.scale), _round(width * self.scale)
-        if self.width is None:
-            assert self.height is not None
-            return self.height, _round(width * self.height / height)
-        return self.height or _round(height * self.width / width), self.width
-
-    def factor(self, height: int, width: int) -> float:
-        """The enlargement that a picture of this size needs.
 
         Raises:
-            UsageError: If it is not between 1 and `MAX_FACTOR`.
+            UsageError: If that enlarges by less than 1 or more than `MAX_FACTOR`.
         """
+        factor = self.factor(height, width)
+        if not self.is_sized:
+            return _round(height * factor), _round(width * factor)
+        size = (
+            self.height or _round(height * (self.width or 0) / width),
+            self.width or _round(width * (self.height or 0) / height),
+        )
+        _check_factor(
+            factor, f" for {width}x{height} to become {size[1]}x{size[0]} pixels"
+        )
+        return size
+
+    def factor(self, height: int, width: int) -> float:
+        """The enlargement that a picture of this size needs."""
         if self.scale is not None and not self.is_sized:
             return self.scale
-        ratios = ((self.height or 0) / height, (self.width or 0) / width)
-        detail = " for {}x{} to become {}x{} pixels"
-        size = self.size(height, width)
-        return _check_factor(
-            max(ratios), detail.format(width, height, size[1], size[0])
-        )
+        return max((self.height or 0) / height, (self.width or 0) / width)
 
 
 def plan_steps(
@@ -103,9 +102,8 @@ def _round(length: float) -> int:
     return max(1, math.floor(length + 0.5))
 
 
-def _check_factor(factor: float, detail: str = "") -> float:
+def _check_factor(factor: float, detail: str = "") -> None:
     if not 1.0 <= factor <= MAX_FACTOR:  # also refuses NaN
         raise UsageError(
             f"pictures are enlarged by 1 to {MAX_FACTOR:g}, not by {factor:.4g}{detail}"
         )
-    return factor

@@ -75,12 +75,13 @@ def check_space(jobs: Iterable[Job]) -> None:
     for device, need in needs.items():
         place = places[device]
         free = _free_space(place)
+        if need <= free:
+            continue
         room = f"{format_bytes(free)} are free"
         about = f"the results take about {format_bytes(need)} and {room}"
         if need / 2 > free:
             raise OutputError(f"{place} has no room: {about}: choose another -o")
-        if need > free:
-            log.warning("%s may have no room: %s", place, about)
+        log.warning("%s may have no room: %s", place, about)
 
 
 def prepare_folders(folders: Iterable[Place]) -> None:

@@ -20,10 +20,16 @@ from srcli.inference.canvas import Canvas, check_memory
 from srcli.inference.choice import BICUBIC, Choice, choose
 from srcli.inference.device import choose_device, choose_precision
 from srcli.inference.python import Enlarged, Given, map_pictures
-from srcli.inference.regions import Region, plan_regions, whole_region
 from srcli.inference.runner import Runner, RunStats
 from srcli.inference.sizes import Goal
-from srcli.inference.tiling import Overlap, TileSize, check_tiling
+from srcli.inference.tiling import (
+    Overlap,
+    Region,
+    TileSize,
+    check_tiling,
+    plan_regions,
+    whole_region,
+)
 from srcli.models.base import SRModel
 from srcli.progress import SILENT, Progress
 
@@ -104,7 +110,6 @@ class Upscaler:
         Raises:
             UsageError: If the factor is not between 1 and 8.
         """
-        self._goal.factor(height, width)
         return self._goal.size(height, width)
 
     def plan(self, height: int, width: int) -> tuple[int, ...]:
@@ -113,6 +118,7 @@ class Upscaler:
         Raises:
             UsageError: If the factor is not between 1 and 8.
         """
+        self.target_size(height, width)  # refuses factors that are out of reach
         factor = self._goal.factor(height, width)
         return self._choice.plan(factor, asked=not self._goal.is_sized)
 

@@ -29,7 +29,7 @@ from srcli.bulk.engine import Cluster, do_large, run_bulk  # noqa: E402
 from srcli.bulk.orders import take_orders  # noqa: E402
 from srcli.bulk.stages import Work  # noqa: E402
 from srcli.imaging.resize import imresize  # noqa: E402
-from srcli.inference import planning, regions  # noqa: E402
+from srcli.inference import planning, tiling  # noqa: E402
 from srcli.inference.batch import run_batch  # noqa: E402
 from srcli.inference.naming import Naming  # noqa: E402
 from srcli.inference.pieces import FileOptions  # noqa: E402
@@ -228,7 +228,7 @@ def test_from_store_to_store_by_the_command(nodes, store, run, many, tmp_path):
 def test_regions_of_one_picture_are_spread(nodes, run, picture, tmp_path, monkeypatch):
     monkeypatch.setattr(planning, "LARGE", 1000)
     for name in ("_LEAST_SIDE", "_MOST_SIDE"):
-        monkeypatch.setattr(regions, name, 64)
+        monkeypatch.setattr(tiling, name, 64)
     planes = picture(200, 150)
     tifffile.imwrite(tmp_path / "scan.tif", planes, tile=(64, 64), photometric="rgb")
     local = run(

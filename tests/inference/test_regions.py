@@ -19,7 +19,7 @@ from srcli.imaging.box import Box
 from srcli.imaging.files import Picture, probe_picture, read_picture, strip_metadata
 from srcli.imaging.source import open_picture
 from srcli.imaging.tiff import write as tiff_write
-from srcli.inference import planning, regions
+from srcli.inference import planning, tiling
 from srcli.inference.batch import run_batch
 from srcli.inference.naming import Naming
 from srcli.inference.pieces import FileOptions
@@ -36,7 +36,7 @@ NETWORK = {"device": "cpu", "precision": "fp32", "overlap": "exact"}
 @pytest.fixture(autouse=True)
 def _small_tiles(monkeypatch):
     monkeypatch.setattr(tiff_write, "TILE", 32)
-    monkeypatch.setattr(regions, "TILE", 32)
+    monkeypatch.setattr(tiling, "TILE", 32)
 
 
 def waves(height, width, channels=3, dtype=np.uint8):
@@ -222,8 +222,8 @@ def do(tmp_path, monkeypatch):
     """A function that enlarges a TIFF as if memory were small, and gives its result."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(planning, "LARGE", 0)
-    monkeypatch.setattr(regions, "_LEAST_SIDE", 40)
-    monkeypatch.setattr(regions, "_MOST_SIDE", 40)
+    monkeypatch.setattr(tiling, "_LEAST_SIDE", 40)
+    monkeypatch.setattr(tiling, "_MOST_SIDE", 40)
 
     def enlarge(data, upscaler, progress=SILENT, **options):
         Path("in.tif").write_bytes(data)
