@@ -13,7 +13,7 @@ from srcli.storage import Place, show_message, show_path
 
 if TYPE_CHECKING:  # they import torch
     from srcli.inference.estimate import Cost
-    from srcli.inference.runner import RunStats
+    from srcli.inference.stats import RunStats
 
 log = logging.getLogger(__name__)
 

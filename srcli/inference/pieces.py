@@ -30,7 +30,7 @@ from srcli.progress import SILENT, Progress
 from srcli.writing import write_whole
 
 if TYPE_CHECKING:
-    from srcli.inference.runner import RunStats
+    from srcli.inference.stats import RunStats
     from srcli.inference.tiling import Region
     from srcli.inference.upscaler import Upscaler  # imports torch
 

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ from srcli.inference.device import (
     is_out_of_memory,
     keep_freed_memory,
 )
+from srcli.inference.stats import RunStats
 from srcli.inference.tiling import (
     Overlap,
     Tile,
@@ -48,26 +49,6 @@ WriteTile = Callable[[Box, Tensor], None]
 _WHOLE = 1 << 30  # px; longer than any picture
 _PACE_SECONDS = 0.2  # from which on the time of a tile says what others will take
 _CPU = torch.device("cpu")
-
-
-@dataclass(frozen=True, slots=True)
-class RunStats:
-    """What the last run took."""
-
-    device: str  # where it ended
-    precision: str
-    tiles: int = 0
-    fallbacks: int = 0  # times that memory ran out: tiles were cut, or work moved
-    seconds: float = 0.0
-
-    def followed_by(self, later: RunStats) -> RunStats:
-        """Both runs as one, which ended where the later one ended."""
-        return replace(
-            later,
-            tiles=self.tiles + later.tiles,
-            fallbacks=self.fallbacks + later.fallbacks,
-            seconds=self.seconds + later.seconds,
-        )
 
 
 class Runner:

@@ -20,8 +20,9 @@ from srcli.inference.canvas import Canvas, check_memory
 from srcli.inference.choice import BICUBIC, Choice, choose
 from srcli.inference.device import choose_device, choose_precision
 from srcli.inference.python import Enlarged, Given, map_pictures
-from srcli.inference.runner import Runner, RunStats
+from srcli.inference.runner import Runner
 from srcli.inference.sizes import Goal
+from srcli.inference.stats import RunStats
 from srcli.inference.tiling import (
     Overlap,
     Region,

@@ -13,8 +13,8 @@ from PIL import Image
 from srcli.errors import WeightsError
 from srcli.imaging.files import Picture
 from srcli.imaging.resize import imresize
-from srcli.inference.runner import RunStats
 from srcli.inference.sizes import Goal
+from srcli.inference.stats import RunStats
 from srcli.pretrained import catalog
 
 

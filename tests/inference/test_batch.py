@@ -32,10 +32,10 @@ from srcli.inference.jobs import Tally
 from srcli.inference.naming import Naming
 from srcli.inference.pieces import FileOptions
 from srcli.inference.planning import plan_jobs
-from srcli.inference.runner import RunStats
 from srcli.inference.sizes import Goal
 from srcli.inference.sources import Source, expand_inputs
 from srcli.inference.space import prepare_folders
+from srcli.inference.stats import RunStats
 
 
 class Stub:
