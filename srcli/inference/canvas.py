@@ -17,6 +17,7 @@ from srcli.imaging.resize import imresize_torch
 from srcli.inference.device import free_memory
 from srcli.models.base import Color
 
+_SMALL = 1 << 24  # bytes for which the system is not asked, which takes a millisecond
 _CHROMA_MARGIN = 2  # LR pixels that bicubic interpolation reads on each side
 
 
@@ -121,6 +122,8 @@ def check_memory(shape: tuple[int, int, int], dtype: np.dtype[Any]) -> None:
         DeviceError: If there is not so much memory free.
     """
     need = math.prod(shape) * dtype.itemsize
+    if need < _SMALL:
+        return
     free = free_memory(torch.device("cpu"))
     if need > free:
         raise DeviceError(

@@ -369,6 +369,7 @@ def test_results_too_large_for_the_memory_are_refused_before_the_work(
         raise AssertionError("the network ran")
 
     upscaler = Upscaler(Constant(), 4, device="cpu")
+    monkeypatch.setattr(canvas_module, "_SMALL", 0)
     monkeypatch.setattr(canvas_module, "free_memory", lambda _: 40 * 60 * 16 * 3 - 1)
     monkeypatch.setattr(Constant, "predictions", never)
     with pytest.raises(DeviceError, match="240x160 pixels"):
