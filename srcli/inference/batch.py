@@ -155,7 +155,7 @@ class _Batch:
                 steps = self._upscaler.describe(*size)
                 progress.start(f"{name}: {steps}", piece.count)
         made = attempt(
-            job, enlarge, piece, self._upscaler, _Bar(progress, name, shares)
+            job, enlarge, piece, self._upscaler, _Titled(progress, name, shares)
         )
         if piece.count > 1 and not shares:  # of bicubic, nothing has been told
             progress.advance()
@@ -187,7 +187,7 @@ class _Batch:
             self._file = None
 
 
-class _Bar:
+class _Titled:
     """A `Progress` under the name of its picture; regions of one share its bar."""
 
     def __init__(self, progress: Progress, name: str, shares: int) -> None:

@@ -138,7 +138,7 @@ def convolve(
     gain = torch.ones_like(bias) if gain is None else gain
     for index in range(len(x)):
         other = _as_array(out[index, :, :0] if add is None else add[index])
-        job = _Job(
+        call = _Call(
             x=_as_array(x[index]),
             weight=weight,
             bias=bias.numpy(),
@@ -149,12 +149,12 @@ def convolve(
             share=np.float32(share),
             above=above,
         )
-        _run_strips(job)
+        _run_strips(call)
     return out
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class _Call:
     """One picture's convolution; the arrays are (h, w, channels)."""
 
     x: NDArray[Any]
@@ -186,15 +186,15 @@ def _as_array(image: Tensor) -> NDArray[Any]:
     return pixels.numpy()
 
 
-def _run_strips(job: _Job) -> None:
-    height, width, _ = job.out.shape
+def _run_strips(call: _Call) -> None:
+    height, width, _ = call.out.shape
     down, across = -(-height // 4), -(-width // 4)
     threads = torch.get_num_threads()
     most = max(1, _TILES // across)
     # As many strips for every thread, of about the same height.
     strips = threads * -(-down // (most * threads))
     edges = [down * index // strips for index in range(strips + 1)]
-    work = partial(_run_some, job, edges, count(), max(np.diff(edges)) * across)
+    work = partial(_run_some, call, edges, count(), max(np.diff(edges)) * across)
     if threads == 1:
         work()
         return
@@ -203,36 +203,40 @@ def _run_strips(job: _Job) -> None:
 
 
 @torch.inference_mode()
-def _run_some(job: _Job, edges: list[int], numbers: Iterator[int], tiles: int) -> None:
+def _run_some(
+    call: _Call, edges: list[int], numbers: Iterator[int], tiles: int
+) -> None:
     """Take strips until there are none; `numbers` is shared by all threads."""
     kernels = _kernels()
     assert kernels is not None  # as `serves` says
     enter_strip, leave_strip = kernels
-    room = _make_room(job, tiles)
+    room = _make_room(call, tiles)
     entered = _as_bits(room.entered)
-    across = -(-job.out.shape[1] // 4)
+    across = -(-call.out.shape[1] // 4)
     for number in numbers:
         if number >= len(edges) - 1:
             break
         first, last = edges[number], edges[number + 1]
         if first == last:
             continue
-        enter_strip(job.x, job.above, first, last, entered, room.entering, room.nothing)
+        enter_strip(
+            call.x, call.above, first, last, entered, room.entering, room.nothing
+        )
         used = (last - first) * across
         maps = room.entered[:used].view(1, used, 1, -1).permute(0, 3, 1, 2)
         left = _ONEDNN._convolution_pointwise(
-            maps, job.weight, None, *_PLACE, "none", [], ""
+            maps, call.weight, None, *_PLACE, "none", [], ""
         )
         leave_strip(
             _as_bits(left.permute(0, 2, 3, 1).view(used, 36, -1)),
             first,
             last,
-            job.bias,
-            job.slope,
-            job.other,
-            job.gain,
-            job.share,
-            job.out,
+            call.bias,
+            call.slope,
+            call.other,
+            call.gain,
+            call.share,
+            call.out,
             room.leaving,
         )
 
@@ -243,10 +247,10 @@ def _as_bits(values: Tensor) -> NDArray[Any]:
     return values.numpy()
 
 
-def _make_room(job: _Job, tiles: int) -> _Room:
+def _make_room(call: _Call, tiles: int) -> _Room:
     """The thread's own, kept for the next convolution of the same kind."""
-    _, width, inputs = job.x.shape
-    outputs, dtype = job.out.shape[2], job.weight.dtype
+    _, width, inputs = call.x.shape
+    outputs, dtype = call.out.shape[2], call.weight.dtype
     key = inputs, outputs, dtype, width
     rooms = _state.__dict__.setdefault("rooms", {})
     room = rooms.get(key)
@@ -256,7 +260,7 @@ def _make_room(job: _Job, tiles: int) -> _Room:
             torch.empty(tiles, 36, inputs, dtype=dtype),
             np.empty((6, 66 * inputs), np.float32),
             np.empty((7, 4 * outputs), np.float32),
-            np.zeros(width * inputs, job.x.dtype),
+            np.zeros(width * inputs, call.x.dtype),
         )
     return room
 
