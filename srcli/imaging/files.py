@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -56,9 +57,14 @@ __all__ = [
     "write_picture",
 ]
 
-# zlib's level and strategy: runs and Huffman codes; and a search as well.
-_FAST, _SEARCH = (1, 3), (6, 1)
-_ALL_FILTERS = 0xF8  # libpng's PNG_ALL_FILTERS: the best of them for each row
+# Ways to code a PNG, the fastest first: runs of what all filters leave, a search for
+# repetitions in it, and one in the levels as they are, for pictures of few colours.
+_RUNS, _ANY_FILTER, _NO_FILTER = 3, 0xF8, 0x08  # zlib's, libpng's
+_WAYS: tuple[Mapping[str, Any], ...] = (
+    {"level": 1, "strategy": _RUNS, "filter": _ANY_FILTER},
+    {"level": 6, "strategy": 1, "filter": _ANY_FILTER},
+    {"level": 6, "strategy": 0, "filter": _NO_FILTER},
+)
 _SAMPLE_ROWS = 16
 _PNG_HEADER = 33  # bytes of the signature and IHDR
 _JPEG_HEADER = 1 << 10  # bytes in which a JPEG that says nothing has its tables
@@ -182,8 +188,11 @@ def _write_png(
         chunks: Written before the pixels.
         options: Of Pillow's `save`, which makes chunks of them.
     """
-    level, strategy = _FAST if _is_natural(planes) else _SEARCH
-    coded = memoryview(_code_png(planes, level, strategy))
+    planes = np.ascontiguousarray(planes)
+    # Set aside but not filled: more than the worst case takes.
+    room: Any = np.empty(planes.nbytes * 4 // 3 + 4 * len(planes) + 65_536, np.uint8)
+    way = _choose_way(planes)
+    coded = memoryview(imagecodecs.png_encode(planes, out=room, **way))
     said = io.BytesIO()
     Image.new("L", (1, 1)).save(said, "PNG", **options)
     said.seek(len(SIGNATURE))
@@ -194,25 +203,20 @@ def _write_png(
     file.write(coded[_PNG_HEADER:])
 
 
-def _code_png(planes: NDArray[Any], level: int, strategy: int) -> bytes | bytearray:
-    planes = np.ascontiguousarray(planes)
-    return imagecodecs.png_encode(
-        planes, level=level, strategy=strategy, filter=_ALL_FILTERS
-    )
+def _choose_way(planes: NDArray[Any]) -> Mapping[str, Any]:
+    """The first of `_WAYS` that costs at most a tenth in size; strips tell.
 
-
-def _is_natural(planes: NDArray[Any]) -> bool:
-    """Whether a PNG gains next to nothing from a search for repetitions.
-
-    The search takes most of the time of writing a PNG. It makes drawings and
-    screenshots several times smaller, but a photograph repeats nothing. Strips tell.
+    To search for repetitions takes most of the time. It makes drawings and screenshots
+    several times smaller, but a photograph repeats nothing.
     """
     tops = (len(planes) * part // 8 for part in (1, 3, 5, 7))
     strips = [planes[top : top + _SAMPLE_ROWS] for top in tops]
-    fast, searched = (
-        sum(len(_code_png(strip, *how)) for strip in strips) for how in (_FAST, _SEARCH)
-    )
-    return fast <= 1.1 * searched
+    sizes = [
+        sum(len(imagecodecs.png_encode(strip, **way)) for strip in strips)
+        for way in _WAYS
+    ]
+    enough = 1.1 * min(sizes)
+    return next(w for w, size in zip(_WAYS, sizes, strict=True) if size <= enough)
 
 
 def _write_jpeg(
@@ -225,13 +229,16 @@ def _write_jpeg(
     """
     said = io.BytesIO()
     Image.new("RGB", (1, 1)).save(said, "JPEG", **options)
-    coded = imagecodecs.jpeg8_encode(
-        np.ascontiguousarray(pixels), level=quality, subsampling="444"
+    blocks = math.prod(-(-side // 8) for side in pixels.shape[:2])
+    room: Any = np.empty(2 * 64 * 3 * blocks + 65_536, np.uint8)  # as for a PNG
+    pixels = np.ascontiguousarray(pixels)
+    coded = memoryview(
+        imagecodecs.jpeg8_encode(pixels, level=quality, subsampling="444", out=room)
     )
     file.write(said.getvalue()[: _find_tables(said.getvalue())])
-    file.write(memoryview(coded)[_find_tables(coded[:_JPEG_HEADER]) :])
+    file.write(coded[_find_tables(bytes(coded[:_JPEG_HEADER])) :])
 
 
-def _find_tables(data: bytes | bytearray) -> int:
+def _find_tables(data: bytes) -> int:
     """Where the tables and pixels of a JPEG begin, behind what is said."""
     return next(start for marker, start in list_segments(data) if marker == 0xDB)

@@ -27,7 +27,7 @@ MAX_WINDOWED_PIXELS = 100_000_000_000  # of what is never decoded as a whole
 _TOO_LARGE = "{} claims more than {} million pixels: refused; cut it into parts"
 _REMOTE_BLOCK = 1 << 18  # bytes that are fetched at a time from a remote file
 _MOST_SAID = 200  # characters of a library's message that are passed on
-_HEAD = 1 << 20  # bytes in which the kind of a file is looked for
+_HEAD, _FOOTER = 1 << 20, 26  # bytes in which the kind of a file is looked for
 _MAX_TEXT = 32 << 20  # bytes; so is a text of more in a PNG
 
 # What decoders raise on damaged files, found by feeding them many.
@@ -43,6 +43,7 @@ _READABLE = (*(entry.pillow for entry in FORMATS.values()), "GIF")
 
 
 # Formats that people take for pictures, by what their files begin with.
+_RAW = "a camera's raw file"
 _SIGNATURES = (
     ("JPEG XL", rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n"),
     ("JPEG 2000", rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"),
@@ -54,8 +55,12 @@ _SIGNATURES = (
     ("Radiance HDR", rb"#\?(RADIANCE|RGBE)"),
     ("a PDF", rb"%PDF-"),
     ("PostScript", rb"%!PS"),
-    ("SVG", rb"\s*(<\?xml.{0,1000}?)?(<!--.{0,1000}?-->\s*)?(<!DOCTYPE svg|<svg)"),
-    ("an icon (ICO)", rb"\0\0[\x01\x02]\0"),
+    (
+        "SVG",
+        rb"(\xef\xbb\xbf)?\s*(<\?xml.{0,1000}?)?(<!--.{0,1000}?-->\s*)?(<!DOCTYPE svg|<svg)",
+    ),
+    ("an icon (ICO)", rb"\0\0\x01\0"),
+    ("a film", rb"....ftyp(isom|mp4[12]|qt  )"),
     ("an icon (ICNS)", rb"icns"),
     ("a texture (DDS)", rb"DDS "),
     ("PNM", rb"P[1-7]\s"),
@@ -67,7 +72,7 @@ _SIGNATURES = (
     ("a FITS picture", rb"SIMPLE  ="),
     ("a DICOM picture", rb".{128}DICM"),
     (
-        "a camera's raw file",
+        _RAW,
         rb"FUJIFILMCCD-RAW|II(RO|RS|U\0)|MMOR|....ftypcrx|II.{4}HEAPCCDR|\0MRM|FOVb",
     ),
 )
@@ -235,8 +240,10 @@ def open_stream(source: Place | bytes, name: str) -> Iterator[IO[bytes]]:
 
 def _explain_unknown(file: IO[bytes] | None) -> str:
     """Why Pillow did not know a file."""
-    head = b""
+    head = tail = b""
     if file is not None:
+        file.seek(max(0, file.seek(0, 2) - _FOOTER))
+        tail = file.read()
         file.seek(0)
         head = file.read(_HEAD)
     if head[4:12] in (b"ftypavif", b"ftypavis") and not features.check("avif"):
@@ -247,6 +254,10 @@ def _explain_unknown(file: IO[bytes] | None) -> str:
             kind = "JPEG-LS"
         elif marker in _FRAMES and head[start + 4] != 8:  # ITU-T T.81, section B.2.2
             kind = f"a JPEG of {head[start + 4]} bits"
+    if tail.endswith(b"TRUEVISION-XFILE.\0"):
+        kind = "TGA"
+    if kind == _RAW:
+        return f"is {kind}: develop it first"
     if kind is not None:
         return f"is {kind}, which is not supported: save it as PNG, JPEG or TIFF"
     known = ", ".join(entry.title for entry in FORMATS.values())

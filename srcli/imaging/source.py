@@ -283,6 +283,8 @@ def _opened(
         head = file.read(16)
         if not head:
             raise InputError(f"{name} is empty")
+        if head[8:10] == b"CR" and head[:4] in _TIFF_MAGIC:
+            raise InputError(f"{name} is a camera's raw file: develop it first")
         with pillow.blame(name, file):
             is_tiff = head[:4] in _TIFF_MAGIC
             opened, frames = (_open_page if is_tiff else open_frame)(file, name, frame)

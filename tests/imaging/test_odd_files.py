@@ -124,11 +124,12 @@ OTHERS = {
     "JPEG 2000": [imagecodecs.jpeg2k_encode(np.zeros((8, 8), np.uint8))],
     "HEIC": [b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", b"\0\0\0\x18ftypmif1\0\0\0\0heic"],
     "a Photoshop document (PSD)": [b"8BPS\0\1" + bytes(20)],
-    "SVG": [b'<?xml version="1.0"?>\n<svg xmlns="x">', b"  <svg/>"],
-    "a camera's raw file": [b"\0\0\0\x18ftypcrx ", b"IIU\0\x18\0", b"IIRO\x08\0"],
+    "SVG": [b'\xef\xbb\xbf<?xml version="1.0"?>\n<svg xmlns="x">', b"  <svg/>"],
     "PNM": [b"P6\n2 2\n255\n" + bytes(12)],
     "OpenEXR": [b"v/1\x01\2\0\0\0"],
     "an icon (ICO)": [b"\0\0\1\0\1\0\x10\x10"],
+    "TGA": [bytes(40) + b"TRUEVISION-XFILE.\0"],
+    "a film": [b"\0\0\0\x18ftypmp42\0\0\0\0isom"],
     "QOI": [imagecodecs.qoi_encode(np.zeros((8, 8, 3), np.uint8))],
 }
 
@@ -137,9 +138,17 @@ OTHERS = {
 def test_a_format_that_is_not_read_is_named(kind):
     for data in OTHERS[kind]:
         with pytest.raises(InputError) as caught:
-            read_picture(data + bytes(64), name="x")
+            read_picture(data if kind == "TGA" else data + bytes(64), name="x")
         said = f"x is {kind}, which is not supported: save it as PNG, JPEG or TIFF"
         assert str(caught.value) == said
+
+
+def test_a_cameras_raw_file_is_to_be_developed():
+    for start in (
+        b"\0\0\0\x18ftypcrx ", b"IIU\0\x18\0", b"IIRO\x08\0", b"II*\0\x10\0\0\0CR\x02\0",
+    ):  # fmt: skip
+        with pytest.raises(InputError, match="is a camera's raw file: develop it"):
+            read_picture(start + bytes(64))
 
 
 def test_a_damaged_jpeg_is_no_other_kind(picture):
