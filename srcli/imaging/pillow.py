@@ -57,7 +57,8 @@ _SIGNATURES = (
     ("PostScript", rb"%!PS"),
     (
         "SVG",
-        rb"(\xef\xbb\xbf)?\s*(<\?xml.{0,1000}?)?(<!--.{0,1000}?-->\s*)?(<!DOCTYPE svg|<svg)",
+        rb"(\xef\xbb\xbf)?\s*(<\?xml.{0,1000}?)?(<!--.{0,1000}?-->\s*)?"
+        rb"(<!DOCTYPE svg|<svg)",
     ),
     ("an icon (ICO)", rb"\0\0\x01\0"),
     ("a film", rb"....ftyp(isom|mp4[12]|qt  )"),

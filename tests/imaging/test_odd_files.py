@@ -144,9 +144,8 @@ def test_a_format_that_is_not_read_is_named(kind):
 
 
 def test_a_cameras_raw_file_is_to_be_developed():
-    for start in (
-        b"\0\0\0\x18ftypcrx ", b"IIU\0\x18\0", b"IIRO\x08\0", b"II*\0\x10\0\0\0CR\x02\0",
-    ):  # fmt: skip
+    canon = b"II*\0\x10\0\0\0CR\x02\0"
+    for start in (b"\0\0\0\x18ftypcrx ", b"IIU\0\x18\0", b"IIRO\x08\0", canon):
         with pytest.raises(InputError, match="is a camera's raw file: develop it"):
             read_picture(start + bytes(64))
 
