@@ -26,9 +26,9 @@ from srcli.models.base import SRModel
 from srcli.models.counting import MacCounter, outline
 from srcli.training.data import CropSampler
 from srcli.training.loop import Trainer
-from srcli.training.network import make_network
 from srcli.training.reading import find_pictures
 from srcli.training.recipe import Recipe, load_recipe
+from srcli.training.run import make_network
 
 PICTURES, PICTURE_SIDE = 4, 1024  # 4 megapixels
 MATRIX_SIDE = {"cpu": 2048, "cuda": 8192, "mps": 4096}

@@ -31,8 +31,7 @@ from srcli.inference.device import choose_device
 from srcli.models import MODELS
 from srcli.training.machine import describe_machine
 from srcli.training.markdown import format_table
-from srcli.training.overrides import parse_assignments
-from srcli.training.recipe import NAMES, load_recipe
+from srcli.training.recipe import NAMES, load_recipe, parse_assignments
 from srcli.writing import write_whole
 
 log = logging.getLogger("srcli.benchmarks.training")

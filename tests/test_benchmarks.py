@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from srcli.models.counting import count_macs
-from srcli.training.network import make_network
 from srcli.training.recipe import load_recipe
+from srcli.training.run import make_network
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 TINY = ("--set", "config.width=4", "--set", "config.blocks=1", "--set", "crop=8")

@@ -14,7 +14,7 @@ from srcli.errors import UsageError
 from srcli.storage import show_path
 
 if TYPE_CHECKING:
-    from srcli.training.request import TrainRequest
+    from srcli.training.checkpoint import TrainRequest
 
 
 def train(
@@ -106,9 +106,8 @@ def train(
     ] = False,
 ) -> None:
     """Train a network on your pictures; a run can be stopped and resumed."""
-    from srcli.training.overrides import parse_assignments
-    from srcli.training.recipe import STUDY
-    from srcli.training.request import TrainRequest
+    from srcli.training.checkpoint import TrainRequest
+    from srcli.training.recipe import STUDY, parse_assignments
     from srcli.training.study_folder import is_study
 
     overrides = parse_assignments(assignments or [])

@@ -23,6 +23,7 @@ from srcli.models.base import SRModel
 from srcli.pretrained.catalog import WeightEntry, save_weights, sha256_of
 from srcli.progress import SILENT, Progress
 from srcli.storage import show_path
+from srcli.training.checkpoint import DEFAULT_VAL, RUN_FILE, TrainRequest, recall
 from srcli.training.provenance import (
     Provenance,
     TrainedWeights,
@@ -32,8 +33,6 @@ from srcli.training.provenance import (
     read_trained,
     state_terms,
 )
-from srcli.training.request import DEFAULT_VAL, TrainRequest, recall
-from srcli.training.request import NAME as RUN_FILE
 from srcli.writing import make_folder, write_whole
 
 log = logging.getLogger(__name__)

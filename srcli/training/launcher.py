@@ -40,7 +40,7 @@ from srcli.errors import (
     WeightsError,
 )
 from srcli.inference.device import choose_device
-from srcli.training.stopping import TrainingStoppedError, TrainingTerminatedError
+from srcli.training.loop import TrainingStoppedError, TrainingTerminatedError
 from srcli.training.worker import LAUNCHER, check_cuda
 
 _LOOPBACK = "127.0.0.1"

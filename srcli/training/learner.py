@@ -13,13 +13,17 @@ from torch import Tensor
 from srcli import __version__
 from srcli.errors import InputError
 from srcli.models.base import SRModel
-from srcli.training.average import Average
 from srcli.training.checkpoint import check_network
 from srcli.training.data import CropSampler
 from srcli.training.distributed import ALONE, World
 from srcli.training.gradients import Crops, Gradients
-from srcli.training.optimizer import clip_gradients, load_state, make_optimizer
-from srcli.training.plateau import Plateau
+from srcli.training.optimizer import (
+    Average,
+    Plateau,
+    clip_gradients,
+    load_state,
+    make_optimizer,
+)
 from srcli.training.recipe import Recipe, make_recipe
 from srcli.training.teacher import describe_facts, read_facts
 

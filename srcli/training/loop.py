@@ -6,13 +6,15 @@ import copy
 import json
 import logging
 import math
+import signal
 import time
 from pathlib import Path
-from typing import Any
+from types import FrameType, TracebackType
+from typing import Any, Self
 
 import torch
 
-from srcli.errors import OutputError
+from srcli.errors import ExitCode, OutputError, SrcliError, UsageError
 from srcli.models.base import SRModel
 from srcli.pretrained.catalog import save_weights
 from srcli.progress import SILENT, Progress
@@ -25,7 +27,6 @@ from srcli.training.history import read_history
 from srcli.training.journal import Journal, Tally
 from srcli.training.learner import Learner
 from srcli.training.recipe import Recipe, make_recipe
-from srcli.training.stopping import DivergedError, StopSignals
 from srcli.training.validation import Validator
 from srcli.writing import make_folder, write_whole
 
@@ -34,6 +35,66 @@ log = logging.getLogger(__name__)
 _REPORT_EVERY = 100  # steps
 _MOST_SETBACKS = 8  # in a row, each with half the learning rate
 GIVEN_UP = "given up: no learning rate helps"  # the event of a diverged run
+
+
+class TrainingStoppedError(SrcliError):
+    """Training ended early on Ctrl-C; a checkpoint was written."""
+
+    exit_code = ExitCode.INTERRUPTED
+
+
+class TrainingTerminatedError(TrainingStoppedError):
+    """Training ended early on SIGTERM; a checkpoint was written."""
+
+    exit_code = ExitCode.TERMINATED
+
+
+class DivergedError(UsageError):
+    """The loss stayed no number, whatever the learning rate; a checkpoint is there."""
+
+
+class StopSignals:
+    """While entered, notes SIGINT and SIGTERM instead of dying of them."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)
+        except ValueError:
+            # Only the main thread can catch signals; elsewhere they are its affair.
+            self._before.clear()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self.received = number
+
+    def raise_received(self, text: str) -> None:
+        """Raise the error of the signal that came, if one did.
+
+        Args:
+            text: What the user should know, after "interrupted" or "terminated".
+
+        Raises:
+            TrainingStoppedError: After Ctrl-C.
+            TrainingTerminatedError: After SIGTERM.
+        """
+        if self.received == signal.SIGTERM:
+            raise TrainingTerminatedError(f"terminated {text}")
+        if self.received is not None:
+            raise TrainingStoppedError(f"interrupted {text}")
 
 
 class Trainer(Learner):

@@ -1,14 +1,19 @@
-"""The recipes' optimisers and gradient clipping."""
+"""What changes the weights: optimisers, clipping, averages, the plateau of the rate."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from srcli.training.recipe import Recipe
+
+log = logging.getLogger(__name__)
 
 _COLOURS = 3  # of a picture, at most
 
@@ -134,3 +139,82 @@ def clip_gradients(model: nn.Module, recipe: Recipe, rate: float) -> None:
         # DRRN section 4.2: the tighter, the larger the rate. Printed as a range of each
         # gradient; the authors' solver (Caffe's clip_gradients) limits the norm of all.
         torch.nn.utils.clip_grad_norm_(parameters, recipe.clip_at / rate)
+
+
+class Average:
+    """Exponential moving average of a network's weights.
+
+    The decay grows with the number of updates, so that the first weights, which are
+    random, are soon forgotten.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.updates = 0
+        # The network's own tensors, which no later step or load replaces.
+        self._live = model.state_dict()
+        self.values = {name: value.clone() for name, value in self._live.items()}
+        floating = [n for n, v in self._live.items() if v.is_floating_point()]
+        self._counted = [n for n in self._live if n not in set(floating)]
+        self._mine = [self.values[name] for name in floating]
+        self._theirs = [self._live[name] for name in floating]
+
+    @torch.no_grad()
+    def restart(self) -> None:
+        """Begin anew with the network's present weights."""
+        self.updates = 0
+        for name, value in self._live.items():
+            self.values[name].copy_(value)
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the network's present weights."""
+        self.updates += 1
+        decay = min(self.decay, self.updates / (self.updates + 10))
+        torch._foreach_lerp_(self._mine, self._theirs, 1.0 - decay)
+        for name in self._counted:
+            self.values[name].copy_(self._live[name])
+
+    @contextmanager
+    def applied(self, model: nn.Module) -> Iterator[None]:
+        """The network with the averaged weights, for as long as the context lasts."""
+        own = {name: value.clone() for name, value in model.state_dict().items()}
+        training = model.training
+        model.load_state_dict(self.values)
+        model.eval()
+        try:
+            yield
+        finally:
+            model.load_state_dict(own)
+            model.train(training)
+
+
+class Plateau:
+    """Watches the validations at the recipe's own steps.
+
+    Others are not told to it, so that a run that was stopped in between goes on as if
+    it had not been.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.factor = 1.0  # what it has taken off the learning rate
+        self.step = 0  # when it last did, or when the best came
+        self.best = -math.inf  # mean PSNR in dB
+
+    def watch(self, step: int, psnr: float) -> None:
+        """Cut the rate if validation has not improved for long enough."""
+        recipe = self.recipe
+        if psnr > self.best:
+            self.best, self.step = psnr, step
+        elif recipe.schedule == "plateau" and step - self.step >= recipe.decay_every:
+            self.factor *= recipe.decay_factor
+            self.step = step
+            log.info("no better: the learning rate is now %.3g times", self.factor)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the rate has fallen so far that the run ends."""
+        recipe = self.recipe
+        rate = recipe.learning_rate * recipe.rate_for_batch * self.factor
+        return recipe.schedule == "plateau" and rate < recipe.min_rate

@@ -1,18 +1,23 @@
-"""From a request to a finished run: the pictures, the network, the loop."""
+"""From a request to a finished run: the pictures, the network, the loop, the report."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import logging
-from collections.abc import Iterator, Sequence
+import platform
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.backends import cudnn
 
-from srcli.errors import DeviceError, UsageError
+from srcli import __version__
+from srcli.errors import DeviceError, InputError, OutputError, SrcliError, UsageError
+from srcli.evaluation.benchmark import Row
 from srcli.evaluation.datasets import find_dataset
 from srcli.inference.device import (
     DTYPES,
@@ -21,30 +26,45 @@ from srcli.inference.device import (
     choose_precision,
     is_out_of_memory,
 )
-from srcli.models.base import Color
+from srcli.models import variant
+from srcli.models.base import Color, SRModel
+from srcli.pretrained.catalog import available_scales, load_model
 from srcli.progress import SILENT, Progress
-from srcli.training.beginning import begin_run, check_pictures, check_settings
-from srcli.training.checkpoint import check_network
+from srcli.training.checkpoint import (
+    DEFAULT_VAL,
+    NO_VAL,
+    RUN_FILE,
+    TrainRequest,
+    check_network,
+    describe_command,
+    fill,
+    find_checkpoints,
+    load_checkpoint,
+    name_val,
+    pack_state,
+    read_kept,
+    remember,
+    unpack_state,
+)
+from srcli.training.curves import draw_curves
 from srcli.training.data import CropSampler
 from srcli.training.distributed import World
-from srcli.training.ending import end_run
-from srcli.training.loop import Trainer
-from srcli.training.network import make_network
-from srcli.training.overrides import replace_fields
+from srcli.training.export import export_finished
+from srcli.training.loop import DivergedError, Trainer, TrainingStoppedError
+from srcli.training.measure import add_bicubic, make_request, measure_run
 from srcli.training.pictures import choose_folders
+from srcli.training.provenance import find_weights, has_weights
 from srcli.training.reading import find_pictures
-from srcli.training.recipe import Recipe, load_recipe, make_recipe
-from srcli.training.request import DEFAULT_VAL, NO_VAL, TrainRequest, remember
-from srcli.training.stopping import (
-    DivergedError,
-    TrainingStoppedError,
-    work_and_report,
-)
+from srcli.training.recipe import Recipe, load_recipe, make_recipe, replace_fields
+from srcli.training.report import PictureFacts, RunFacts, write_report
 from srcli.training.teacher import Teachers, find_teachers
 from srcli.training.validation import Validator, make_validator
-from srcli.training.worker import join_world
+from srcli.training.worker import is_restartable, join_world
 
 log = logging.getLogger(__name__)
+
+
+_Report = TypeVar("_Report")
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +184,102 @@ def _run(
     )
 
 
+def work_and_report(
+    work: Callable[[], object],
+    report: Callable[[bool], _Report],
+    reported: tuple[type[SrcliError], ...],
+) -> _Report:
+    """Do some work, and report on it however it ended.
+
+    Args:
+        work: What may be stopped.
+        report: Told whether it was.
+        reported: The errors of `work` after which there is something to report.
+
+    Returns:
+        What `report` returned.
+
+    Raises:
+        SrcliError: What `work` raised, also where the report then failed; else what the
+            report raised.
+    """
+    stopped: SrcliError | None = None
+    try:
+        work()
+    except reported as error:
+        stopped = error
+    try:
+        result = report(stopped is not None)
+    except SrcliError as error:
+        if stopped is None:
+            raise
+        log.warning("no report: %s", error)
+    if stopped is not None:
+        raise stopped
+    return result
+
+
+def end_run(
+    request: TrainRequest,
+    trainer: Trainer,
+    folders: Sequence[Path],
+    *,
+    precision: str,
+    stopped: bool,
+    progress: Progress = SILENT,
+) -> None:
+    """Write curves and report; export a run that has just taken its last step.
+
+    Args:
+        request: The run's.
+        trainer: After its last step, its weights written.
+        folders: Where its pictures came from.
+        precision: That it was trained in.
+        stopped: Whether somebody waits for the end of it: then nothing is measured.
+        progress: Told of every picture that is measured.
+
+    Raises:
+        InputError: If a picture of the validation set or the run's log is unreadable.
+        OutputError: If the folder cannot be written.
+        WeightsError: If the run's weights have been damaged since.
+    """
+    val = request.val or DEFAULT_VAL
+    device = trainer.sampler.device
+    draw_curves(request.out)
+    # A run that was given up before its first validation has none.
+    weights = find_weights(request.out) if has_weights(request.out) else None
+    rows: Sequence[Row] = ()
+    if weights is not None and request.measured and not stopped:
+        where = (weights, trainer.recipe, val, request.data_dir, device)
+        left_out = trainer.finished and not any(request.out.glob("export/*.json"))
+        if trainer.has_just_finished or left_out:
+            exported = export_finished(request, progress)
+            weights, rows = exported.weights, exported.rows
+            if rows:
+                rows = add_bicubic(rows, make_request(*where), progress)
+        elif val != NO_VAL:
+            rows = measure_run(*where, progress)
+    write_report(
+        request.out,
+        RunFacts(
+            recipe=trainer.recipe,
+            recipe_name=request.recipe,
+            pictures=PictureFacts.of(trainer.sampler, folders, trainer.taught_by),
+            step=trainer.step,
+            seconds=trainer.seconds,
+            finished=trainer.finished,
+            best=trainer.best,
+            best_step=trainer.best_step,
+            device=device,
+            devices=trainer.world.size,
+            precision=precision,
+            val=None if val == NO_VAL else val,
+            weights=weights,
+            rows=rows,
+        ),
+    )
+
+
 def _choose_recipe(request: TrainRequest, state: dict[str, Any] | None) -> Recipe:
     """The request's recipe; a resumed run keeps its own, fields replaced as asked."""
     overrides = dict(request.overrides)
@@ -243,3 +359,234 @@ def _memory_of(device: torch.device) -> Iterator[None]:
             "less (--set batch=N, --set crop=N), recomputation (--set recompute=true) "
             "and fewer pictures too"
         ) from error
+
+
+def make_network(recipe: Recipe, init: str | None = None) -> SRModel:
+    """The recipe's network.
+
+    A new one runs as many recursions as the recipe begins with. One that starts from
+    weights runs all that these were trained with: they have learned their part.
+
+    Args:
+        recipe: Its model, config and scales.
+        init: "bundled" or the path of a weight file; what fits is taken over, see
+            `SRModel.fitting_weights`.
+
+    Raises:
+        UsageError: If the config makes no network, or no weight fits.
+        WeightsError: If the weights are missing or damaged.
+    """
+    network_class, config = variant(recipe.model)
+    values = {**config.as_dict(), **recipe.config, "scales": recipe.scales}
+    network = network_class(type(config).from_dict(values))
+    if init is None:
+        network.limit_recursions(recipe.recursions_at(0))
+        return network
+    source = _load_bundled(recipe) if init == "bundled" else load_model(Path(init))
+    own, fitting = network.state_dict(), network.fitting_weights(source)
+    if not fitting:
+        raise UsageError(f"no weight of {init} fits {recipe.model}")
+    network.load_state_dict({**own, **fitting})
+    network.limit_recursions(source.recursion_limit)
+    log.info("%d of %d tensors start from %s", len(fitting), len(own), init)
+    return network
+
+
+def _load_bundled(recipe: Recipe) -> SRModel:
+    """The model's own weights, of the recipe's first scale that there are any for."""
+    there = available_scales(recipe.model)
+    scale = next((scale for scale in recipe.scales if scale in there), None)
+    return load_model(recipe.model, scale)
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """Where a run begins, the same in all processes.
+
+    Attributes:
+        request: What was asked for, its gaps filled from the run's folder.
+        state: The checkpoint to go on from; None where the run begins anew.
+        command: What the run was begun with, as `describe_command` says it; None where
+            that is not known.
+        same_val: Whether the best so far was measured on what is validated on now.
+    """
+
+    request: TrainRequest
+    state: dict[str, Any] | None = None
+    command: dict[str, Any] | None = None
+    same_val: bool = True
+
+
+def begin_run(request: TrainRequest, world: World) -> Beginning:
+    """Find out whether the run goes on, and from what.
+
+    It does with `request.resume`; and under torchrun, which gives the same command
+    again when it restarts the processes, where the same command began the run.
+
+    Raises:
+        InputError: If a checkpoint is missing or damaged, or if the run's folder is not
+            the same one for all nodes.
+        OutputError: If the folder holds a run that was not asked for.
+        PeerLostError: If another process has ended.
+    """
+    kept, state, resume = None, None, request.resume
+    if world.is_main:
+        found = bool(find_checkpoints(request.out))
+        resume = resume or (is_restartable() and _is_ours(request, found=found))
+        if not resume:
+            check_folder(request.out)
+        if resume and found:
+            kept, state = read_kept(request.out), load_checkpoint(request.out)
+    _check_shared(request.out, world, state)
+    if world.is_main and request.resume and state is None:
+        load_checkpoint(request.out)  # which says what is missing
+    if world.size > 1:
+        packed = pack_state(state) if state is not None else None
+        resume, kept, packed = world.share((resume, kept, packed))
+        if packed is not None and not world.is_main:
+            state = unpack_state(packed)
+    if state is None:
+        return Beginning(request, command=describe_command(request))
+    if not request.resume:
+        log.info(
+            "%s: the same command began this run: it goes on from step %d",
+            request.out,
+            state["step"],
+        )
+        request = _go_on(request)
+    filled = fill(request, kept)
+    before = fill(dataclasses.replace(request, val=None), kept)
+    return Beginning(
+        filled,
+        state,
+        command=None if kept is None else kept.get("command"),
+        same_val=name_val(before) == name_val(filled),
+    )
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that another run's files lie in.
+
+    Raises:
+        OutputError: If there are any, or `folder` is a file.
+    """
+    if find_checkpoints(folder) or has_weights(folder):
+        raise OutputError(
+            f"{folder} holds a run already: --resume goes on with it, "
+            "--out names another"
+        )
+    if folder.is_file():
+        raise OutputError(f"{folder} is a file: --out names a folder")
+
+
+def _is_ours(request: TrainRequest, *, found: bool) -> bool:
+    """Whether the folder holds a run that this very command began.
+
+    Raises:
+        OutputError: If another command began it.
+        InputError: If what the run remembers of itself is damaged.
+    """
+    if not found:
+        if (request.out / RUN_FILE).is_file() and not has_weights(request.out):
+            log.info("%s: no checkpoint yet: the run begins anew", request.out)
+        return False
+    kept = read_kept(request.out) or {}
+    if kept.get("command") == describe_command(request):
+        return True
+    raise OutputError(
+        f"{request.out} holds a run already, which another command began: --resume "
+        "goes on with it, --out names another"
+    )
+
+
+def _go_on(request: TrainRequest) -> TrainRequest:
+    """The request without what it asked of a new run: the checkpoint has it all."""
+    return dataclasses.replace(request, resume=True, init=None, overrides={}, scales=())
+
+
+def _check_shared(folder: Path, world: World, state: dict[str, Any] | None) -> None:
+    """See to it that no node has a newer checkpoint than the main process found.
+
+    After a restart the main process may run on another node than before: where nodes
+    have folders of their own, the run would begin anew, or go back, without a word.
+
+    Raises:
+        InputError: If one has.
+    """
+    if world.size == 1:
+        return
+    own = -1 if state is None else int(state["step"])
+    # Within a node all see the same.
+    if not world.is_main and world.local_rank == 0:
+        own = _find_step(folder)
+    seen = world.gather((own, platform.node()))
+    step, node = max(seen, key=lambda each: each[0])
+    if step > seen[0][0]:
+        there = "none" if seen[0][0] < 0 else f"that of step {seen[0][0]}"
+        raise InputError(
+            f"{folder} is not the same on all nodes: {node} has the checkpoint of step "
+            f"{step}, {seen[0][1]} with the main process {there}: --out names a folder "
+            "that all nodes share"
+        )
+
+
+def _find_step(folder: Path) -> int:
+    """The step of the newest whole checkpoint; -1 where there is none."""
+    try:
+        return int(load_checkpoint(folder)["step"])
+    except InputError:
+        return -1
+
+
+def check_settings(
+    world: World,
+    request: TrainRequest,
+    recipe: Recipe,
+    precision: str,
+    teachers: Teachers | None,
+) -> None:
+    """See to it that all processes were started for the same training.
+
+    Raises:
+        UsageError: If they were not.
+    """
+    settings = {
+        "srcli": __version__,
+        **recipe.as_dict(),
+        "seed": request.seed,
+        "precision": precision,
+        "--max-minutes": request.max_minutes,
+        "--teacher": None if teachers is None else teachers.fingerprint,
+    }
+    told = {name: json.dumps(value, default=str) for name, value in settings.items()}
+    first, *others = world.gather((told, platform.node()))
+    for rank, (other, node) in enumerate(others, 1):
+        for name in first[0]:
+            if other.get(name) != first[0][name]:
+                raise UsageError(
+                    f"the processes were started differently: {name} is "
+                    f"{first[0][name]} on {first[1]} and {other.get(name)} for process "
+                    f"{rank} on {node}: give every node the same command"
+                )
+
+
+def check_pictures(world: World, sampler: CropSampler) -> None:
+    """See to it that all processes draw their crops from the same pictures.
+
+    Raises:
+        InputError: If they do not.
+    """
+    own = (sampler.count, sampler.pixels, sampler.fingerprint)
+    first, *others = world.gather((own, platform.node()))
+    for rank, (seen, node) in enumerate(others, 1):
+        if seen != first[0]:
+            raise InputError(
+                f"the nodes see different pictures: {_say(first[0])} on {first[1]}, "
+                f"{_say(seen)} for process {rank} on {node}: --data has to hold the "
+                "same files on all of them"
+            )
+
+
+def _say(pictures: tuple[int, int, str]) -> str:
+    count, pixels, fingerprint = pictures
+    return f"{count} of {pixels / 1e6:.2f} megapixels ({fingerprint})"

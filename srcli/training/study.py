@@ -16,20 +16,28 @@ from srcli.evaluation.datasets import find_dataset
 from srcli.inference.device import choose_device
 from srcli.progress import SILENT, Progress
 from srcli.storage import quote_path
-from srcli.training.beginning import check_folder
 from srcli.training.checkpoint import NAME as CHECKPOINT
-from srcli.training.checkpoint import PREVIOUS, find_checkpoints
-from srcli.training.overrides import merge
-from srcli.training.pictures import choose_folders
-from srcli.training.provenance import has_weights
-from srcli.training.reading import find_pictures
-from srcli.training.recipe import STUDY
-from srcli.training.request import NO_VAL, TrainRequest, recall, remember
-from srcli.training.run import choose_training_precision, train
-from srcli.training.stopping import (
+from srcli.training.checkpoint import (
+    NO_VAL,
+    PREVIOUS,
+    TrainRequest,
+    find_checkpoints,
+    recall,
+    remember,
+)
+from srcli.training.loop import (
     DivergedError,
     TrainingStoppedError,
     TrainingTerminatedError,
+)
+from srcli.training.pictures import choose_folders
+from srcli.training.provenance import has_weights
+from srcli.training.reading import find_pictures
+from srcli.training.recipe import STUDY, merge
+from srcli.training.run import (
+    check_folder,
+    choose_training_precision,
+    train,
     work_and_report,
 )
 from srcli.training.study_folder import (

@@ -9,7 +9,7 @@ from typing import Any
 
 from srcli.errors import InputError, UsageError
 from srcli.evaluation.datasets import canonical_name
-from srcli.training.request import TrainRequest, name_val
+from srcli.training.checkpoint import TrainRequest, name_val
 from srcli.training.study_plan import Study
 from srcli.writing import write_whole
 

@@ -20,8 +20,8 @@ from torch.distributed.rendezvous import rendezvous
 
 from srcli.errors import DeviceError, ExitCode, OutputError, SrcliError, UsageError
 from srcli.training.distributed import PeerLostError, World
+from srcli.training.loop import TrainingStoppedError
 from srcli.training.meeting import meet
-from srcli.training.stopping import TrainingStoppedError
 from srcli.writing import write_whole
 
 log = logging.getLogger("srcli")

@@ -17,10 +17,10 @@ from srcli.models import variant
 from srcli.models.mrnet import MRNet, MRNetConfig
 from srcli.pretrained.catalog import load_model, save_weights
 from srcli.training import export
+from srcli.training.checkpoint import TrainRequest
 from srcli.training.export import export_finished, export_run
 from srcli.training.provenance import Provenance, find_weights, name_file
 from srcli.training.recipe import load_recipe
-from srcli.training.request import TrainRequest
 
 CONFIG = {"width": 4, "blocks": 1, "recursions": (1, 1, 1)}
 

@@ -6,9 +6,9 @@ import torch
 from srcli.models.drcn import DRCN, DRCNConfig
 from srcli.models.mrnet import MRNet, MRNetConfig
 from srcli.training.gradients import Crops, Gradients
-from srcli.training.network import make_network
 from srcli.training.optimizer import clip_gradients, make_optimizer
 from srcli.training.recipe import load_recipe
+from srcli.training.run import make_network
 
 
 @pytest.fixture

@@ -10,14 +10,13 @@ import torch
 
 from srcli.errors import InputError, OutputError, UsageError
 from srcli.pretrained.catalog import read_weights
-from srcli.training.average import Average
 from srcli.training.checkpoint import load_checkpoint, save_checkpoint
 from srcli.training.data import CropSampler
-from srcli.training.loop import Trainer
-from srcli.training.network import make_network
+from srcli.training.loop import Trainer, TrainingStoppedError, TrainingTerminatedError
+from srcli.training.optimizer import Average
 from srcli.training.reading import find_pictures
 from srcli.training.recipe import load_recipe
-from srcli.training.stopping import TrainingStoppedError, TrainingTerminatedError
+from srcli.training.run import make_network
 
 CPU = torch.device("cpu")
 # The smallest network of each kind; everything else is its own `fast` recipe.

@@ -9,8 +9,8 @@ from srcli.evaluation.published import lookup
 from srcli.models import variant
 from srcli.pretrained.catalog import save_weights
 from srcli.training.measure import make_request, measure_run
-from srcli.training.network import make_network
 from srcli.training.recipe import load_recipe
+from srcli.training.run import make_network
 
 TINY = {"config": {"width": 4, "units": 1}}
 

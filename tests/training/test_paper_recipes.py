@@ -19,10 +19,9 @@ from srcli.models import MODELS, variant, variant_names
 from srcli.training.data import CropSampler
 from srcli.training.loop import Trainer
 from srcli.training.losses import Norm, supervised_loss
-from srcli.training.network import make_network
-from srcli.training.optimizer import clip_gradients, make_optimizer
-from srcli.training.plateau import Plateau
+from srcli.training.optimizer import Plateau, clip_gradients, make_optimizer
 from srcli.training.recipe import Recipe, load_recipe
+from srcli.training.run import make_network
 
 CPU = torch.device("cpu")
 # Small networks, crops and batches; every other field is the paper's own.

@@ -13,9 +13,8 @@ from srcli.models import MODELS, variant, variant_names
 from srcli.pretrained.public_sets import data_sets
 from srcli.training.data import CropSampler
 from srcli.training.loop import Trainer
-from srcli.training.network import make_network
-from srcli.training.overrides import parse_assignments
-from srcli.training.recipe import Recipe, load_recipe, make_recipe
+from srcli.training.recipe import Recipe, load_recipe, make_recipe, parse_assignments
+from srcli.training.run import make_network
 
 FIELDS = [field.name for field in dataclasses.fields(Recipe)]
 # --model names the model; what concerns teachers is in test_teacher.py.

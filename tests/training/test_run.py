@@ -12,13 +12,10 @@ from PIL import Image
 from srcli.errors import DeviceError, InputError, OutputError, UsageError
 from srcli.models.mrnet import MRNet, MRNetConfig
 from srcli.pretrained.catalog import save_weights
-from srcli.training import network as network_module
 from srcli.training import run as run_module
-from srcli.training.checkpoint import load_checkpoint
-from srcli.training.network import make_network
+from srcli.training.checkpoint import TrainRequest, load_checkpoint
 from srcli.training.recipe import load_recipe
-from srcli.training.request import TrainRequest
-from srcli.training.run import train
+from srcli.training.run import make_network, train
 
 CONFIG = {"width": 4, "blocks": 1}
 SMALL = {"config": CONFIG, "crop": 8, "batch": 2, "validate_every": 2, "steps": 3}
@@ -182,8 +179,8 @@ def test_bundled_weights_to_start_from_are_those_of_the_scale(monkeypatch):
         asked.append((name, scale))
         return MRNet(MRNetConfig(**CONFIG))
 
-    monkeypatch.setattr(network_module, "available_scales", lambda name: (2, 3))
-    monkeypatch.setattr(network_module, "load_model", load)
+    monkeypatch.setattr(run_module, "available_scales", lambda name: (2, 3))
+    monkeypatch.setattr(run_module, "load_model", load)
     for scales in ([3], [4]):
         values = {"config": CONFIG, "scales": scales}
         make_network(load_recipe("mrnet", "fast", values), "bundled")

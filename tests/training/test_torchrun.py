@@ -22,13 +22,12 @@ from torch.distributed import HashStore
 
 from srcli.errors import DeviceError, InputError, OutputError, UsageError
 from srcli.pretrained.catalog import read_weights
-from srcli.training import beginning, run
-from srcli.training.beginning import check_pictures, check_settings
+from srcli.training import run
+from srcli.training.checkpoint import TrainRequest
 from srcli.training.loop import Trainer
 from srcli.training.meeting import meet
-from srcli.training.overrides import parse_assignments
-from srcli.training.recipe import load_recipe
-from srcli.training.request import TrainRequest
+from srcli.training.recipe import load_recipe, parse_assignments
+from srcli.training.run import check_pictures, check_settings
 from srcli.training.worker import is_restartable, join_world
 
 STEPS = 12
@@ -170,7 +169,7 @@ def test_killed_workers_are_restarted_and_end_in_the_same_weights(
 @pytest.fixture
 def torchrun(monkeypatch):
     """As in a process that torchrun started, but alone."""
-    monkeypatch.setattr(beginning, "is_restartable", lambda: True)
+    monkeypatch.setattr(run, "is_restartable", lambda: True)
 
 
 def test_the_same_command_goes_on_where_it_was_broken_off(
@@ -203,7 +202,7 @@ def test_another_run_is_not_gone_on_with(request_of, torchrun, monkeypatch):
     (other.out / "run.json").unlink()
     with pytest.raises(OutputError, match="another command began"):
         run.train(request_of())
-    monkeypatch.setattr(beginning, "is_restartable", lambda: False)
+    monkeypatch.setattr(run, "is_restartable", lambda: False)
     with pytest.raises(OutputError, match="holds a run already: --resume"):
         run.train(request_of())
 
@@ -251,23 +250,23 @@ def test_processes_take_what_the_main_one_found(request_of, tmp_path):
     world = world_of((-1, "main"), is_main=False, share=lambda _: (True, kept, packed))
     # On this node the folder is not there.
     elsewhere = dataclasses.replace(begun, out=tmp_path / "none", data=(), init="x")
-    found = beginning.begin_run(elsewhere, world)
+    found = run.begin_run(elsewhere, world)
     assert found.state["step"] == 1
     assert found.request.resume
     assert (found.request.data, found.request.init) == (begun.data, None)
     world = world_of((-1, "main"), is_main=False, share=lambda _: (False, None, None))
-    assert beginning.begin_run(elsewhere, world).state is None
+    assert run.begin_run(elsewhere, world).state is None
 
 
 def test_a_newer_checkpoint_on_another_node_is_not_overlooked(request_of):
     begun = request_of()
     with pytest.raises(InputError, match=r"b has the checkpoint of step 7, .* none"):
-        beginning.begin_run(begun, world_of((7, "b")))
+        run.begin_run(begun, world_of((7, "b")))
     run.train(dataclasses.replace(begun, max_minutes=0.0))
     resumed = dataclasses.replace(begun, resume=True)
     with pytest.raises(InputError, match="that of step 1: --out names a folder that"):
-        beginning.begin_run(resumed, world_of((7, "b")))
-    assert beginning.begin_run(resumed, world_of((-1, "b"))).state["step"] == 1
+        run.begin_run(resumed, world_of((7, "b")))
+    assert run.begin_run(resumed, world_of((-1, "b"))).state["step"] == 1
     # The process that looks for its node tells of what it sees; damage is none.
     seen = []
     world = world_of(
@@ -276,10 +275,10 @@ def test_a_newer_checkpoint_on_another_node_is_not_overlooked(request_of):
         gather=lambda value: seen.append(value) or [value],
         share=lambda _: (False, None, None),
     )
-    beginning.begin_run(begun, world)
+    run.begin_run(begun, world)
     for file in begun.out.glob("checkpoint*"):
         file.write_bytes(b"damaged")
-    beginning.begin_run(begun, world)
+    run.begin_run(begun, world)
     assert [step for step, _ in seen] == [1, -1]
 
 

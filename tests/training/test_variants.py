@@ -5,9 +5,9 @@ import torch
 
 from srcli.models.drrn import DRRN
 from srcli.training.gradients import Crops, Gradients
-from srcli.training.network import make_network
 from srcli.training.optimizer import clip_gradients, make_optimizer
 from srcli.training.recipe import load_recipe
+from srcli.training.run import make_network
 
 
 def learn(recipe, steps):
