@@ -80,9 +80,20 @@ def train(
     steps: Annotated[
         int | None, typer.Option(min=1, help="Optimiser steps in all.")
     ] = None,
+    duration: Annotated[
+        str | None,
+        typer.Option(
+            "--for",
+            metavar="TIME",
+            help="Fit the schedule to a time, 8h or 25m, instead of to steps.",
+        ),
+    ] = None,
     max_minutes: Annotated[
         float | None,
-        typer.Option(min=0.0, help="Stop after so long, with a checkpoint."),
+        typer.Option(
+            min=0.0,
+            help="Stop after so long, with a checkpoint; the schedule stays as it is.",
+        ),
     ] = None,
     seed: Annotated[
         int | None,
@@ -109,6 +120,7 @@ def train(
     from srcli.training.checkpoint import TrainRequest
     from srcli.training.recipe import STUDY, parse_assignments
     from srcli.training.study_folder import is_study
+    from srcli.units import parse_duration
 
     overrides = parse_assignments(assignments or [])
     name = f"{model}-{recipe}" if recipe == STUDY else model
@@ -119,7 +131,7 @@ def train(
             "--resume": resume, "--init": init, "--steps": steps, "--scale": scale,
             "--max-minutes": max_minutes, "--data": data, "--devices": devices > 1,
             "--recipe": recipe, "--seed": seed, "--teacher": teacher,
-            "--teacher-cache": teacher_cache,
+            "--teacher-cache": teacher_cache, "--for": duration,
         }  # fmt: skip
         _refuse_training(training)
         _export(folder, model, overrides, val, data_dir, device, as_json)
@@ -130,7 +142,13 @@ def train(
             "--set changes fields of the recipe"
         )
     if steps is not None:
+        if duration is not None:
+            raise UsageError("--steps and --for: name one")
         overrides["steps"] = steps
+    if duration is not None:
+        if study:
+            raise UsageError("--for: a study compares runs of equal steps: --steps")
+        overrides["minutes"] = parse_duration(duration) / 60
     request = TrainRequest(
         model=model,
         data=tuple(data or ()),

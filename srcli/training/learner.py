@@ -59,6 +59,8 @@ class Learner:
         self.optimizer = make_optimizer(model, recipe)
         self.average = Average(model, recipe.ema)
         self.step = 0
+        self.seconds = 0.0  # wall clock of all calls
+        self.reserve = 0.0  # of a time budget, the seconds that the end will take
         self.plateau = Plateau(recipe)
         # Falls by half whenever the loss is no number.
         self.caution = 1.0
@@ -81,7 +83,7 @@ class Learner:
         crops = self._draw()
         if self.drawing is not None:
             self.drawing += time.perf_counter() - begun
-        loss = self.gradients.compute(crops, self.recipe.alpha_at(self.step))
+        loss = self.gradients.compute(crops, self.recipe.alpha_at(self.position))
         self.world.sum_gradients(self.model.parameters())
         clip_gradients(self.model, self.recipe, rate)
         self.optimizer.step()
@@ -100,10 +102,15 @@ class Learner:
         return drawn
 
     @property
+    def position(self) -> float:
+        """Where the schedule stands, as one of the recipe's steps."""
+        return self.recipe.position(self.step, self.seconds + self.reserve)
+
+    @property
     def rate(self) -> float:
         """The learning rate of the next step."""
         factor = self.plateau.factor * self.caution
-        return self.recipe.learning_rate_at(self.step) * factor
+        return self.recipe.learning_rate_at(self.position) * factor
 
     def _deepen(self) -> None:
         """Let as many recursions run as the recipe asks for; never fewer than before.
@@ -111,7 +118,7 @@ class Learner:
         Fewer would throw away what the later ones have learned.
         """
         now = self.model.recursion_limit
-        limit = self.recipe.recursions_at(self.step)
+        limit = self.recipe.recursions_at(self.position)
         if now is not None and (limit is None or limit > now):
             before = {k: v.clone() for k, v in self.model.state_dict().items()}
             self.model.limit_recursions(limit)
@@ -137,6 +144,7 @@ class Learner:
         return {
             "srcli": __version__,
             "step": self.step,
+            "seconds": self.seconds,
             "recipe": self.recipe.as_dict(),
             "config": self.model.config.as_dict(),
             "recursions": self.model.recursion_limit,
@@ -173,7 +181,7 @@ class Learner:
         if state["data"] != self.sampler.fingerprint:
             log.warning("the training pictures are not those of the checkpoint")
         self.taught_by = tuple(dict.fromkeys((*read_facts(state), *self.taught_by)))
-        self.step = state["step"]
+        self.step, self.seconds = state["step"], state["seconds"]
         # More steps in all would ask for fewer recursions at this one. The limit comes
         # first, since a raise may change weights.
         self.model.limit_recursions(state["recursions"])
@@ -190,7 +198,8 @@ class Learner:
         self.plateau.factor = state["rate_factor"]
         self.plateau.step = state["plateau_step"]
         self.plateau.best = state["plateau_best"]
-        last = before.learning_rate_at(max(0, self.step - 1))
+        place = before.position(max(0, self.step - 1), self.seconds)
+        last = before.learning_rate_at(place)
         last *= self.plateau.factor * self.caution
         if before.learning_rate != self.recipe.learning_rate:
             # Whoever asks for a rate means the rate of the next step.
@@ -226,5 +235,5 @@ class Learner:
 
     @property
     def finished(self) -> bool:
-        """Whether the recipe's last step is done, or its plateau has ended the run."""
-        return self.step >= self.recipe.steps or self.plateau.is_over
+        """Whether steps or time are used up, or the plateau has ended the run."""
+        return self.position >= self.recipe.steps or self.plateau.is_over

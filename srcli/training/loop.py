@@ -125,13 +125,16 @@ class Trainer(Learner):
         self.progress = progress
         self.best: dict[str, float] = {}
         self.best_step = 0
-        self.seconds = 0.0  # wall-clock of all calls
         self.setbacks = 0  # since the last checkpoint that the recipe asked for
         self._good: dict[str, Any] = {}  # the last checkpoint
         self._journal = Journal(None, 0)
         self._board = SILENT_BOARD
         self._note = ""
         self._first = 0  # step of this call
+        self._begun = 0.0  # when it began, by `time.perf_counter`
+        self._earlier = 0.0  # seconds of the calls before this one
+        # Where the schedule stood when a time budget's run last did what is due.
+        self._done = {"validate_every": 0.0, "checkpoint_every": 0.0}
 
     def state(self) -> dict[str, Any]:
         """The learner's state, and what the run has found so far."""
@@ -139,7 +142,6 @@ class Trainer(Learner):
             **super().state(),
             "best": self.best,
             "best_step": self.best_step,
-            "seconds": self.seconds,
             "setbacks": self.setbacks,
         }
 
@@ -151,7 +153,6 @@ class Trainer(Learner):
         """
         super().restore(state)
         self.best, self.best_step = dict(state["best"]), state["best_step"]
-        self.seconds = state["seconds"]
         # Another recipe may be what helps.
         same = make_recipe(state["recipe"]) == self.recipe
         self.setbacks = state["setbacks"] if same else 0
@@ -162,11 +163,13 @@ class Trainer(Learner):
         self.plateau.best, self.plateau.step = -math.inf, self.step
         log.warning("validated on something else than before: the best begins anew")
 
-    def run(self, max_minutes: float | None = None) -> None:
+    def run(self, max_minutes: float | None = None, begun: float | None = None) -> None:
         """Train to the recipe's last step or a limit, and write a checkpoint.
 
         Args:
             max_minutes: Wall clock for the steps of this call.
+            begun: When this call began, by `time.perf_counter`, which is what a time
+                budget counts from; None: now.
 
         Raises:
             TrainingStoppedError: After Ctrl-C or SIGTERM, with the checkpoint written.
@@ -175,9 +178,14 @@ class Trainer(Learner):
         """
         try:
             self._open()
-            self.progress.start("Training", self.recipe.steps)
-            self.progress.advance(self.step)
             self._first = self.step
+            self._earlier = self.seconds
+            self._begun = time.perf_counter() if begun is None else begun
+            self._tell_time()
+            self._done = dict.fromkeys(self._done, self.position)
+            if self.finished and self.step == 0:
+                raise UsageError("the time was over before the first step: allow more")
+            self._start_bar()
             with StopSignals() as signals:
                 stopped = self._steps(max_minutes, signals)
                 self._close(measure=stopped is None)
@@ -242,21 +250,22 @@ class Trainer(Learner):
     def _steps(self, max_minutes: float | None, signals: StopSignals) -> int | None:
         """Take steps until there is a reason to stop; the signal, if that was one."""
         started = time.perf_counter()
-        before = self.seconds
         tally = Tally(self.drawing)
         self.model.train()
         while not self.finished:
             if (stopped := self.world.any_signal(signals.received)) is not None:
                 return stopped
             begun = time.perf_counter()
+            seconds = self.seconds
             tally.add(self.train_step())
-            self.progress.advance()
-            sound = self._is_sound(tally)
-            now = time.perf_counter()
-            tally.seconds += now - begun
-            self.seconds = before + now - started
+            self._tell_time()
+            timed = self.recipe.minutes > 0
+            self.progress.advance(self.seconds - seconds if timed else 1)
+            due = self._list_due()
+            sound = self._is_sound(tally, keeping=bool(due) or self.finished)
+            tally.seconds += time.perf_counter() - begun
             if sound:
-                self._attend(tally)
+                self._attend(tally, due)
             else:
                 self._fall_back()
                 tally = Tally(self.drawing)
@@ -266,14 +275,42 @@ class Trainer(Learner):
                 break
         return None
 
-    def _is_sound(self, tally: Tally) -> bool:
+    def _tell_time(self) -> None:
+        """Note how much time is spent; where the schedule follows it, all alike."""
+        self.seconds = self._earlier + time.perf_counter() - self._begun
+        if self.recipe.minutes:
+            self.seconds = self.world.share(self.seconds)
+
+    def _list_due(self) -> list[str]:
+        """What the recipe wants after this step: to validate, to keep a checkpoint."""
+        recipe, names = self.recipe, ("validate_every", "checkpoint_every")
+        if not recipe.minutes:
+            return [name for name in names if self.step % getattr(recipe, name) == 0]
+        # No more than a tenth of the time goes into validations.
+        least = recipe.position(0, 10 * self.reserve)
+        due = [
+            name
+            for name in names
+            if self.position - self._done[name] >= max(getattr(recipe, name), least)
+        ]
+        self._done |= dict.fromkeys(due, self.position)
+        return due
+
+    def _start_bar(self) -> None:
+        """Show how far the run is, in steps or in seconds of its time."""
+        if self.recipe.minutes:
+            self.progress.start("Training (seconds)", round(60 * self.recipe.minutes))
+            self.progress.advance(self.seconds)
+        else:
+            self.progress.start("Training", self.recipe.steps)
+            self.progress.advance(self.step)
+
+    def _is_sound(self, tally: Tally, *, keeping: bool) -> bool:
         """Whether loss and weights are numbers; asked only where it costs nothing.
 
         A GPU would stand still while its loss is read: there it is read with the
         reports, and before anything is kept.
         """
-        every = (self.recipe.validate_every, self.recipe.checkpoint_every)
-        keeping = self.finished or any(self.step % each == 0 for each in every)
         waits = self.sampler.device.type != "cpu"
         if waits and self.step % _REPORT_EVERY and not keeping:
             return True
@@ -282,15 +319,13 @@ class Trainer(Learner):
         # A gradient can overflow where the loss did not.
         return not keeping or self.has_finite_weights()
 
-    def _attend(self, tally: Tally) -> None:
+    def _attend(self, tally: Tally, due: list[str]) -> None:
         """Do what is due after a step."""
-        recipe, step = self.recipe, self.step
-        if step % _REPORT_EVERY == 0:
+        if self.step % _REPORT_EVERY == 0:
             self._report(tally)
-        due = step % recipe.validate_every == 0
-        if due and (mean := self._validate()) is not None:
-            self.plateau.watch(step, mean)
-        if step % recipe.checkpoint_every == 0:
+        if "validate_every" in due and (mean := self._validate()) is not None:
+            self.plateau.watch(self.step, mean)
+        if "checkpoint_every" in due:
             self.setbacks = 0
             self._save()
 
@@ -320,8 +355,7 @@ class Trainer(Learner):
         )
         log.warning("%s", text)
         self._journal.write(step=self.step, event=text)
-        self.progress.start("Training", self.recipe.steps)
-        self.progress.advance(self.step)
+        self._start_bar()
         self._save()
 
     def _report(self, tally: Tally) -> None:
@@ -345,9 +379,11 @@ class Trainer(Learner):
         """The averaged weights' mean PSNR, dB; kept if it is the best."""
         if self.validate is None:
             return None
+        begun = time.perf_counter()
         with self.average.applied(self.model):
             psnr = self.validate(self.model) if self.world.is_main else {}
-            psnr = self.world.share(psnr)
+            took = time.perf_counter() - begun
+            psnr, self.reserve = self.world.share((psnr, took))
             mean = sum(psnr.values()) / len(psnr)
             self._journal.write(step=self.step, psnr=psnr)
             named = {f"x{scale}": value for scale, value in psnr.items()}

@@ -37,7 +37,7 @@ _POSITIVE = (
 _NOT_NEGATIVE = (
     "weight_decay", "warmup", "decay_every", "min_rate", "final_rate",
     "clip_at", "alpha", "alpha_steps", "rate_batch", "teacher_share",
-    "teacher_megapixels",
+    "teacher_megapixels", "minutes",
 )  # fmt: skip
 
 
@@ -64,6 +64,9 @@ class Recipe:
     degradation: Degradation = "bi"
 
     steps: int = 100_000  # optimiser steps in all
+    # Wall clock instead (`--for`): every share of the time does what the same share of
+    # the steps would. 0: steps count.
+    minutes: float = 0.0
     batch: int = 16  # crops a step
     crop: int = 48  # side of a crop, pixels of `crop_of`
     crop_of: Literal["lr", "hr"] = "lr"  # hr: rounded up to a multiple of the scale
@@ -154,7 +157,18 @@ class Recipe:
         for scale in self.scales:
             check_degradation(self.degradation, scale)
 
-    def learning_rate_at(self, step: int) -> float:
+    def position(self, step: int, seconds: float) -> float:
+        """Where the schedule stands, as one of the recipe's steps.
+
+        Args:
+            step: How many steps are done.
+            seconds: How much of a time budget is spent.
+        """
+        if not self.minutes:
+            return step
+        return min(1.0, seconds / 60 / self.minutes) * self.steps
+
+    def learning_rate_at(self, step: float) -> float:
         """The rate of step number `step` (from 0), before a plateau's reductions."""
         rate = self.learning_rate * self.rate_for_batch
         if step < self.warmup:
@@ -179,7 +193,7 @@ class Recipe:
         growth = self.batch / self.rate_batch
         return growth if self.optimizer == "sgd" else growth**0.5
 
-    def recursions_at(self, step: int) -> int | None:
+    def recursions_at(self, step: float) -> int | None:
         """The recursion limit of step number `step`; None runs them all."""
         limit: int | None = None
         for share, recursions in self.recursions:
@@ -187,7 +201,7 @@ class Recipe:
                 limit = recursions
         return limit
 
-    def alpha_at(self, step: int) -> float:
+    def alpha_at(self, step: float) -> float:
         """The weight of the intermediate predictions at step number `step`."""
         if self.alpha_steps == 0:
             return self.alpha
@@ -220,10 +234,12 @@ class Recipe:
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits that change with any field."""
         values = self.as_dict()
-        for name in [name for name in values if name.startswith("teacher_")]:
-            del values[name]
-        # Recipes without teachers keep the digits that they always had.
-        text = json.dumps(values | self.says_of_teachers, sort_keys=True)
+        # Recipes without fields that came later keep the digits that they always had.
+        for each in dataclasses.fields(self):
+            later = each.name == "minutes" or each.name.startswith("teacher_")
+            if later and values[each.name] == each.default:
+                del values[each.name]
+        text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -264,10 +280,15 @@ def merge(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, 
 def replace_fields(
     values: Mapping[str, Any], overrides: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """A recipe's values with others in their place; a rate is for the batch at hand."""
+    """A recipe's values with others in their place.
+
+    A learning rate among them is for the batch at hand; steps replace a time.
+    """
     merged = merge(values, overrides)
     if "learning_rate" in overrides and "rate_batch" not in overrides:
         merged["rate_batch"] = 0
+    if "steps" in overrides and "minutes" not in overrides:
+        merged.pop("minutes", None)
     return merged
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import platform
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -89,11 +90,14 @@ def train(request: TrainRequest, progress: Progress = SILENT) -> TrainSummary:
         WeightsError: If weights to start from are missing or damaged.
         TrainingStoppedError: After Ctrl-C or SIGTERM.
     """
+    begun = time.perf_counter()
     with join_world(choose_device(request.device)) as world:
-        return _train(request, world, progress)
+        return _train(request, world, begun, progress)
 
 
-def _train(request: TrainRequest, world: World, progress: Progress) -> TrainSummary:
+def _train(
+    request: TrainRequest, world: World, begun: float, progress: Progress
+) -> TrainSummary:
     beginning = begin_run(request, world)
     request, state = beginning.request, beginning.state
     recipe = _choose_recipe(request, state)
@@ -150,10 +154,11 @@ def _train(request: TrainRequest, world: World, progress: Progress) -> TrainSumm
             if not (beginning.same_val and degraded):
                 trainer.forget_best()
             if trainer.finished:
-                log.info("all %d steps are done: --steps takes more", trainer.step)
+                more = "--for" if recipe.minutes else "--steps"
+                log.info("all %d steps are done: %s takes more", trainer.step, more)
         if world.is_main:
             remember(request, precision, beginning.command)
-        _run(trainer, request, folders, precision, progress)
+        _run(trainer, request, folders, precision, begun, progress)
     return TrainSummary(request.out, trainer.step, trainer.best, trainer.best_step)
 
 
@@ -162,6 +167,7 @@ def _run(
     request: TrainRequest,
     folders: Sequence[Path],
     precision: Precision,
+    begun: float,
     progress: Progress,
 ) -> None:
     """Train, and leave a report behind however it ends."""
@@ -178,7 +184,7 @@ def _run(
             )
 
     work_and_report(
-        lambda: trainer.run(request.max_minutes),
+        lambda: trainer.run(request.max_minutes, begun),
         report,
         (TrainingStoppedError, DivergedError),
     )
@@ -289,7 +295,7 @@ def _choose_recipe(request: TrainRequest, state: dict[str, Any] | None) -> Recip
         return load_recipe(request.model, request.recipe, overrides)
     values = replace_fields(state["recipe"], overrides)
     recipe = make_recipe(values, "the checkpoint's recipe")
-    if recipe.steps < state["step"]:
+    if recipe.steps < state["step"] and not recipe.minutes:
         raise UsageError(
             f"the run has done {state['step']} steps: --steps must not be below that"
         )
