@@ -405,15 +405,6 @@ def test_a_checkpoint_of_another_kind_of_device_goes_on_with_other_crops(
     assert torch.isfinite(run.train_step())
 
 
-def test_every_crop_of_the_batch_counts_alike_over_the_scales(trainer):
-    run = trainer("drrn", batch=8, scale_mode="all")
-    drawn = []
-    draw = run.sampler.draw
-    run.sampler.draw = lambda *call: drawn.append(call) or draw(*call)
-    run.train_step()
-    assert drawn == [(2, 3), (3, 3), (4, 2)]
-
-
 def test_batch_statistics_are_averaged_and_counters_kept(trainer):
     config = {**TINY["drrn"], "norm": "batch"}
     run = trainer("drrn", config=config, steps=3)
@@ -462,17 +453,6 @@ def test_a_better_best_is_not_forgotten_by_going_back(trainer):
     assert (run.best["mean"], run.best_step) == (25.0, 5)
 
 
-def test_halving_for_the_loss_is_no_cut_of_the_plateau(trainer):
-    run = trainer(
-        steps=12, schedule="plateau", decay_every=100, learning_rate=1e-3,
-        min_rate=6e-4, warmup=0, validate=lambda _: {4: 20.0},
-    )  # fmt: skip
-    failures = iter([True])
-    poison(run, lambda step: step == 3 and next(failures, False))
-    run.run()
-    assert (run.step, run.rate) == (12, pytest.approx(5e-4))
-
-
 def test_a_rate_that_a_resumed_run_is_given_is_the_rate(trainer):
     run = trainer(schedule="constant", warmup=0, learning_rate=1e-3)
     run.train_step()
@@ -495,3 +475,83 @@ def test_a_signal_during_the_last_validation_counts(trainer):
     with pytest.raises(TrainingTerminatedError, match="at step 3"):
         run.run()
     assert (run.folder / "last.safetensors").exists()
+
+
+class Clock:
+    """Time that passes only where a test says so."""
+
+    def __init__(self, monkeypatch):
+        self.now = 1000.0
+        monkeypatch.setattr("srcli.training.loop.time.perf_counter", lambda: self.now)
+
+    def slow(self, run, seconds, *, validating=0.0):
+        """Let each step take so long, and each validation."""
+        take = run.train_step
+
+        def step():
+            self.now += seconds
+            return take()
+
+        def validate(_):
+            self.now += validating
+            return {4: 20.0}
+
+        run.train_step = step
+        run.validate = validate if validating else None
+
+
+def test_a_time_budget_ends_with_the_cosine_at_zero(trainer, monkeypatch):
+    clock = Clock(monkeypatch)
+    run = trainer(minutes=1.0, steps=1000, warmup=0, learning_rate=1e-3, recursions=[])
+    clock.slow(run, 2.0)
+    began = clock.now
+    clock.now += 6.0  # reading the pictures
+    run.run(begun=began)
+    assert (run.step, run.finished) == (27, True)
+    assert run.rate == pytest.approx(0.0, abs=1e-12)
+    assert clock.now - began == pytest.approx(60.0)
+
+
+def test_a_time_budget_goes_on_where_it_was_stopped(trainer, monkeypatch):
+    clock = Clock(monkeypatch)
+    values = {"minutes": 1.0, "steps": 1000, "warmup": 0, "learning_rate": 1e-3}
+    first = trainer(**values)
+    clock.slow(first, 2.0)
+    first.run(max_minutes=0.5)
+    assert (first.step, first.rate) == (15, pytest.approx(5e-4))
+    clock.now += 9999.0  # the machine was off
+    second = trainer(**values)
+    second.restore(load_checkpoint(second.folder))
+    assert second.rate == pytest.approx(5e-4)
+    clock.slow(second, 1.0)  # and is faster now
+    second.run()
+    assert second.step == 15 + 30
+    longer = trainer(**{**values, "minutes": 2.0})
+    longer.restore(load_checkpoint(longer.folder))
+    assert longer.rate == pytest.approx(5e-4)
+    clock.slow(longer, 4.0)
+    longer.run()
+    assert longer.step == 45 + 15
+
+
+def test_validations_leave_a_time_budget_to_the_steps(trainer, monkeypatch):
+    clock = Clock(monkeypatch)
+    run = trainer(
+        minutes=1.0, steps=1000, warmup=0, validate_every=10, recursions=[]
+    )  # every 0.6 s, if they took no time
+    clock.slow(run, 0.5, validating=2.0)
+    began = clock.now
+    run.run()
+    # The last one lies within the time too.
+    assert clock.now - began == pytest.approx(60.0, abs=2.6)
+    assert run.step > 0.85 * 120
+    history = (run.folder / "log.jsonl").read_text()
+    assert 2 <= history.count("psnr") <= 4
+
+
+def test_a_time_that_is_over_before_the_first_step_is_said(trainer, monkeypatch):
+    clock = Clock(monkeypatch)
+    run = trainer(minutes=1.0)
+    clock.now += 61.0
+    with pytest.raises(UsageError, match="over before the first step"):
+        run.run(begun=1000.0)
