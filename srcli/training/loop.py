@@ -7,10 +7,12 @@ import json
 import logging
 import math
 import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any
 
 import torch
 
@@ -53,48 +55,20 @@ class DivergedError(UsageError):
     """The loss stayed no number, whatever the learning rate; a checkpoint is there."""
 
 
-class StopSignals:
-    """While entered, notes SIGINT and SIGTERM instead of dying of them."""
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        try:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
-        except ValueError:
-            # Only the main thread can catch signals; elsewhere they are its affair.
-            self._before.clear()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _frame: FrameType | None) -> None:
-        self.received = number
-
-    def raise_received(self, text: str) -> None:
-        """Raise the error of the signal that came, if one did.
-
-        Args:
-            text: What the user should know, after "interrupted" or "terminated".
-
-        Raises:
-            TrainingStoppedError: After Ctrl-C.
-            TrainingTerminatedError: After SIGTERM.
-        """
-        if self.received == signal.SIGTERM:
-            raise TrainingTerminatedError(f"terminated {text}")
-        if self.received is not None:
-            raise TrainingStoppedError(f"interrupted {text}")
+@contextmanager
+def catch_stops() -> Iterator[list[int]]:
+    """SIGINT and SIGTERM, gathered in the list instead of ending the process."""
+    received: list[int] = []
+    before: dict[int, Any] = {}
+    # Only the main thread can catch signals; elsewhere they are its affair.
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, lambda got, _: received.append(got))
+    try:
+        yield received
+    finally:
+        for caught, handler in before.items():
+            signal.signal(caught, handler)
 
 
 class Trainer(Learner):
@@ -186,11 +160,11 @@ class Trainer(Learner):
             if self.finished and self.step == 0:
                 raise UsageError("the time was over before the first step: allow more")
             self._start_bar()
-            with StopSignals() as signals:
-                stopped = self._steps(max_minutes, signals)
+            with catch_stops() as received:
+                stopped = self._steps(max_minutes, received)
                 self._close(measure=stopped is None)
                 # One that came meanwhile counts as well.
-                stopped = stopped or self.world.any_signal(signals.received)
+                stopped = stopped or self.world.any_signal(max(received, default=None))
         except OutputError as error:
             if not self._good:
                 raise
@@ -198,11 +172,14 @@ class Trainer(Learner):
             raise OutputError(f"{error}; {kept}: --resume goes on") from error
         finally:
             self._board.close()
-        signals.received = stopped
-        signals.raise_received(
-            f"at step {self.step}: `srcli train -m {self.recipe.model} --resume "
-            f"--out {quote_path(self.folder)}` goes on"
-        )
+        if stopped is not None:
+            terminated = stopped == signal.SIGTERM
+            kind = TrainingTerminatedError if terminated else TrainingStoppedError
+            raise kind(
+                f"{'terminated' if terminated else 'interrupted'} at step {self.step}: "
+                f"`srcli train -m {self.recipe.model} --resume "
+                f"--out {quote_path(self.folder)}` goes on"
+            )
 
     def _close(self, *, measure: bool) -> None:
         """Keep what the last steps came to."""
@@ -247,13 +224,13 @@ class Trainer(Learner):
             save_checkpoint(self.folder, state)
         self._good = state
 
-    def _steps(self, max_minutes: float | None, signals: StopSignals) -> int | None:
+    def _steps(self, max_minutes: float | None, received: list[int]) -> int | None:
         """Take steps until there is a reason to stop; the signal, if that was one."""
         started = time.perf_counter()
         tally = Tally(self.drawing)
         self.model.train()
         while not self.finished:
-            if (stopped := self.world.any_signal(signals.received)) is not None:
+            if stopped := self.world.any_signal(max(received, default=None)):
                 return stopped
             begun = time.perf_counter()
             seconds = self.seconds
