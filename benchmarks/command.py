@@ -28,8 +28,7 @@ from PIL import Image
 from srcli.cli.console import configure, out
 from srcli.errors import SrcliError
 from srcli.inference.device import choose_device
-from srcli.training.machine import describe_machine
-from srcli.training.markdown import format_table
+from srcli.training.report import describe_machine, format_table
 from srcli.writing import write_whole
 
 log = logging.getLogger("srcli.benchmarks.command")

@@ -38,8 +38,7 @@ from srcli.cli.console import configure, progress_bar
 from srcli.errors import SrcliError, unknown
 from srcli.inference.device import DTYPES, Precision, choose_device
 from srcli.models.counting import count_macs
-from srcli.training.machine import describe_machine
-from srcli.training.markdown import format_table
+from srcli.training.report import describe_machine, format_table
 from srcli.writing import write_whole
 
 log = logging.getLogger("srcli.benchmarks.inference")

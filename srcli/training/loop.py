@@ -21,13 +21,11 @@ from srcli.models.base import SRModel
 from srcli.pretrained.catalog import save_weights
 from srcli.progress import SILENT, Progress
 from srcli.storage import quote_path
-from srcli.training.board import SILENT_BOARD, open_board
 from srcli.training.checkpoint import save_checkpoint
 from srcli.training.data import CropSampler
 from srcli.training.distributed import ALONE, World
-from srcli.training.history import read_history
-from srcli.training.journal import Journal, Tally
 from srcli.training.learner import Learner
+from srcli.training.log import Journal, Tally, read_history
 from srcli.training.recipe import Recipe, make_recipe
 from srcli.training.validation import Validator
 from srcli.writing import make_folder, write_whole
@@ -102,7 +100,7 @@ class Trainer(Learner):
         self.setbacks = 0  # since the last checkpoint that the recipe asked for
         self._good: dict[str, Any] = {}  # the last checkpoint
         self._journal = Journal(None, 0)
-        self._board = SILENT_BOARD
+        self._tally = Tally()
         self._note = ""
         self._first = 0  # step of this call
         self._begun = 0.0  # when it began, by `time.perf_counter`
@@ -171,7 +169,7 @@ class Trainer(Learner):
             kept = f"the checkpoint of step {self._good['step']} is whole"
             raise OutputError(f"{error}; {kept}: --resume goes on") from error
         finally:
-            self._board.close()
+            self._journal.close()
         if stopped is not None:
             terminated = stopped == signal.SIGTERM
             kind = TrainingTerminatedError if terminated else TrainingStoppedError
@@ -207,8 +205,7 @@ class Trainer(Learner):
         """Begin the folder's records; a disk that cannot be written shows at once."""
         if self.world.is_main:
             make_folder(self.folder)
-            self._journal = Journal(self.folder / "log.jsonl", self.step)
-            self._board = open_board(self.folder, self.step)
+            self._journal = Journal(self.folder, self.step)
             text = json.dumps(self.recipe.as_dict(), indent=2) + "\n"
             with write_whole(self.folder / "recipe.json") as part:
                 part.write_text(text, "utf-8")
@@ -227,25 +224,24 @@ class Trainer(Learner):
     def _steps(self, max_minutes: float | None, received: list[int]) -> int | None:
         """Take steps until there is a reason to stop; the signal, if that was one."""
         started = time.perf_counter()
-        tally = Tally(self.drawing)
+        self._tally = Tally(self.drawing)
         self.model.train()
         while not self.finished:
             if stopped := self.world.any_signal(max(received, default=None)):
                 return stopped
             begun = time.perf_counter()
             seconds = self.seconds
-            tally.add(self.train_step())
+            self._tally.add(self.train_step())
             self._tell_time()
             timed = self.recipe.minutes > 0
             self.progress.advance(self.seconds - seconds if timed else 1)
             due = self._list_due()
-            sound = self._is_sound(tally, keeping=bool(due) or self.finished)
-            tally.seconds += time.perf_counter() - begun
+            sound = self._is_sound(keeping=bool(due) or self.finished)
+            self._tally.seconds += time.perf_counter() - begun
             if sound:
-                self._attend(tally, due)
+                self._attend(due)
             else:
                 self._fall_back()
-                tally = Tally(self.drawing)
             minutes = (time.perf_counter() - started) / 60
             if max_minutes is not None and self.world.share(minutes >= max_minutes):
                 log.info("stopped after %.1f minutes at step %d", minutes, self.step)
@@ -282,7 +278,7 @@ class Trainer(Learner):
             self.progress.start("Training", self.recipe.steps)
             self.progress.advance(self.step)
 
-    def _is_sound(self, tally: Tally, *, keeping: bool) -> bool:
+    def _is_sound(self, *, keeping: bool) -> bool:
         """Whether loss and weights are numbers; asked only where it costs nothing.
 
         A GPU would stand still while its loss is read: there it is read with the
@@ -291,15 +287,15 @@ class Trainer(Learner):
         waits = self.sampler.device.type != "cpu"
         if waits and self.step % _REPORT_EVERY and not keeping:
             return True
-        if not math.isfinite(float(self.world.sum_scalar(tally.loss))):
+        if not math.isfinite(float(self.world.sum_scalar(self._tally.loss))):
             return False
         # A gradient can overflow where the loss did not.
         return not keeping or self.has_finite_weights()
 
-    def _attend(self, tally: Tally, due: list[str]) -> None:
+    def _attend(self, due: list[str]) -> None:
         """Do what is due after a step."""
         if self.step % _REPORT_EVERY == 0:
-            self._report(tally)
+            self._report()
         if "validate_every" in due and (mean := self._validate()) is not None:
             self.plateau.watch(self.step, mean)
         if "checkpoint_every" in due:
@@ -317,7 +313,7 @@ class Trainer(Learner):
         self.restore(self._good)
         self.best, self.best_step = best, best_step  # whose file is still there
         if setbacks > _MOST_SETBACKS:
-            self._journal.write(step=self.step, event=GIVEN_UP)
+            self._journal.write(self.step, event=GIVEN_UP)
             raise DivergedError(
                 f"the loss is no number any more at step {failed}, whatever the "
                 f"learning rate: {self.folder} keeps the checkpoint of step "
@@ -331,19 +327,23 @@ class Trainer(Learner):
             f"{self.step} with half the learning rate ({self.rate:.3g})"
         )
         log.warning("%s", text)
-        self._journal.write(step=self.step, event=text)
+        self._journal.write(self.step, event=text)
+        self._tally = Tally(self.drawing)
         self._start_bar()
         self._save()
 
-    def _report(self, tally: Tally) -> None:
-        means = tally.read(self.drawing)
-        loss = float(self.world.sum_scalar(means.loss))
-        rate = self.optimizer.param_groups[0]["lr"]
-        values = {"loss": loss, "rate": rate, "seconds_per_step": means.seconds}
-        if means.data_share is not None:
-            values["data_share"] = means.data_share
-        self._journal.write(step=self.step, **values)
-        self._board.scalars(self.step, values)
+    def _report(self) -> None:
+        """Log what the steps since the last report came to."""
+        tally, self._tally = self._tally, Tally(self.drawing)
+        loss = float(self.world.sum_scalar(tally.loss)) / tally.steps
+        values = {
+            "loss": loss,
+            "rate": self.optimizer.param_groups[0]["lr"],
+            "seconds_per_step": tally.seconds / tally.steps,
+        }
+        if (share := tally.data_share(self.drawing)) is not None:
+            values["data_share"] = share
+        self._journal.write(self.step, **values)
         self._note = f"loss {loss:.5f}"
         self._show()
 
@@ -362,9 +362,8 @@ class Trainer(Learner):
             took = time.perf_counter() - begun
             psnr, self.reserve = self.world.share((psnr, took))
             mean = sum(psnr.values()) / len(psnr)
-            self._journal.write(step=self.step, psnr=psnr)
+            self._journal.write(self.step, psnr=psnr)
             named = {f"x{scale}": value for scale, value in psnr.items()}
-            self._board.scalars(self.step, named)
             texts = (f"{name} {value:.3f} dB" for name, value in named.items())
             log.info("step %d: %s", self.step, ", ".join(texts))
             if mean > self.best.get("mean", -math.inf):

@@ -1,15 +1,20 @@
-"""`report.md`: what a run was, how it went, and what it came to beside its paper."""
+"""What a run leaves to be read: `report.md`, and its curves as `curves.png`."""
 
 from __future__ import annotations
 
-import json
+import os
+import platform
+import re
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import psutil
 import torch
+from numpy.typing import NDArray
 
 from srcli import __version__
 from srcli.errors import SrcliError
@@ -17,227 +22,189 @@ from srcli.evaluation.benchmark import Row
 from srcli.evaluation.contenders import BICUBIC
 from srcli.evaluation.report import format_command, format_markdown
 from srcli.evaluation.table import name_group
-from srcli.storage import quote_path, show_path
-from srcli.training import curves
-from srcli.training.data import CropSampler
-from srcli.training.history import History, read_history
-from srcli.training.machine import describe_machine
-from srcli.training.markdown import (
-    format_table,
-    join_words,
-    quote_code,
-)
+from srcli.storage import quote_path, show_message, show_path
+from srcli.training.checkpoint import DEFAULT_VAL, NO_VAL, TrainRequest
+from srcli.training.log import History, read_history
+from srcli.training.loop import Trainer
 from srcli.training.measure import make_request
-from srcli.training.recipe import Recipe, load_recipe
-from srcli.training.teacher import TeacherFacts
+from srcli.training.recipe import load_recipe
 from srcli.units import format_duration
 from srcli.writing import write_whole
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 NAME = "report.md"
-_ROWS = 25  # of the curve's table, at most
-_NAMED = 100  # skipped pictures that are named
+CURVES = "curves.png"
+_ROWS = 12  # of the table of validations
+_NAMED = 5  # skipped pictures and events that are listed
+_GIB = 1024**3
+
+# Told apart with any kind of colour vision (Okabe and Ito, "Color Universal Design").
+_BLUE, _ORANGE, _RED = "#0072B2", "#E69F00", "#D55E00"
+_BY_SCALE = {2: _BLUE, 3: "#009E73", 4: "#CC79A7"}
+_STYLE = {
+    "font.size": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.formatter.useoffset": False,
+    "grid.color": "#DDDDDD",
+    "legend.frameon": False,
+    "text.parse_math": False,
+}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PictureFacts:
-    """The training pictures."""
-
-    count: int  # reduced copies included
-    pixels: int
-    fingerprint: str  # of all pictures' values
-    skipped: tuple[Path, ...] = ()  # unreadable, or the same as another
-    folders: tuple[Path, ...] = ()
-    teachers: tuple[TeacherFacts, ...] = ()
-
-    @classmethod
-    def of(
-        cls,
-        sampler: CropSampler,
-        folders: Iterable[Path] = (),
-        teachers: Iterable[TeacherFacts] = (),
-    ) -> Self:
-        """What a sampler holds, and where its pictures were looked for."""
-        return cls(
-            count=sampler.count,
-            pixels=sampler.pixels,
-            fingerprint=sampler.fingerprint,
-            skipped=tuple(sampler.skipped),
-            folders=tuple(folders),
-            teachers=tuple(teachers),
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunFacts:
-    """What a run knows of itself at its end, beyond its log."""
-
-    recipe: Recipe
-    recipe_name: str | None = None  # "paper", "fast", a TOML file; None: not known
-    pictures: PictureFacts
-    step: int
-    seconds: float  # wall-clock of all calls
-    finished: bool  # by the recipe's steps or its plateau
-    best: Mapping[str, float] = field(default_factory=dict)  # dB: "mean", "x2", ...
-    best_step: int = 0
-    device: torch.device
-    devices: int = 1
-    precision: str
-    val: str | None = None  # name or folder of the validation set; None: none
-    weights: Path | None = None  # the file that stands for the run, see `find_weights`
-    rows: Sequence[Row] = ()  # what `measure_run` found of it
-
-
-def write_report(folder: Path, facts: RunFacts) -> Path:
-    """Write `report.md` into a run's folder; `curves.png` comes in if it is there.
+def write_report(
+    request: TrainRequest,
+    trainer: Trainer,
+    *,
+    folders: Sequence[Path],
+    precision: str,
+    weights: Path | None = None,
+    rows: Sequence[Row] = (),
+) -> None:
+    """Write `report.md` and `curves.png` into a run's folder.
 
     Args:
-        folder: The run's folder, with its log and weights.
-        facts: What else there is to say.
+        request: The run's.
+        trainer: After its last step.
+        folders: Where its pictures came from.
+        precision: That it was trained in.
+        weights: The file that stands for the run; None: there is none yet.
+        rows: What was measured of it, beside bicubic; none: nothing was.
 
     Raises:
         InputError: If the log cannot be read.
-        OutputError: If the report cannot be written.
+        OutputError: If a file cannot be written.
     """
-    history = read_history(folder)
-    sections = (
-        _summarise(folder, facts, history),
-        _compare(facts),
-        _tell_course(folder, facts, history),
-        _describe_recipe(facts),
-        _describe_pictures(facts),
-        _describe_machine(facts),
-    )
-    text = "\n".join(line for section in sections for line in (*section, ""))
-    path = folder / NAME
-    with write_whole(path) as part:
-        # Names of files may hold bytes that are no text.
-        part.write_text(text, "utf-8", errors="backslashreplace", newline="\n")
-    return path
-
-
-def _benchmark(weights: Path, facts: RunFacts) -> str:
-    """The command that measures the run's weights."""
-    val = facts.val or "set5"
-    return format_command(make_request(weights, facts.recipe, val, None, facts.device))
-
-
-def _summarise(folder: Path, facts: RunFacts, history: History) -> list[str]:
-    """What was run, what it came to, and how to go on."""
-    recipe = facts.recipe
-    scales = join_words([f"x{scale}" for scale in recipe.scales])
-    kind = "" if recipe.degradation == "bi" else f", degradation {recipe.degradation}"
-    lines = [f"# {recipe.model} at {scales}{kind}", "", _tell_steps(facts)]
-    if facts.best:
-        parts = [f"{name} {psnr:.3f}" for name, psnr in facts.best.items()]
-        where = quote_code(show_path(facts.val or "the validation set"))
-        lines.append(
-            f"Best validation on {where}, at step {facts.best_step:,}: "
-            f"{', '.join(parts)} (PSNR in dB)."
+    history = read_history(request.out)
+    _draw_curves(request.out, history, trainer.recipe.model)
+    measure = ""
+    if weights is not None:
+        val = request.val if request.val not in (None, NO_VAL) else DEFAULT_VAL
+        device = trainer.sampler.device
+        measure = format_command(
+            make_request(weights, trainer.recipe, val or DEFAULT_VAL, None, device)
         )
+    lines = _summarise(request, trainer, history, "" if rows else measure)
+    lines += ["", "## Against the paper", ""]
+    if rows and weights is not None:
+        lines += _compare(trainer, weights, rows, measure)
     else:
-        lines.append("It was not validated: no step is known to be the best.")
+        lines.append(
+            "Not measured: the run was interrupted, is one of a study, or validated on "
+            "no published set."
+        )
+    lines += ["", "## Course", "", *_tell_course(trainer, history)]
+    lines += ["", "## What was trained, on what", ""]
+    facts = _describe_run(request, trainer, folders, precision)
+    lines += format_table(["what", "value"], facts)
+    with write_whole(request.out / NAME) as part:
+        # Names of files may hold bytes that are no text.
+        text = "\n".join(lines) + "\n"
+        part.write_text(text, "utf-8", errors="backslashreplace", newline="\n")
+
+
+def _summarise(
+    request: TrainRequest, trainer: Trainer, history: History, measure: str
+) -> list[str]:
+    """What was run, what it came to, and how to go on."""
+    recipe, scales = trainer.recipe, [f"x{scale}" for scale in trainer.recipe.scales]
+    kind = "" if recipe.degradation == "bi" else f", degradation {recipe.degradation}"
+    planned = f"all {trainer.step:,}" if trainer.finished else f"{trainer.step:,}"
+    if recipe.minutes:
+        of = f" within {format_duration(60 * recipe.minutes)} that it has"
+    else:
+        of = "" if trainer.step >= recipe.steps else f" of {recipe.steps:,}"
+    end = ""
+    if not trainer.finished:
+        end = "; there it was stopped"
+    elif trainer.plateau.is_over:
+        planned, end = f"{trainer.step:,}", "; there its plateau schedule ended"
+    lines = [
+        f"# {recipe.model} at {join_words(scales)}{kind}",
+        "",
+        f"`srcli train` {__version__} took {planned} steps{of}, in "
+        f"{format_duration(trainer.seconds)} of wall-clock{end}.",
+    ]
     if history.seconds_per_step is not None:
         share = history.data_share
         drawn = "" if share is None else f", {share:.1%} of it for the crops"
         lines.append(f"A step took {history.seconds_per_step:.3g} s (median){drawn}.")
-    commands = []
-    again = f"srcli train -m {recipe.model} --resume --out {quote_path(folder)}"
-    if not facts.finished:
-        commands.append(again)
-    elif facts.step >= recipe.steps:
-        commands.append(f"{again} --steps {2 * recipe.steps}")
-    if facts.weights is not None and not facts.rows:
-        commands.append(_benchmark(facts.weights, facts))
-    if commands:
-        lines += ["", "To go on, or to measure the weights:", ""]
-        lines += ["```sh", *commands, "```"]
-    return lines
+    if trainer.best:
+        where = quote_code(show_path(request.val or DEFAULT_VAL))
+        parts = [f"{name} {psnr:.3f}" for name, psnr in trainer.best.items()]
+        lines.append(
+            f"Best validation on {where}, at step {trainer.best_step:,}: "
+            f"{', '.join(parts)} (PSNR in dB)."
+        )
+    else:
+        lines.append("It was not validated: no step is known to be the best.")
+    again = f"srcli train -m {recipe.model} --resume --out {quote_path(request.out)}"
+    if trainer.finished and not trainer.plateau.is_over:
+        hours = f"--for {2 * recipe.minutes:g}m"
+        again += f" {hours if recipe.minutes else f'--steps {2 * recipe.steps}'}"
+    commands = [command for command in (again, measure) if command]
+    return [*lines, "", "To go on with it:", "", "```sh", *commands, "```"]
 
 
-def _tell_steps(facts: RunFacts) -> str:
-    steps, done = facts.recipe.steps, facts.step
-    begun = f"`srcli train` {__version__} took"
-    time = f"in {format_duration(facts.seconds)} of wall-clock"
-    if done >= steps:
-        return f"{begun} all {steps:,} steps of the recipe {time}."
-    if facts.finished:
-        return f"{begun} {done:,} steps {time}; there its plateau schedule ended."
-    return f"{begun} {done:,} of {steps:,} steps {time}; there it was stopped."
-
-
-def _compare(facts: RunFacts) -> list[str]:
+def _compare(
+    trainer: Trainer, weights: Path, rows: Sequence[Row], measure: str
+) -> list[str]:
     """The table of the benchmark, and what it does not say itself."""
-    lines, weights = ["## Against the paper", ""], facts.weights
-    if not facts.rows or weights is None:
-        return [
-            *lines,
-            "Not measured: the run was interrupted, is one of a study, or validated"
-            " on no published set.",
-        ]
-    recipe = facts.recipe
-    lines += [
+    recipe = trainer.recipe
+    lines = [
         f"{quote_code(weights.name)} in fp32, beside bicubic and what papers print. A "
         "difference is the measured figure less the printed one; PSNR is in dB.",
         "",
-        *format_markdown(facts.rows, _benchmark(weights, facts)).splitlines(),
+        *format_markdown(rows, measure).splitlines(),
         "",
     ]
-    networks = [row for row in facts.rows if row.model != BICUBIC]
-    alone = [name_group(row) for row in networks if row.paper is None]
+    alone = [name_group(r) for r in rows if r.model != BICUBIC and r.paper is None]
     if alone:
         lines.append(
             f"No paper prints figures of {recipe.model} on {join_words(alone)}."
         )
     if recipe.config:
-        changed = quote_code(json.dumps(recipe.config))
+        changed = quote_code(str(recipe.config))
         lines.append(f"The network is not {recipe.model} as published: {changed}.")
-    if weights.name.startswith("best"):
+    if trainer.best:
         lines.append(
-            "These weights were chosen by their PSNR on this same set, which flatters "
-            "them a little here."
+            "The weights were chosen by their PSNR on the validation set, which "
+            "flatters them a little there."
         )
     return lines
 
 
-def _tell_course(folder: Path, facts: RunFacts, history: History) -> list[str]:
-    """The picture, the validations as a table, and the events."""
-    lines = ["## Curve", ""]
-    if (folder / curves.NAME).is_file():
-        lines += [f"![curves]({curves.NAME})", ""]
-    if not history.validations:
-        lines += ["There was no validation.", ""]
+def _tell_course(trainer: Trainer, history: History) -> list[str]:
+    """The curves, the validations as a table, and the events."""
+    lines = (
+        [f"![curves]({CURVES})", ""] if history.losses or history.validations else []
+    )
     steps = list(history.validations or history.losses)
-    if steps:
-        lines += _tabulate(_choose(steps, facts.best_step), facts.best_step, history)
-    else:
-        lines.append("The log holds no figures: the run was too short for any.")
-    lines += ["", "## Events", ""]
-    for number, (step, text) in enumerate(history.events, start=1):
-        lines.append(f"{number}. step {step:,}: {' '.join(text.split())}")
-    return lines if history.events else [*lines, "None."]
-
-
-def _tabulate(steps: Sequence[int], best: int, history: History) -> list[str]:
-    """The table of the steps, the best of the validations in bold."""
-    scales = history.scales
-    head = ["step", "loss", "learning rate", *(f"x{scale} (dB)" for scale in scales)]
-    rows = []
+    if len(steps) > _ROWS:
+        spread = np.linspace(0, len(steps) - 1, _ROWS - 1).round().astype(int)
+        steps = sorted({steps[n] for n in spread} | ({trainer.best_step} & {*steps}))
+    table = []
     for step in steps:
         psnr = history.validations.get(step, {})
         row = [f"{step:,}", _at(history.losses, step), _at(history.rates, step)]
-        row += [f"{psnr[scale]:.3f}" if scale in psnr else "" for scale in scales]
-        marked = psnr and step == best
-        rows.append([f"**{cell}**" if cell and marked else cell for cell in row])
-    return format_table(head, rows)
-
-
-def _choose(steps: Sequence[int], best: int) -> list[int]:
-    """At most `_ROWS` of the steps: the first, the last, the best, others between."""
-    if len(steps) <= _ROWS:
-        return list(steps)
-    gaps = _ROWS - 2
-    spread = {steps[round(n * (len(steps) - 1) / gaps)] for n in range(gaps + 1)}
-    return sorted(spread | ({best} & set(steps)))
+        row += [f"{psnr[s]:.3f}" if s in psnr else "" for s in history.scales]
+        best = psnr and step == trainer.best_step
+        table.append([f"**{cell}**" if cell and best else cell for cell in row])
+    if table:
+        scales = [f"x{scale} (dB)" for scale in history.scales]
+        lines += format_table(["step", "loss", "learning rate", *scales], table)
+    else:
+        lines.append("The log holds no figures: the run was too short for any.")
+    if history.events:
+        lines += ["", "What happened besides:", ""]
+    lines += [f"- step {step:,}: {text}" for step, text in history.events[-20:]]
+    return lines
 
 
 def _at(figures: Mapping[int, float], step: int) -> str:
@@ -247,68 +214,170 @@ def _at(figures: Mapping[int, float], step: int) -> str:
     return f"{figures[known[place - 1]]:.4g}" if place else ""
 
 
-def _describe_recipe(facts: RunFacts) -> list[str]:
-    """Every field, those in bold that differ from the recipe of that name."""
-    values, name = facts.recipe.as_dict(), facts.recipe_name
-    lines = ["## Recipe", ""]
-    named: dict[str, object] | None = None
-    try:
-        if name is not None:
-            named = load_recipe(facts.recipe.model, name).as_dict()
-    except SrcliError:
-        lines += [f"The recipe {quote_code(name or '')} cannot be read any more.", ""]
-    if named is None:
-        return lines + format_table(
-            ["field", "value"], [[key, _show(value)] for key, value in values.items()]
-        )
-    title = quote_code(name or "")
-    changed = [key for key in values if values[key] != named[key]]
-    what = f"{len(changed)} of its fields" if changed else "none of its fields"
-    lines += [f"The recipe {title} with {what} changed (in bold).", ""]
+def _describe_run(
+    request: TrainRequest, trainer: Trainer, folders: Sequence[Path], precision: str
+) -> list[list[str]]:
+    """Recipe, pictures, teachers and machine, as rows of a table."""
+    recipe, sampler = trainer.recipe, trainer.sampler
+    values = named = recipe.as_dict()
+    with suppress(SrcliError):  # a file that has gone since
+        named = load_recipe(recipe.model, request.recipe).as_dict()
+    changed = [f"{name} = {v!r}" for name, v in values.items() if v != named[name]]
+    with_changes = f"; changed: {quote_code(', '.join(changed))}" if changed else ""
+    skipped = [quote_code(show_path(path)) for path in sampler.skipped[:_NAMED]]
+    if len(sampler.skipped) > _NAMED:
+        skipped.append(f"{len(sampler.skipped) - _NAMED:,} more")
+    world = trainer.world
+    several = f", {world.size} processes" if world.size > 1 else ""
     rows = [
-        [f"**{key}**", f"**{_show(value)}**", _show(named[key])]
-        if key in changed
-        else [key, _show(value)]
-        for key, value in values.items()
+        ["recipe", f"{quote_code(request.recipe)}, all in `recipe.json`{with_changes}"],
+        ["pictures", f"{sampler.count:,}, {sampler.pixels / 1e6:,.1f} megapixels"],
+        ["hash of their values", quote_code(sampler.fingerprint)],
+        ["found in", ", ".join(quote_code(show_path(path)) for path in folders)],
+        ["skipped: unreadable, or the same as another", join_words(skipped) or "none"],
+        ["the recipe was made for", f"{recipe.data}; terms: {recipe.data_licence}"],
     ]
-    return lines + format_table(["field", "this run", f"in {title}"], rows)
-
-
-def _show(value: object) -> str:
-    return quote_code(json.dumps(value, ensure_ascii=False))
-
-
-def _describe_pictures(facts: RunFacts) -> list[str]:
-    """How many, how large, which; those that were left out by name."""
-    pictures, recipe = facts.pictures, facts.recipe
-    rows = [
-        ["pictures", f"{pictures.count:,}"],
-        ["megapixels", f"{pictures.pixels / 1e6:,.1f}"],
-        ["hash of their values", quote_code(pictures.fingerprint)],
-        ["skipped: unreadable, or the same as another", f"{len(pictures.skipped):,}"],
-        [
-            "found in",
-            ", ".join(quote_code(show_path(path)) for path in pictures.folders),
-        ],
-        ["the recipe was made for", recipe.data],
-        ["their terms", recipe.data_licence],
-    ]
-    for teacher in pictures.teachers:
+    for teacher in trainer.taught_by:
         scales = join_words([f"x{scale}" for scale in teacher.scales])
         words = f"{quote_code(teacher.file)}, SHA-256 {quote_code(teacher.sha256)}"
         rows.append([f"teacher at {scales}", f"{words}, terms: {teacher.licence}"])
-    lines = ["## Data", "", *format_table(["what", "value"], rows)]
-    if pictures.skipped:
-        lines += ["", "Skipped:", ""]
-        names = [show_path(path) for path in pictures.skipped[:_NAMED]]
-        lines += [f"- {quote_code(name)}" for name in names]
-        if len(pictures.skipped) > _NAMED:
-            lines.append(f"- and {len(pictures.skipped) - _NAMED:,} more")
+    rows.append(["trained on", f"{sampler.device}{several}, {precision}"])
+    machine = describe_machine(sampler.device)
+    return rows + [[name, value] for name, value in machine.items()]
+
+
+def describe_machine(device: torch.device) -> dict[str, str]:
+    """The machine that decides speed and figures; no name of it or its user.
+
+    Args:
+        device: Where the network runs; a GPU is described too.
+
+    Returns:
+        Values for people by name: CPU, memory, GPU where there is one, operating
+        system, Python, PyTorch, srcli.
+    """
+    try:
+        details = Path("/proc/cpuinfo").read_text("utf-8", errors="replace")
+    except OSError:
+        details = ""
+    found = re.search(r"^(?:model name|Model|cpu)\s*:\s*(\S.*)$", details, re.MULTILINE)
+    name = found[1] if found else platform.processor() or platform.machine()
+    cores = len(psutil.Process().cpu_affinity()) if found else os.cpu_count()
+    machine = {
+        "CPU": f"{name}; cores: {cores}, threads: {torch.get_num_threads()}",
+        "memory": f"{psutil.virtual_memory().total / _GIB:.1f} GiB",
+    }
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        # ROCm's GPUs answer to the same name.
+        hip, cuda = torch.version.hip, torch.version.cuda
+        kind = f"ROCm {hip}" if hip else f"CUDA {cuda}"
+        size = f"{properties.total_memory / _GIB:.1f} GiB"
+        machine["GPU"] = f"{properties.name}, {size}, {kind}"
+    return machine | {
+        "operating system": platform.platform(terse=True),
+        "Python": platform.python_version(),
+        "PyTorch": torch.__version__,
+        "srcli": __version__,
+    }
+
+
+def format_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table; a row that is too short ends in empty cells."""
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    for row in rows:
+        cells = [cell.replace("|", "\\|") for cell in row]
+        cells += [""] * (len(head) - len(cells))
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
-def _describe_machine(facts: RunFacts) -> list[str]:
-    several = f", {facts.devices} processes" if facts.devices > 1 else ""
-    rows = [["trained on", f"{facts.device}{several}, {facts.precision}"]]
-    rows += [[name, value] for name, value in describe_machine(facts.device).items()]
-    return ["## Machine", "", *format_table(["what", "value"], rows)]
+def quote_code(text: str) -> str:
+    """`text` as Markdown's code on one line, whatever it holds."""
+    line = show_message(text)
+    if "`" in line:
+        return f"`` {line} ``"
+    return f"`{line}`" if line else ""
+
+
+def join_words(words: Sequence[str]) -> str:
+    """The words as a sentence lists them: a, b and c."""
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _draw_curves(folder: Path, history: History, model: str) -> None:
+    """The loss above the rate above the PSNR at each scale; nothing of an empty log."""
+    if not (history.losses or history.validations):
+        return
+    # Slow to load, and only drawing needs it.
+    from matplotlib import style  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    # Whatever settings the user has for other work: the same picture everywhere.
+    with style.context(["default", _STYLE]):
+        figure = Figure(figsize=(11, 8.5), dpi=120, layout="constrained")
+        figure.suptitle(f"{model}: {history.last_step:,} steps", fontweight="bold")
+        _draw_panels(figure, history)
+        with write_whole(folder / CURVES) as part:
+            figure.savefig(part, format="png")  # with Agg, whatever screen there is
+
+
+def _draw_panels(figure: Figure, history: History) -> None:
+    rows = figure.add_gridspec(3, 1, height_ratios=(3.2, 1.7, 3.0))
+    loss, rate = figure.add_subplot(rows[0, 0]), figure.add_subplot(rows[1, 0])
+    panels = [loss, rate]
+    _plot(loss, history.losses, _BLUE, "Training loss")
+    if history.losses:
+        steps, losses = _as_arrays(history.losses)
+        window = np.ones(max(1, len(losses) // 20))
+        if len(window) > 1:  # enough for a mean that tells more than the points
+            loss.lines[0].set_alpha(0.35)
+            middle = np.convolve(steps, window / len(window), "valid")
+            smooth = np.convolve(losses, window / len(window), "valid")
+            loss.plot(middle, smooth, color=_BLUE, linewidth=2.2, label="mean")
+            loss.legend()
+        if losses.min() > 0:
+            loss.set_yscale("log")
+    _plot(rate, history.rates, _ORANGE, "Learning rate")
+    columns = rows[2, 0].subgridspec(1, max(1, len(history.scales)))
+    for column, scale in enumerate(history.scales):
+        axes = figure.add_subplot(columns[0, column])
+        panels.append(axes)
+        _plot_psnr(axes, history, scale)
+    for axes in panels:
+        axes.set_xlim(0, max(1, history.last_step) * 1.02)
+        axes.set_xlabel("step")
+        for step, _ in history.events:
+            axes.axvline(step, color="#333333", linestyle="--", linewidth=1)
+
+
+def _plot(axes: Axes, figures: Mapping[int, float], color: str, title: str) -> None:
+    marker = "o" if len(figures) < 30 else ""
+    axes.plot(*_as_arrays(figures), color=color, marker=marker, markersize=4)
+    axes.set_title(title)
+
+
+def _plot_psnr(axes: Axes, history: History, scale: int) -> None:
+    """One scale, with the validation whose weights are the best on all of them."""
+    found = {s: psnr[scale] for s, psnr in history.validations.items() if scale in psnr}
+    _plot(axes, found, _BY_SCALE.get(scale, _ORANGE), f"PSNR at x{scale} (dB)")
+    best = history.best_step
+    if best in found:
+        label = f"best: {found[best]:.2f}"
+        axes.plot([best], [found[best]], "*", color=_RED, markersize=15, label=label)
+        axes.legend(loc="lower right")
+    # What a run gains late is small beside its first validations.
+    values = np.array([*found.values()])
+    top, low = values.max(), values.min()
+    bottom = max(low, top - max(8 * (top - np.median(values)), 0.2))
+    room = max(0.05, 0.06 * (top - bottom))
+    axes.set_ylim(bottom - room, top + room)
+    if bottom > low:
+        axes.set_title(f"from {low:.1f}", loc="right", fontweight="normal")
+
+
+def _as_arrays(figures: Mapping[int, float]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Steps and figures."""
+    return np.array([*figures]), np.array([*figures.values()])

@@ -47,7 +47,6 @@ from srcli.training.checkpoint import (
     remember,
     unpack_state,
 )
-from srcli.training.curves import draw_curves
 from srcli.training.data import CropSampler
 from srcli.training.distributed import World
 from srcli.training.export import export_finished
@@ -57,7 +56,7 @@ from srcli.training.pictures import choose_folders
 from srcli.training.provenance import find_weights, has_weights
 from srcli.training.reading import find_pictures
 from srcli.training.recipe import Recipe, load_recipe, make_recipe, replace_fields
-from srcli.training.report import PictureFacts, RunFacts, write_report
+from srcli.training.report import write_report
 from srcli.training.teacher import Teachers, find_teachers
 from srcli.training.validation import Validator, make_validator
 from srcli.training.worker import is_restartable, join_world
@@ -251,7 +250,6 @@ def end_run(
     """
     val = request.val or DEFAULT_VAL
     device = trainer.sampler.device
-    draw_curves(request.out)
     # A run that was given up before its first validation has none.
     weights = find_weights(request.out) if has_weights(request.out) else None
     rows: Sequence[Row] = ()
@@ -266,23 +264,12 @@ def end_run(
         elif val != NO_VAL:
             rows = measure_run(*where, progress)
     write_report(
-        request.out,
-        RunFacts(
-            recipe=trainer.recipe,
-            recipe_name=request.recipe,
-            pictures=PictureFacts.of(trainer.sampler, folders, trainer.taught_by),
-            step=trainer.step,
-            seconds=trainer.seconds,
-            finished=trainer.finished,
-            best=trainer.best,
-            best_step=trainer.best_step,
-            device=device,
-            devices=trainer.world.size,
-            precision=precision,
-            val=None if val == NO_VAL else val,
-            weights=weights,
-            rows=rows,
-        ),
+        request,
+        trainer,
+        folders=folders,
+        precision=precision,
+        weights=weights,
+        rows=rows,
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from srcli.errors import InputError, UsageError, WeightsError
 from srcli.pretrained.metadata import read_metadata
-from srcli.training.history import History, read_history
+from srcli.training.log import History, read_history
 from srcli.training.loop import GIVEN_UP
 from srcli.training.recipe import make_recipe
 from srcli.training.study_plan import Member

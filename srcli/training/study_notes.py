@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from srcli.training.markdown import join_words
+from srcli.training.report import join_words
 from srcli.training.study_outcome import StudyResult
 from srcli.training.study_rows import StudyTable
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from srcli.storage import quote_path, show_path
-from srcli.training.markdown import format_table, join_words, quote_code
 from srcli.training.recipe import STUDY, load_recipe
+from srcli.training.report import format_table, join_words, quote_code
 from srcli.training.study_notes import list_notes, name_table, tell_sources
 from srcli.training.study_outcome import StudyResult
 from srcli.training.study_table import list_columns, show_gain, show_printed_gain

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from srcli.errors import OutputError
-from srcli.training.board import SILENT_BOARD, open_board
+from srcli.training.log import SILENT_BOARD, open_board
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import torch
 from srcli.errors import InputError, OutputError
 from srcli.training import checkpoint
 from srcli.training.checkpoint import load_checkpoint, save_checkpoint
-from srcli.training.journal import Journal, Tally
+from srcli.training.log import Journal, Tally
 from srcli.writing import make_folder, write_whole
 
 

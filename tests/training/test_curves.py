@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from srcli.errors import OutputError
-from srcli.training.curves import draw_curves
+from srcli.training.report import draw_curves
 
 
 def write_log(folder, *lines):
@@ -173,7 +173,7 @@ def test_only_drawing_loads_the_library_and_never_its_windows(tmp_path):
     write_log(tmp_path, *losses(2))
     code = (
         "import sys\nfrom pathlib import Path\n"
-        "from srcli.training.curves import draw_curves\n"
+        "from srcli.training.report import draw_curves\n"
         "assert 'matplotlib' not in sys.modules\n"
         f"assert draw_curves(Path({str(tmp_path)!r}))\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"

@@ -24,7 +24,6 @@ from srcli.pretrained.catalog import read_weights
 from srcli.training import launcher, worker
 from srcli.training.distributed import ALONE, World
 from srcli.training.launcher import launch, run_processes
-from srcli.training.loop import catch_stops
 from srcli.training.recipe import load_recipe
 from srcli.training.worker import is_main_process, is_worker, join_world
 

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from srcli.errors import InputError
-from srcli.training.history import read_history
+from srcli.training.log import read_history
 
 
 def write(folder, *lines):

@@ -9,7 +9,7 @@ import torch
 
 import srcli
 from srcli.training import machine
-from srcli.training.machine import describe_machine
+from srcli.training.report import describe_machine
 
 CPU = torch.device("cpu")
 CPUINFO = """processor\t: 0

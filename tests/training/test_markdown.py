@@ -2,7 +2,7 @@
 
 import pytest
 
-from srcli.training.markdown import (
+from srcli.training.report import (
     format_table,
     join_words,
     quote_code,
