@@ -239,20 +239,23 @@ def _export(
     """Pack a run's best weights, and print where they are and how they measure."""
     from srcli.cli.console import out as stdout
     from srcli.cli.console import print_json, progress_bar
-    from srcli.evaluation.contenders import Engine
     from srcli.evaluation.table import print_table
     from srcli.training.export import export_run
-    from srcli.training.provenance import Provenance
+    from srcli.training.request import TrainRequest, fill, read_kept
 
+    kept = read_kept(folder)
+    run = fill(TrainRequest(model=model, out=folder, data_dir=data_dir), kept)
     named = None if val is None else () if val == "none" else split_names([val])
     with progress_bar() as progress:
         done = export_run(
             folder,
             model=model,
             datasets=named,
-            data_dir=data_dir,
-            provenance=Provenance.from_overrides(overrides),
-            engine=Engine(device=device, precision="fp32"),
+            data_dir=run.data_dir,
+            # A run that does not say which pictures were named may have had any.
+            of_recipe=kept is not None and not run.data,
+            words=overrides,
+            device=device,
             progress=progress,
         )
     if as_json:

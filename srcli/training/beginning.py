@@ -24,7 +24,7 @@ from srcli.training.checkpoint import (
 )
 from srcli.training.data import CropSampler
 from srcli.training.distributed import World
-from srcli.training.provenance import has_weights
+from srcli.training.export import find_weights
 from srcli.training.recipe import Recipe
 from srcli.training.request import (
     NAME,
@@ -111,7 +111,7 @@ def check_folder(folder: Path) -> None:
     Raises:
         OutputError: If there are any, or `folder` is a file.
     """
-    if find_checkpoints(folder) or has_weights(folder):
+    if find_checkpoints(folder) or find_weights(folder) is not None:
         raise OutputError(
             f"{folder} holds a run already: --resume goes on with it, "
             "--out names another"
@@ -128,7 +128,7 @@ def _is_ours(request: TrainRequest, *, found: bool) -> bool:
         InputError: If what the run remembers of itself is damaged.
     """
     if not found:
-        if (request.out / NAME).is_file() and not has_weights(request.out):
+        if (request.out / NAME).is_file() and find_weights(request.out) is None:
             log.info("%s: no checkpoint yet: the run begins anew", request.out)
         return False
     kept = read_kept(request.out) or {}

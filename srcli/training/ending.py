@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from srcli.evaluation.benchmark import Row
+from srcli.evaluation.benchmark import Row, run_benchmark
 from srcli.progress import SILENT, Progress
 from srcli.training.curves import draw_curves
-from srcli.training.export import export_finished
+from srcli.training.export import (
+    export_run,
+    find_weights,
+    keep_published,
+    make_request,
+)
 from srcli.training.loop import Trainer
-from srcli.training.measure import add_bicubic, make_request, measure_run
-from srcli.training.provenance import find_weights, has_weights
 from srcli.training.report import PictureFacts, RunFacts, write_report
 from srcli.training.request import DEFAULT_VAL, NO_VAL, TrainRequest
 
@@ -44,18 +47,26 @@ def end_run(
     device = trainer.sampler.device
     draw_curves(request.out)
     # A run that was given up before its first validation has none.
-    weights = find_weights(request.out) if has_weights(request.out) else None
+    weights = find_weights(request.out)
     rows: Sequence[Row] = ()
     if weights is not None and request.measured and not stopped:
-        where = (weights, trainer.recipe, val, request.data_dir, device)
         left_out = trainer.finished and not any(request.out.glob("export/*.json"))
+        sets = keep_published(val, request.data_dir)
         if trainer.has_just_finished or left_out:
-            exported = export_finished(request, progress)
-            weights, rows = exported.weights, exported.rows
-            if rows:
-                rows = add_bicubic(rows, make_request(*where), progress)
-        elif val != NO_VAL:
-            rows = measure_run(*where, progress)
+            exported = export_run(
+                request.out,
+                datasets=sets,
+                data_dir=request.data_dir,
+                of_recipe=not request.data,
+                device=str(device),
+                progress=progress,
+            )
+            weights, rows = exported.weights, exported.compared
+        elif sets:
+            bench = make_request(
+                weights, trainer.recipe, sets, request.data_dir, str(device)
+            )
+            rows = run_benchmark(bench, progress)
     write_report(
         request.out,
         RunFacts(

@@ -20,6 +20,7 @@ from srcli.evaluation.table import name_group
 from srcli.storage import quote_path, show_path
 from srcli.training import curves
 from srcli.training.data import CropSampler
+from srcli.training.export import make_request
 from srcli.training.history import History, read_history
 from srcli.training.machine import describe_machine
 from srcli.training.markdown import (
@@ -27,7 +28,6 @@ from srcli.training.markdown import (
     join_words,
     quote_code,
 )
-from srcli.training.measure import make_request
 from srcli.training.recipe import Recipe, load_recipe
 from srcli.training.teacher import TeacherFacts
 from srcli.units import format_duration
@@ -84,7 +84,7 @@ class RunFacts:
     precision: str
     val: str | None = None  # name or folder of the validation set; None: none
     weights: Path | None = None  # the file that stands for the run, see `find_weights`
-    rows: Sequence[Row] = ()  # what `measure_run` found of it
+    rows: Sequence[Row] = ()  # of bicubic and of it; none: not measured
 
 
 def write_report(folder: Path, facts: RunFacts) -> Path:
@@ -118,7 +118,9 @@ def write_report(folder: Path, facts: RunFacts) -> Path:
 def _benchmark(weights: Path, facts: RunFacts) -> str:
     """The command that measures the run's weights."""
     val = facts.val or "set5"
-    return format_command(make_request(weights, facts.recipe, val, None, facts.device))
+    return format_command(
+        make_request(weights, facts.recipe, (val,), None, str(facts.device))
+    )
 
 
 def _summarise(folder: Path, facts: RunFacts, history: History) -> list[str]:

@@ -19,9 +19,9 @@ from srcli.storage import quote_path
 from srcli.training.beginning import check_folder
 from srcli.training.checkpoint import NAME as CHECKPOINT
 from srcli.training.checkpoint import PREVIOUS, find_checkpoints
+from srcli.training.export import find_weights
 from srcli.training.overrides import merge
 from srcli.training.pictures import choose_folders
-from srcli.training.provenance import has_weights
 from srcli.training.reading import find_pictures
 from srcli.training.recipe import STUDY
 from srcli.training.request import NO_VAL, TrainRequest, recall, remember
@@ -222,7 +222,7 @@ def _make_request(
         OutputError: If the folder has the weights of a run but not its checkpoint.
     """
     resume = bool(find_checkpoints(member.folder))
-    if not resume and has_weights(member.folder):
+    if not resume and find_weights(member.folder) is not None:
         raise OutputError(
             f"{member.folder} has weights, but no checkpoint to go on from: "
             f"{tell_remedy(member)}"
