@@ -1,12 +1,6 @@
-"""Quantities as a sentence says them, and times as they are typed."""
+"""Quantities as a sentence says them."""
 
 from __future__ import annotations
-
-import re
-
-from srcli.errors import UsageError
-
-_SECONDS = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
 
 
 def format_bytes(size: float) -> str:
@@ -24,20 +18,3 @@ def format_duration(seconds: float) -> str:
         return f"{minutes} min {rest} s"
     days, hours = divmod(hours, 24)
     return f"{days} d {hours} h" if days else f"{hours} h {minutes} min"
-
-
-def parse_duration(text: str) -> float:
-    """The seconds of a time such as "8h", "25m", "1h30m" or "1.5h".
-
-    Raises:
-        UsageError: If it is none, or no time at all.
-    """
-    parts = re.findall(r"([0-9.]+)([dhms])", text.strip().lower())
-    try:
-        seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
-    except ValueError:
-        seconds = 0.0
-    whole = "".join(number + unit for number, unit in parts)
-    if whole != text.strip().lower() or seconds <= 0:
-        raise UsageError(f"{text!r} is no time: say 8h, 25m or 1h30m")
-    return seconds

@@ -2,8 +2,7 @@
 
 import pytest
 
-from srcli.errors import UsageError
-from srcli.units import format_bytes, format_duration, parse_duration
+from srcli.units import format_bytes, format_duration
 
 
 @pytest.mark.parametrize(
@@ -27,18 +26,3 @@ def test_durations_have_two_units(seconds, text):
 )
 def test_bytes(size, text):
     assert format_bytes(size) == text
-
-
-def test_times_are_read_as_people_type_them():
-    said = {
-        "8h": 28_800,
-        "25m": 1500,
-        "1h30m": 5400,
-        "1.5h": 5400,
-        "90S": 90,
-        "1d": 86_400,
-    }
-    assert {text: parse_duration(text) for text in said} == said
-    for wrong in ("", "8", "h", "0m", "8x", "1.2.3h", "-5m", "8h late"):
-        with pytest.raises(UsageError, match="say 8h, 25m or 1h30m"):
-            parse_duration(wrong)

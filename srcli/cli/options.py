@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from srcli.errors import UsageError, unknown
 if TYPE_CHECKING:
     from srcli.inference.tiling import Overlap, TileSize
 
+_SECONDS_OF = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
 SMALLEST_TILE = 16  # px; below, a tile is nearly all overlap
 
 
@@ -79,3 +81,20 @@ def _read_number(option: str, expected: str, text: str) -> int:
     if not text.isdecimal():
         raise UsageError(f"--{option} must be {expected}, not {text!r}")
     return int(text)
+
+
+def read_duration(text: str) -> float:
+    """The seconds of a time such as "8h", "25m", "1h30m" or "1.5h".
+
+    Raises:
+        UsageError: If it is none, or no time at all.
+    """
+    parts = re.findall(r"([0-9.]+)([dhms])", text.strip().lower())
+    try:
+        seconds = sum(float(number) * _SECONDS_OF[unit] for number, unit in parts)
+    except ValueError:
+        seconds = 0.0
+    whole = "".join(number + unit for number, unit in parts)
+    if whole != text.strip().lower() or seconds <= 0:
+        raise UsageError(f"{text!r} is no time: say 8h, 25m or 1h30m")
+    return seconds

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from srcli.cli.options import read_scales, split_names
+from srcli.cli.options import read_duration, read_scales, split_names
 from srcli.errors import UsageError
 from srcli.storage import show_path
 
@@ -120,7 +120,6 @@ def train(
     from srcli.training.checkpoint import TrainRequest
     from srcli.training.recipe import STUDY, parse_assignments
     from srcli.training.study_folder import is_study
-    from srcli.units import parse_duration
 
     overrides = parse_assignments(assignments or [])
     name = f"{model}-{recipe}" if recipe == STUDY else model
@@ -148,7 +147,7 @@ def train(
     if duration is not None:
         if study:
             raise UsageError("--for: a study compares runs of equal steps: --steps")
-        overrides["minutes"] = parse_duration(duration) / 60
+        overrides["minutes"] = read_duration(duration) / 60
     request = TrainRequest(
         model=model,
         data=tuple(data or ()),
@@ -256,20 +255,23 @@ def _export(
     """Pack a run's best weights, and print where they are and how they measure."""
     from srcli.cli.console import out as stdout
     from srcli.cli.console import print_json, progress_bar
-    from srcli.evaluation.contenders import Engine
     from srcli.evaluation.table import print_table
+    from srcli.training.checkpoint import TrainRequest, fill, read_kept
     from srcli.training.export import export_run
-    from srcli.training.provenance import Provenance
 
+    kept = read_kept(folder)
+    run = fill(TrainRequest(model=model, out=folder, data_dir=data_dir), kept)
     named = None if val is None else () if val == "none" else split_names([val])
     with progress_bar() as progress:
         done = export_run(
             folder,
             model=model,
             datasets=named,
-            data_dir=data_dir,
-            provenance=Provenance.from_overrides(overrides),
-            engine=Engine(device=device, precision="fp32"),
+            data_dir=run.data_dir,
+            # A run that does not say which pictures were named may have had any.
+            of_recipe=kept is not None and not run.data,
+            words=overrides,
+            device=device,
             progress=progress,
         )
     if as_json:

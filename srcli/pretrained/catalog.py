@@ -25,6 +25,7 @@ from srcli import __version__
 from srcli.errors import UsageError, WeightsError, unknown
 from srcli.models import variant, variant_names
 from srcli.models.base import SRModel
+from srcli.models.counting import count_parameters
 from srcli.pretrained.advice import explain_missing
 from srcli.pretrained.metadata import (
     RECURSIONS,
@@ -38,6 +39,8 @@ from srcli.writing import write_whole
 PACKAGE = Path(__file__).resolve().parent.parent
 MANIFEST = "weights_manifest.json"
 SCALES = (2, 3, 4)
+UNSTATED = "not stated"  # what is said where nobody said anything
+EXPORT_FOLDER = "export"  # in a run's folder: weights to pass on, and their entry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,6 +271,23 @@ def read_weights(path: Path, entry: WeightEntry | None = None) -> SRModel:
     if not all(value.isfinite().all() for value in network.state_dict().values()):
         raise WeightsError(f"the weights {path} are damaged: some are no numbers")
     return network.eval()
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    """The fields of an entry that a weight file decides: its content, its network.
+
+    Raises:
+        WeightsError: As `read_weights`.
+    """
+    network = read_weights(path)
+    return {
+        "sha256": sha256_of(path),
+        "bytes": path.stat().st_size,
+        "arch": network.arch,
+        "scales": network.config.scales,
+        "config": json.loads(json.dumps(network.config.as_dict())),  # no tuples
+        "parameters": count_parameters(network),
+    }
 
 
 def _check_hash(path: Path, entry: WeightEntry) -> None:

@@ -22,6 +22,16 @@ def name_task(scales: Sequence[int], degradation: str) -> str:
     return " ".join(words if degradation == ORDINARY else [*words, degradation])
 
 
+def name_file(model: str, scales: Sequence[int], degradation: str) -> str:
+    """What a weight file is called beside the code: model[_xS][_degradation]."""
+    parts = [model]
+    if len(scales) == 1:
+        parts.append(f"x{scales[0]}")
+    if degradation != ORDINARY:
+        parts.append(degradation)
+    return f"{'_'.join(parts)}.safetensors"
+
+
 def find_nearest(degradation: str) -> str:
     """The one of `DEGRADATIONS` that comes nearest to what pictures suffered.
 

@@ -251,7 +251,7 @@ def read_kept(folder: Path) -> dict[str, Any] | None:
     path = folder / RUN_FILE
     try:
         kept = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
         raise _damaged(path) from error

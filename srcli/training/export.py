@@ -1,4 +1,4 @@
-"""A run's weights as a file to pass on: small, measured, with its manifest entry."""
+"""A run's weights: measured as its paper was, and packed into a file to pass on."""
 
 from __future__ import annotations
 
@@ -9,40 +9,82 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from srcli.errors import InputError, UsageError
+from srcli.errors import InputError, SrcliError, UsageError, WeightsError
 from srcli.evaluation.benchmark import BenchmarkRequest, Row, run_benchmark
 from srcli.evaluation.contenders import BICUBIC, Engine, Selection
-from srcli.evaluation.datasets import canonical_name, find_dataset
+from srcli.evaluation.datasets import DATASET_NAMES, find_dataset
 from srcli.evaluation.report import build_document, format_command
 from srcli.evaluation.table import format_line
 from srcli.models.base import SRModel
-from srcli.pretrained.catalog import WeightEntry, save_weights, sha256_of
+from srcli.pretrained import catalog
+from srcli.pretrained.catalog import UNSTATED, WeightEntry
+from srcli.pretrained.metadata import read_metadata
+from srcli.pretrained.purpose import name_file
 from srcli.progress import SILENT, Progress
 from srcli.storage import show_path
-from srcli.training.checkpoint import DEFAULT_VAL, RUN_FILE, TrainRequest, recall
-from srcli.training.provenance import (
-    Provenance,
-    TrainedWeights,
-    describe_network,
-    describe_pictures,
-    find_weights,
-    read_trained,
-    state_terms,
-)
+from srcli.training.recipe import NAMES, Recipe, load_recipe, make_recipe
+from srcli.training.teacher import TeacherFacts, describe_facts, read_facts
 from srcli.writing import make_folder, write_whole
 
 log = logging.getLogger(__name__)
 
-FOLDER = "export"  # in a run's folder
 USUAL_SETS = ("set5", "set14", "b100", "urban100", "manga109")
 # Half precision is stored where it moves the mean PSNR on this set by less than this.
 DECIDING_SET = "set5"
 HALF_TOLERANCE = 0.002  # dB
 _DIGITS = {"psnr": 3, "ssim": 4}
+_WORDS = ("data", "data_licence", "teacher_licence")  # what a user may say
+
+
+def find_weights(folder: Path) -> Path | None:
+    """The weight file that stands for a run: its best, else its last, else None.
+
+    Raises:
+        InputError: If the folder cannot be looked into.
+    """
+    places = (folder / "best.safetensors", folder / "last.safetensors")
+    try:
+        return next((path for path in places if path.is_file()), None)
+    except OSError as error:
+        raise InputError(f"cannot look into {folder}: {error.strerror}") from error
+
+
+def keep_published(val: str, data_dir: Path | None) -> tuple[str, ...]:
+    """A run's validation set; nothing where it is no published one or not at hand."""
+    try:
+        name = find_dataset(val, data_dir).name
+    except SrcliError:  # it has gone since, or there was none
+        return ()
+    return (val,) if name in DATASET_NAMES else ()
+
+
+def make_request(
+    weights: Path,
+    recipe: Recipe,
+    datasets: tuple[str, ...],
+    data_dir: Path | None = None,
+    device: str = "auto",
+) -> BenchmarkRequest:
+    """What to measure of a run: its weights on data sets, in fp32.
+
+    The network goes by the recipe's name: a variant at other scales than its paper's
+    is compared with that variant, not with the paper's main network.
+    """
+    return BenchmarkRequest(
+        datasets=datasets,
+        selection=Selection(
+            models=(recipe.model,),
+            scales=recipe.scales,
+            degradation=recipe.degradation,
+            weights=weights,
+        ),
+        engine=Engine(device=device, precision="fp32"),
+        data_dir=data_dir,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +94,9 @@ class Exported:
     weights: Path
     listing: Path  # the manifest entry as JSON
     entry: WeightEntry
-    stored: Literal["fp16", "fp32"]
+    stored: str  # "fp16" or "fp32"
     rows: tuple[Row, ...]  # the network's own, by data set and scale
+    compared: tuple[Row, ...]  # the same, each below bicubic's
     request: BenchmarkRequest  # measures the file again
 
     def as_document(self) -> dict[str, Any]:
@@ -66,34 +109,15 @@ class Exported:
         }
 
 
-def export_finished(request: TrainRequest, progress: Progress = SILENT) -> Exported:
-    """The export that ends a run: measured on its validation set, if that has a name.
-
-    Args:
-        request: The run's.
-        progress: Told of every picture.
-
-    Raises:
-        SrcliError: As `export_run`.
-    """
-    named = canonical_name(request.val or DEFAULT_VAL)
-    return export_run(
-        request.out,
-        datasets=() if named is None else (named,),
-        data_dir=request.data_dir,
-        engine=Engine(device=request.device, precision="fp32"),
-        progress=progress,
-    )
-
-
 def export_run(
     folder: Path,
     *,
     model: str | None = None,
     datasets: tuple[str, ...] | None = None,
     data_dir: Path | None = None,
-    provenance: Provenance | None = None,
-    engine: Engine | None = None,
+    of_recipe: bool = False,
+    words: Mapping[str, Any] | None = None,
+    device: str = "auto",
     progress: Progress = SILENT,
 ) -> Exported:
     """Write a run's best weights, or else its last, and their manifest entry.
@@ -106,105 +130,126 @@ def export_run(
         folder: The run's.
         model: What the run must be of; None is anything.
         datasets: What to measure on; None is every one of `USUAL_SETS` that is there.
-        data_dir: Where named sets lie; None is where the run's validation set lay.
-        provenance: What to say of pictures and teachers; see `describe_pictures`.
-        engine: How the network is run; None is in fp32 on the fastest device.
+        data_dir: Where named sets lie.
+        of_recipe: Whether the pictures were the data sets that the recipe names.
+        words: What the user says of pictures and teachers, by the fields of a recipe.
+        device: Where the network is run, in fp32.
         progress: Told of every picture.
 
     Raises:
-        UsageError: If the run is of another model, or a data set is unknown.
-        InputError: If the run or a data set is missing, or cannot be read.
+        UsageError: If the run is of another model, or a set or word is unknown.
+        InputError: If weights or a data set are missing, or cannot be read.
         WeightsError: If the weights are damaged, or do not say how they were trained.
         OutputError: If a file cannot be written.
         DeviceError: If the device is absent.
     """
-    trained = read_trained(find_weights(folder))
-    if model is not None and model.lower() != trained.model:
-        raise UsageError(f"{folder} holds a run of {trained.model}, not of {model}")
-    kept = recall(TrainRequest(model=trained.model, out=folder, data_dir=data_dir))
-    # A run that does not say which pictures were named may have been given any.
-    of_recipe = (folder / RUN_FILE).is_file() and not kept.data
-    said = provenance or Provenance()
-    trained = state_terms(trained, said)
-    data, licence = describe_pictures(trained, said, of_recipe=of_recipe)
-    sets = _find_sets(datasets, kept.data_dir)
-    bench = _Bench(
-        BenchmarkRequest(
-            datasets=tuple(sets.values()),
-            selection=Selection(
-                models=(trained.model,),
-                scales=trained.network.config.scales,
-                degradation=trained.degradation,
-            ),
-            engine=engine or Engine(precision="fp32"),
-            data_dir=kept.data_dir,
-        ),
-        progress,
-    )
-    weights = folder / FOLDER / trained.file_name
-    listing = weights.with_suffix(".json")
-    make_folder(weights.parent)
+    said = words or {}
+    if not all(name in _WORDS and isinstance(said[name], str) for name in said):
+        raise UsageError(
+            "an export trains nothing: of --set it takes data='...', "
+            "data_licence='...' and teacher_licence='...'"
+        )
+    weights = find_weights(folder)
+    if weights is None:
+        raise InputError(
+            f"no weights in {folder}: --out names the folder of a run that has some"
+        )
+    trained = _read_trained(weights, said.get("teacher_licence") or UNSTATED)
+    recipe = trained.recipe
+    if model is not None and model.lower() != recipe.model:
+        raise UsageError(f"{folder} holds a run of {recipe.model}, not of {model}")
+    data, licence = _describe_pictures(trained, said, of_recipe=of_recipe)
+    sets = _find_sets(datasets, data_dir)
+    name = name_file(recipe.model, recipe.scales, recipe.degradation)
+    path = folder / catalog.EXPORT_FOLDER / name
+    listing = path.with_suffix(".json")
+    request = make_request(path, recipe, tuple(sets.values()), data_dir, device)
+    make_folder(path.parent)
     # Both are complete before the first of them takes its place.
-    with write_whole(listing) as listed, write_whole(weights) as part:
-        half, rows = _store(trained, part, sets, bench)
+    with write_whole(listing) as listed, write_whole(path) as part:
+        file = _Part(trained, part, data_dir, device, progress)
+        stored, why, rows = _store(file, sets)
         entry = WeightEntry(
-            file=weights.name,
-            sha256=sha256_of(part),
-            bytes=part.stat().st_size,
-            model=trained.model,
-            **describe_network(trained.network),
+            file=name,
+            model=recipe.model,
+            **catalog.describe_file(part),
             data=data,
             data_licence=licence,
-            recipe=trained.recipe_hash,
-            steps=trained.steps,
-            degradation=trained.degradation,
+            recipe=trained.metadata["recipe_hash"],
+            steps=int(trained.metadata["steps"]),
+            degradation=recipe.degradation,
             teachers=tuple(dataclasses.asdict(each) for each in trained.teachers),
             psnr=_tabulate(rows, "psnr"),
             ssim=_tabulate(rows, "ssim"),
         )
         text = json.dumps(dataclasses.asdict(entry), indent=2)
         listed.write_text(text + "\n", "utf-8")
+    log.info("%s is stored in %s: %s", name, stored, why)
     return Exported(
-        weights=weights,
+        weights=path,
         listing=listing,
         entry=entry,
-        stored="fp16" if half else "fp32",
-        rows=tuple(rows),
-        request=bench.request_for(weights),
+        stored=stored,
+        rows=tuple(_leave_out_bicubic(rows)),
+        compared=tuple(rows),
+        request=request,
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Bench:
-    """Measures weight files of one network, always in the same way."""
+class _Trained:
+    """Weights that `srcli train` wrote, and what their file says of the training."""
 
-    request: BenchmarkRequest  # of no file yet
-    progress: Progress
+    network: SRModel
+    metadata: dict[str, str]  # all of it
+    recipe: Recipe
+    teachers: tuple[TeacherFacts, ...]
 
-    def request_for(self, path: Path, *datasets: str) -> BenchmarkRequest:
-        """What measures the file at `path`; no data set is all of the request's."""
-        return dataclasses.replace(
-            self.request,
-            datasets=datasets or self.request.datasets,
-            selection=dataclasses.replace(self.request.selection, weights=path),
+
+def _read_trained(path: Path, terms: str) -> _Trained:
+    """The weights of a file; `terms` are those of teachers whose own are not stated."""
+    network, metadata = catalog.read_weights(path), read_metadata(path)
+    try:
+        recipe = make_recipe(json.loads(metadata["recipe"]))
+        _ = metadata["recipe_hash"], int(metadata["steps"])
+        teachers = tuple(
+            dataclasses.replace(each, licence=terms)
+            if each.licence == UNSTATED
+            else each
+            for each in read_facts(metadata)
         )
+    except (KeyError, ValueError, TypeError, UsageError) as error:
+        raise WeightsError(
+            f"{path} does not say how it was trained ({error}): "
+            "`srcli train` writes files that do"
+        ) from error
+    return _Trained(network, metadata | describe_facts(teachers), recipe, teachers)
 
-    def measure(self, path: Path, dataset: str) -> list[Row]:
-        """The file's own rows of one data set, without bicubic's."""
-        rows = run_benchmark(self.request_for(path, dataset), self.progress)
-        own = [row for row in rows if row.model != BICUBIC]
-        for row in own:
-            log.info("%s", format_line(row))
-        return own
+
+def _describe_pictures(
+    trained: _Trained, words: Mapping[str, str], *, of_recipe: bool
+) -> tuple[str, str]:
+    """What the manifest says of the training pictures: which they are, and their terms.
+
+    First comes what the weight file knows for certain, how many there were and their
+    fingerprint; then the user's words, given with the export, the run or a recipe.
+    """
+    # What a recipe of srcli's says holds for the data sets that it names only.
+    recipe = trained.recipe
+    silent = [Recipe(model=recipe.model)]
+    if not of_recipe:
+        silent += [load_recipe(recipe.model, name) for name in NAMES]
+    said = []
+    for name in ("data", "data_licence"):
+        word = getattr(recipe, name)
+        known = word not in [getattr(each, name) for each in silent]
+        said.append(words.get(name) or (word if known else ""))
+    data = ": ".join(filter(None, (trained.metadata.get("data"), said[0])))
+    return data or UNSTATED, said[1] or UNSTATED
 
 
 def _find_sets(names: tuple[str, ...] | None, data_dir: Path | None) -> dict[str, str]:
-    """What to measure on: each set's name, and as what it was asked for.
-
-    Raises:
-        UsageError: If a name is unknown.
-        InputError: If a set that was named is missing, or `data_dir` holds none.
-    """
+    """What to measure on: each set's name, and as what it was asked for."""
     sets, missing = {}, None
     for name in USUAL_SETS if names is None else names:
         try:
@@ -220,81 +265,76 @@ def _find_sets(names: tuple[str, ...] | None, data_dir: Path | None) -> dict[str
     return sets
 
 
-def _store(
-    trained: TrainedWeights, path: Path, sets: dict[str, str], bench: _Bench
-) -> tuple[bool, list[Row]]:
-    """Write the weights to `path`; returns whether in fp16, and what they measure."""
-    half, deciding = _decide(trained, path, sets.get(DECIDING_SET), bench)
-    _save(trained, path, half=half)
-    rows = [row for row in deciding if row.dataset in sets]
-    done = {row.dataset for row in rows}
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The file of an export on the way: written, measured, and written again."""
+
+    trained: _Trained
+    path: Path
+    data_dir: Path | None
+    device: str
+    progress: Progress
+
+    def save(self, dtype: torch.dtype, **figures: str) -> None:
+        """Write the weights with all that was said of them, and their figures."""
+        metadata = self.trained.metadata | figures
+        catalog.save_weights(self.trained.network, self.path, metadata, dtype=dtype)
+
+    def measure(self, dataset: str) -> list[Row]:
+        """The rows of one data set."""
+        request = make_request(
+            self.path, self.trained.recipe, (dataset,), self.data_dir, self.device
+        )
+        rows = run_benchmark(request, self.progress)
+        for row in _leave_out_bicubic(rows):
+            log.info("%s", format_line(row))
+        return rows
+
+
+def _store(part: _Part, sets: Mapping[str, str]) -> tuple[str, str, list[Row]]:
+    """Write the file as it stays; what it is stored in, why, and what it measures."""
+    dtype, why, deciding = _choose_dtype(part, sets.get(DECIDING_SET, DECIDING_SET))
+    part.save(dtype)
+    rows = deciding if DECIDING_SET in sets else []
     for name, given in sets.items():
-        if name not in done:
-            rows += bench.measure(path, given)
+        if name != DECIDING_SET:
+            rows += part.measure(given)
     if rows:
-        figures = {name: json.dumps(_tabulate(rows, name)) for name in _DIGITS}
-        _save(trained, path, half=half, figures=figures)
-    return half, rows
+        part.save(
+            dtype, **{each: json.dumps(_tabulate(rows, each)) for each in _DIGITS}
+        )
+    return "fp16" if dtype == torch.float16 else "fp32", why, rows
 
 
-def _decide(
-    trained: TrainedWeights, path: Path, named: str | None, bench: _Bench
-) -> tuple[bool, list[Row]]:
-    """Whether fp16 serves, and what is to be stored measures on Set5; uses `path`."""
-    name = trained.file_name
-    given = named or DECIDING_SET
+def _choose_dtype(part: _Part, dataset: str) -> tuple[torch.dtype, str, list[Row]]:
+    """What the weights are stored in, why, and what they then measure on Set5."""
     try:
-        find_dataset(given, bench.request.data_dir)
+        find_dataset(dataset, part.data_dir)
     except InputError:
-        log.info("%s is stored in fp32: no Set5 at hand to measure fp16 on", name)
-        return False, []
-    _save(trained, path, half=False)
-    full = bench.measure(path, given)
-    if not _fits_half(trained.network):
-        log.info("%s is stored in fp32: fp16 cannot hold its values", name)
-        return False, full
-    _save(trained, path, half=True)
-    short = bench.measure(path, given)
-    before, after = _mean_psnr(full), _mean_psnr(short)
-    half = abs(after - before) < HALF_TOLERANCE
-    log.info(
-        "%s is stored in %s: Set5 %.4f dB in fp32, %.4f dB in fp16",
-        name, "fp16" if half else "fp32", before, after,
-    )  # fmt: skip
-    return half, short if half else full
-
-
-def _fits_half(network: SRModel) -> bool:
-    """Whether no weight leaves the range of fp16."""
-    return all(
-        bool(value.half().isfinite().all())
-        for value in network.state_dict().values()
-        if value.is_floating_point()
+        return torch.float32, "no Set5 at hand to measure fp16 on", []
+    part.save(torch.float32)
+    full = part.measure(dataset)
+    values = part.trained.network.state_dict().values()
+    if not all(v.half().isfinite().all() for v in values if v.is_floating_point()):
+        return torch.float32, "fp16 cannot hold its values", full
+    part.save(torch.float16)
+    short = part.measure(dataset)
+    before, after = (
+        fmean(row.psnr for row in _leave_out_bicubic(rows)) for rows in (full, short)
     )
+    why = f"Set5 {before:.4f} dB in fp32, {after:.4f} dB in fp16"
+    half = abs(after - before) < HALF_TOLERANCE
+    return (torch.float16, why, short) if half else (torch.float32, why, full)
 
 
-def _save(
-    trained: TrainedWeights,
-    path: Path,
-    *,
-    half: bool,
-    figures: Mapping[str, str] | None = None,
-) -> None:
-    """Write the weights with all that their file said of them, and their figures."""
-    metadata = {**trained.metadata, **(figures or {})}
-    dtype = torch.float16 if half else torch.float32
-    save_weights(trained.network, path, metadata, dtype=dtype)
-
-
-def _mean_psnr(rows: Sequence[Row]) -> float:
-    """Over the scales, dB."""
-    return fmean(row.psnr for row in rows)
+def _leave_out_bicubic(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row.model != BICUBIC]
 
 
 def _tabulate(rows: Sequence[Row], metric: str) -> dict[str, dict[str, float]]:
-    """Figures by data set and scale."""
+    """The network's figures by data set and scale."""
     table: dict[str, dict[str, float]] = {}
-    for row in rows:
+    for row in _leave_out_bicubic(rows):
         value = round(getattr(row, metric), _DIGITS[metric])
         table.setdefault(row.dataset, {})[str(row.scale)] = value
     return table

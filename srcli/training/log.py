@@ -248,4 +248,4 @@ def _read_psnr(document: Mapping[str, Any]) -> dict[int, float]:
 
 
 def _is_figure(value: Any) -> bool:  # noqa: ANN401 - any JSON value
-    return type(value) in (int, float) and math.isfinite(value)
+    return isinstance(value, float) and math.isfinite(value)

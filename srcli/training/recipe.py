@@ -17,9 +17,9 @@ from srcli.errors import InputError, UsageError, unknown
 from srcli.imaging.degrade import Degradation, check_degradation
 from srcli.models import MODELS, variant
 from srcli.models.base import check_value
+from srcli.pretrained.catalog import UNSTATED
 
 NAMES = ("paper", "fast")
-UNSTATED = "not stated"  # what is said where nobody said anything
 STUDY = "ablation"  # what a study's variants share, see `srcli.training.study_plan`
 
 Optimizer = Literal["adam", "muon", "sgd"]

@@ -24,9 +24,9 @@ from srcli.evaluation.report import format_command, format_markdown
 from srcli.evaluation.table import name_group
 from srcli.storage import quote_path, show_message, show_path
 from srcli.training.checkpoint import DEFAULT_VAL, NO_VAL, TrainRequest
+from srcli.training.export import make_request
 from srcli.training.log import History, read_history
 from srcli.training.loop import Trainer
-from srcli.training.measure import make_request
 from srcli.training.recipe import load_recipe
 from srcli.units import format_duration
 from srcli.writing import write_whole
@@ -85,10 +85,10 @@ def write_report(
     _draw_curves(request.out, history, trainer.recipe.model)
     measure = ""
     if weights is not None:
-        val = request.val if request.val not in (None, NO_VAL) else DEFAULT_VAL
-        device = trainer.sampler.device
+        val = DEFAULT_VAL if request.val in (None, NO_VAL) else str(request.val)
+        device = str(trainer.sampler.device)
         measure = format_command(
-            make_request(weights, trainer.recipe, val or DEFAULT_VAL, None, device)
+            make_request(weights, trainer.recipe, (val,), None, device)
         )
     lines = _summarise(request, trainer, history, "" if rows else measure)
     lines += ["", "## Against the paper", ""]
@@ -340,6 +340,8 @@ def _draw_panels(figure: Figure, history: History) -> None:
             loss.legend()
         if losses.min() > 0:
             loss.set_yscale("log")
+            loss.yaxis.set_major_formatter("{x:g}")
+            loss.yaxis.set_minor_formatter("{x:g}")
     _plot(rate, history.rates, _ORANGE, "Learning rate")
     columns = rows[2, 0].subgridspec(1, max(1, len(history.scales)))
     for column, scale in enumerate(history.scales):

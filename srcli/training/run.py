@@ -18,7 +18,7 @@ from torch.backends import cudnn
 
 from srcli import __version__
 from srcli.errors import DeviceError, InputError, OutputError, SrcliError, UsageError
-from srcli.evaluation.benchmark import Row
+from srcli.evaluation.benchmark import Row, run_benchmark
 from srcli.evaluation.datasets import find_dataset
 from srcli.inference.device import (
     DTYPES,
@@ -49,11 +49,9 @@ from srcli.training.checkpoint import (
 )
 from srcli.training.data import CropSampler
 from srcli.training.distributed import World
-from srcli.training.export import export_finished
+from srcli.training.export import export_run, find_weights, keep_published, make_request
 from srcli.training.loop import DivergedError, Trainer, TrainingStoppedError
-from srcli.training.measure import add_bicubic, make_request, measure_run
 from srcli.training.pictures import choose_folders
-from srcli.training.provenance import find_weights, has_weights
 from srcli.training.reading import find_pictures
 from srcli.training.recipe import Recipe, load_recipe, make_recipe, replace_fields
 from srcli.training.report import write_report
@@ -248,21 +246,26 @@ def end_run(
         OutputError: If the folder cannot be written.
         WeightsError: If the run's weights have been damaged since.
     """
-    val = request.val or DEFAULT_VAL
-    device = trainer.sampler.device
     # A run that was given up before its first validation has none.
-    weights = find_weights(request.out) if has_weights(request.out) else None
+    weights = find_weights(request.out)
     rows: Sequence[Row] = ()
     if weights is not None and request.measured and not stopped:
-        where = (weights, trainer.recipe, val, request.data_dir, device)
         left_out = trainer.finished and not any(request.out.glob("export/*.json"))
+        sets = keep_published(request.val or DEFAULT_VAL, request.data_dir)
+        device = str(trainer.sampler.device)
         if trainer.has_just_finished or left_out:
-            exported = export_finished(request, progress)
-            weights, rows = exported.weights, exported.rows
-            if rows:
-                rows = add_bicubic(rows, make_request(*where), progress)
-        elif val != NO_VAL:
-            rows = measure_run(*where, progress)
+            exported = export_run(
+                request.out,
+                datasets=sets,
+                data_dir=request.data_dir,
+                of_recipe=not request.data,
+                device=device,
+                progress=progress,
+            )
+            weights, rows = exported.weights, exported.compared
+        elif sets:
+            where = (weights, trainer.recipe, sets, request.data_dir, device)
+            rows = run_benchmark(make_request(*where), progress)
     write_report(
         request,
         trainer,
@@ -463,7 +466,7 @@ def check_folder(folder: Path) -> None:
     Raises:
         OutputError: If there are any, or `folder` is a file.
     """
-    if find_checkpoints(folder) or has_weights(folder):
+    if find_checkpoints(folder) or find_weights(folder) is not None:
         raise OutputError(
             f"{folder} holds a run already: --resume goes on with it, "
             "--out names another"
@@ -480,7 +483,7 @@ def _is_ours(request: TrainRequest, *, found: bool) -> bool:
         InputError: If what the run remembers of itself is damaged.
     """
     if not found:
-        if (request.out / RUN_FILE).is_file() and not has_weights(request.out):
+        if (request.out / RUN_FILE).is_file() and find_weights(request.out) is None:
             log.info("%s: no checkpoint yet: the run begins anew", request.out)
         return False
     kept = read_kept(request.out) or {}

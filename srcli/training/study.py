@@ -25,13 +25,13 @@ from srcli.training.checkpoint import (
     recall,
     remember,
 )
+from srcli.training.export import find_weights
 from srcli.training.loop import (
     DivergedError,
     TrainingStoppedError,
     TrainingTerminatedError,
 )
 from srcli.training.pictures import choose_folders
-from srcli.training.provenance import has_weights
 from srcli.training.reading import find_pictures
 from srcli.training.recipe import STUDY, merge
 from srcli.training.run import (
@@ -230,7 +230,7 @@ def _make_request(
         OutputError: If the folder has the weights of a run but not its checkpoint.
     """
     resume = bool(find_checkpoints(member.folder))
-    if not resume and has_weights(member.folder):
+    if not resume and find_weights(member.folder) is not None:
         raise OutputError(
             f"{member.folder} has weights, but no checkpoint to go on from: "
             f"{tell_remedy(member)}"

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from srcli.cli.options import read_duration
+from srcli.errors import UsageError
 from srcli.pretrained.catalog import read_weights
 
 TINY = (
@@ -88,6 +90,8 @@ def test_init_takes_over_what_fits(run, pictures, tmp_path):
         (["-m", "mrnet", "--resume", "--init", "bundled"], 2, "leave --init out"),
         (["-m", "drcn", "--recipe", "paper", "--data", "."], 2, "--val"),
         (["-m", "mrnet", "--seed", "-1"], 2, "--seed"),
+        (["-m", "mrnet", "--for", "8"], 2, "say 8h, 25m or 1h30m"),
+        (["-m", "mrnet", "--for", "8h", "--steps", "9"], 2, "name one"),
         (["-m", "mrnet", "--set", "config.depth=5"], 2, "depth"),
         (["-m", "mrnet"], 3, "--data"),
         (["-m", "mrnet", "--data", "nowhere"], 3, "nowhere"),
@@ -103,3 +107,18 @@ def test_refusals(run, tmp_path, monkeypatch, arguments, code, text):
     assert text in result.stderr
     assert "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_times_are_read_as_people_type_them():
+    said = {
+        "8h": 28_800,
+        "25m": 1500,
+        "1h30m": 5400,
+        "1.5h": 5400,
+        "90S": 90,
+        "1d": 86_400,
+    }
+    assert {text: read_duration(text) for text in said} == said
+    for wrong in ("", "8", "h", "0m", "8x", "1.2.3h", "-5m", "8h late"):
+        with pytest.raises(UsageError, match="say 8h, 25m or 1h30m"):
+            read_duration(wrong)
