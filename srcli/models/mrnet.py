@@ -108,6 +108,8 @@ class _ShuffleConv(nn.Module):
         _equalise_subpixels(self.bias, scale)
 
     def forward(self, features: list[Tensor]) -> Tensor:
+        if features[0].is_cuda and self.kernel == 1:
+            return self._fuse_densely(features)
         stacked = torch.stack(features, dim=2).flatten(1, 2)  # (N, 64*T, h, w)
         fused = F.conv2d(
             stacked,
@@ -117,6 +119,23 @@ class _ShuffleConv(nn.Module):
             groups=self.groups,
         )
         return F.pixel_shuffle(F.relu(fused), self.scale)
+
+    def _fuse_densely(self, features: list[Tensor]) -> Tensor:
+        """As `forward`, with zeros between the groups: one product, in channels_last.
+
+        A GPU multiplies by zero faster than it runs 64 groups of a few channels, and
+        its pixel_shuffle would leave channels_last.
+        """
+        steps, s, width = len(features), self.scale, self.groups
+        own = self.weight[:, :steps, 0, 0].view(width, s * s, steps)
+        dense = torch.diag_embed(own.permute(1, 2, 0), dim1=1, dim2=3)
+        dense = dense.reshape(s * s * width, steps * width, 1, 1)
+        bias = self.bias.view(width, s * s).t().reshape(-1)
+        x = F.relu(F.conv2d(torch.cat(features, dim=1), dense, bias))
+        n, _, h, w = x.shape
+        x = x.permute(0, 2, 3, 1).reshape(n, h, w, s, s, width)
+        x = x.permute(0, 1, 3, 2, 4, 5).reshape(n, h * s, w * s, width)
+        return x.permute(0, 3, 1, 2)
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ import math
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -86,7 +86,9 @@ class CommunityNetwork(SRModel):
         """The enlarged picture; sides that the network does not take are mirrored."""
         self.resolve_scale(scale)
         devices = [lr.device] if lr.device.type == "cuda" else []
-        with _without_warnings(), torch.random.fork_rng(devices):
+        # Masks that a network makes for each picture are made where they are needed.
+        there = lr.device if devices else nullcontext()
+        with _without_warnings(), torch.random.fork_rng(devices), there:
             torch.manual_seed(0)  # some draw noise: the same in every tile
             return (self._descriptor(lr.clone()),)  # some work in place
 

@@ -61,7 +61,9 @@ class Gradients:
         self.precision = precision
         self.records = next(model.parameters()).device.type == "cuda"
         self._recordings: dict[_Key, _Recording] = {}
-        self._pool: Any = None  # the graphs' memory
+        # The graphs' memory, which they share as long as they share their stream.
+        self._pool: Any = None
+        self._stream: torch.cuda.Stream | None = None
 
     def compute(self, crops: Sequence[Crops], alpha: float) -> Tensor:
         """The loss, a detached scalar on the device; gradients replace earlier ones.
@@ -129,9 +131,14 @@ class Gradients:
             torch.cuda.stream(torch.cuda.current_stream(device)),
         ):
             self._pool = self._pool or torch.cuda.graph_pool_handle()
+            self._stream = self._stream or torch.cuda.Stream()  # type: ignore[no-untyped-call]
             try:
                 self._recordings[key] = _Recording(
-                    self.model, self._differentiate, crops, self._pool
+                    self.model,
+                    self._differentiate,
+                    crops,
+                    self._pool,
+                    self._stream,
                 )
             except RuntimeError as error:
                 reason = str(error.__context__ or error).partition("\n")[0]
@@ -163,12 +170,12 @@ class _Recording:
         differentiate: Callable[[Sequence[Crops], Tensor], Tensor],
         crops: Sequence[Crops],
         pool: Any,  # noqa: ANN401 - torch names no public type
+        stream: torch.cuda.Stream,
     ) -> None:
         self._crops = [
             Crops(c.scale, c.lr.clone(), c.hr.clone(), c.weight) for c in crops
         ]
         self._alpha = torch.zeros((), device=crops[0].lr.device)
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(_WARM_UP):

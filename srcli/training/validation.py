@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from statistics import fmean
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.backends import cudnn
 
 from srcli.errors import InputError
 from srcli.evaluation.datasets import Dataset, read_hr
@@ -16,6 +17,7 @@ from srcli.evaluation.metrics import psnr
 from srcli.evaluation.protocol import Enlarger, Task, estimate
 from srcli.imaging.degrade import crop_to_multiple
 from srcli.inference.runner import Runner
+from srcli.inference.tiling import TileSize
 from srcli.models.base import Color, SRModel
 from srcli.training.recipe import Recipe
 
@@ -44,15 +46,26 @@ def make_validator(
     ]
     pictures = _read(dataset, recipe.scales)
 
+    # A GPU would wait while the processor tries out how large a tile may be; where
+    # one is too large, the runner halves it.
+    tile: TileSize = 512 if device.type == "cuda" else "auto"
+    # Nor does cuDNN try out its ways for pictures that each come once.
+    flags = partial(
+        cudnn.flags, enabled=True, benchmark=False, allow_tf32=precision != "fp32"
+    )
+
     def validate(model: SRModel) -> dict[int, float]:
         results = {}
         for task in tasks:
             # In tiles where memory asks for it, and on a copy of the network.
-            runner = Runner(model, task.scale, device=str(device), precision=precision)
+            runner = Runner(
+                model, task.scale, device=str(device), precision=precision, tile=tile
+            )
             enlarger = Enlarger(color, runner.enlarge)
-            estimates = [estimate(hr, task, enlarger) for hr in pictures[task.scale]]
+            with flags():
+                found = [estimate(hr, task, enlarger) for hr in pictures[task.scale]]
             results[task.scale] = fmean(
-                psnr(found.luma, found.reference, task.scale) for found in estimates
+                psnr(each.luma, each.reference, task.scale) for each in found
             )
         return results
 

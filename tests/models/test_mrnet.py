@@ -178,3 +178,25 @@ def test_raising_the_limit_keeps_the_output_with_either_fusion(fusion):
 def test_an_even_fusion_kernel_is_refused():
     with pytest.raises(UsageError, match="odd"):
         MRNet(MRNetConfig(fusion_kernel=2))
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_the_dense_fusion_of_a_gpu_is_the_grouped_one(scale):
+    torch.manual_seed(0)
+    head = MRNet(MRNetConfig(scales=(scale,), width=8)).double().heads[str(scale)]
+    fusion = head.fusion
+    steps = fusion.weight.shape[1]
+    for count in (1, steps):
+        features = [
+            torch.randn(2, 8, 5, 7, dtype=torch.double, requires_grad=True)
+            for _ in range(count)
+        ]
+        grouped, dense = fusion(features), fusion._fuse_densely(features)
+        torch.testing.assert_close(dense, grouped, rtol=0, atol=1e-12)
+        for one in (grouped, dense):
+            one.square().sum().backward()
+            gradient = fusion.weight.grad
+            fusion.weight.grad = None
+            if one is grouped:
+                expected = gradient
+        torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-9)

@@ -92,7 +92,8 @@ def test_a_graph_gives_what_single_steps_give(network, recipe, scales):
         for name, value in gradients_of(network).items():
             assert (value is None) == (expected[1][name] is None), name
             if value is not None:
-                assert torch.allclose(value, expected[1][name], atol=1e-6), name
+                # In TF32 and not always in one order: a few of its last digits.
+                assert torch.allclose(value, expected[1][name], atol=1e-4), name
 
 
 @pytest.mark.gpu

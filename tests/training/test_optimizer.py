@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from srcli.models import MODELS, variant
-from srcli.training.optimizer import Muon, load_state, make_optimizer
+from srcli.training.optimizer import Muon, _MatrixMuon, load_state, make_optimizer
 from srcli.training.recipe import make_recipe
 
 RATE = 0.01
@@ -125,3 +125,24 @@ def test_every_network_has_kernels_for_it(name):
     places = {p.data_ptr() for p in network.parameters()}
     assert all(matrix.data_ptr() in places for matrix in kernels["params"])
     assert sum(p.numel() for p in kernels["params"]) > 0.9 * total
+
+
+def test_kernels_of_one_shape_together_move_as_one_by_one():
+    shapes = [(16, 144), (16, 144), (144, 16), (32, 32)]
+    ours = [nn.Parameter(torch.randn(shape)) for shape in shapes]
+    theirs = [nn.Parameter(matrix.detach().clone()) for matrix in ours]
+    fields = {"model": "drcn", "learning_rate": RATE, "weight_decay": 0.1}
+    optimizer = _MatrixMuon(ours, make_recipe(fields))
+    reference = torch.optim.Muon(
+        theirs, lr=RATE, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"
+    )
+    for step in range(4):
+        for own, other in zip(ours, theirs, strict=True):
+            own.grad = torch.randn_like(own)
+            other.grad = own.grad.clone()
+        if step == 2:
+            ours[0].grad = theirs[0].grad = None
+        optimizer.step()
+        reference.step()
+    for own, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(own, other, rtol=0, atol=1e-6)

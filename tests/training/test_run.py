@@ -241,3 +241,11 @@ def test_a_finished_run_without_its_export_gets_it_by_resuming(request_of):
     assert len(list((first.out / "export").glob("*.safetensors"))) == 1
     # What the report says to measure is what was measured for it.
     assert "export/mrnet.safetensors" in (first.out / "report.md").read_text()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("model", ["drcn", "drrn", "dsrn", "mrnet", "rrrn"])
+def test_a_gpu_trains_in_bf16_by_muon(request_of, model, caplog):
+    fields = {"optimizer": "muon", "crop": 8, "crop_of": "lr", "batch": 4, "steps": 8}
+    train(request_of(model=model, overrides=fields, device="cuda", precision="bf16"))
+    assert "no CUDA graph here" not in caplog.text
