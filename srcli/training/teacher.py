@@ -135,25 +135,23 @@ class Teachers:
             DeviceError: If memory does not suffice.
         """
         teacher = self._by_scale[scale]
+        count, world = len(pictures), self._world
         with ThreadPoolExecutor() as pool:
             shrink = partial(_shrink, scale=scale, color=teacher.network.color)
             small = list(pool.map(shrink, pictures))
             place = partial(self._place, (_VERSION, teacher.facts.sha256, scale))
             paths = list(pool.map(place, small))
-            made = dict(enumerate(pool.map(_load, paths)))
-            missing = [number for number, found in made.items() if found is None]
-            # All have looked before anybody writes.
-            self._world.barrier()
-            share = missing[self._world.local_rank :: self._world.local_size]
-            made |= self._make(teacher, scale, small, paths, share, progress)
-            self._world.barrier()
-            others = [number for number in missing if made[number] is None]
-            found = pool.map(_load, [paths[number] for number in others])
-            made |= zip(others, found, strict=True)
-            # Other machines need not share their disks.
-            lost = [number for number in others if made[number] is None]
-            made |= self._make(teacher, scale, small, paths, lost, progress)
-            return list(pool.map(self._fit, made.values()))
+            own = range(world.local_rank, count, world.local_size)
+            # What the others here make is on the disk then, unless it is another's.
+            others = [number for number in range(count) if number not in own]
+            made: dict[int, NDArray[np.uint8] | None] = {}
+            for numbers in (own, others):
+                found = pool.map(_load, [paths[number] for number in numbers])
+                made |= dict(zip(numbers, found, strict=True))
+                missing = [number for number in numbers if made[number] is None]
+                made |= self._make(teacher, scale, small, paths, missing, progress)
+                world.barrier()
+            return list(pool.map(self._fit, (made[n] for n in range(count))))
 
     def _place(self, said: tuple[object, ...], lr: NDArray[Any]) -> Path:
         """Where the enlargement of `lr` is kept."""
