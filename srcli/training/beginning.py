@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from srcli import __version__
 from srcli.errors import InputError, OutputError, UsageError
 from srcli.training.checkpoint import (
@@ -23,7 +25,7 @@ from srcli.training.checkpoint import (
     unpack_state,
 )
 from srcli.training.data import CropSampler
-from srcli.training.distributed import World
+from srcli.training.distributed import World, is_restartable
 from srcli.training.provenance import has_weights
 from srcli.training.recipe import Recipe
 from srcli.training.request import (
@@ -35,7 +37,6 @@ from srcli.training.request import (
     read_kept,
 )
 from srcli.training.teacher import Teachers
-from srcli.training.worker import is_restartable
 
 log = logging.getLogger(__name__)
 
@@ -209,6 +210,28 @@ def check_settings(
                     f"{first[0][name]} on {first[1]} and {other.get(name)} for process "
                     f"{rank} on {node}: give every node the same command"
                 )
+
+
+def check_divisible(world: World, model: nn.Module, recipe: Recipe) -> None:
+    """See to it that a step means the same on several devices as on one.
+
+    Raises:
+        UsageError: If a device would be left without a crop, or if the network
+            normalises by the statistics of a batch, of which it saw a share only.
+    """
+    norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    if world.size > 1 and any(isinstance(part, norms) for part in model.modules()):
+        raise UsageError(
+            f"{recipe.model} normalises over the batch, of which each of several "
+            "devices would see only a share: train it on one"
+        )
+    together = recipe.scales if recipe.scale_mode == "all" else recipe.scales[:1]
+    crops = max(recipe.divide_batch(together).values())
+    if crops < world.size:
+        raise UsageError(
+            f"{world.size} devices cannot share {crops} crops of a scale: fewer "
+            f"devices, or a larger batch (--set batch={world.size * len(together)})"
+        )
 
 
 def check_pictures(world: World, sampler: CropSampler) -> None:

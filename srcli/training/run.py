@@ -23,10 +23,15 @@ from srcli.inference.device import (
 )
 from srcli.models.base import Color
 from srcli.progress import SILENT, Progress
-from srcli.training.beginning import begin_run, check_pictures, check_settings
+from srcli.training.beginning import (
+    begin_run,
+    check_divisible,
+    check_pictures,
+    check_settings,
+)
 from srcli.training.checkpoint import check_network
 from srcli.training.data import CropSampler
-from srcli.training.distributed import World
+from srcli.training.distributed import World, join_world
 from srcli.training.ending import end_run
 from srcli.training.loop import Trainer
 from srcli.training.network import make_network
@@ -42,7 +47,6 @@ from srcli.training.stopping import (
 )
 from srcli.training.teacher import Teachers, find_teachers
 from srcli.training.validation import Validator, make_validator
-from srcli.training.worker import join_world
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +85,7 @@ def _train(request: TrainRequest, world: World, progress: Progress) -> TrainSumm
     network = make_network(recipe, request.init)
     if state is not None:
         check_network(state, request.model.lower(), network)
-    world.check_divisible(network, recipe)
+    check_divisible(world, network, recipe)
     device = world.device
     precision = choose_training_precision(request.precision, device)
     teachers = _choose_teachers(request, recipe, network.color, world)

@@ -19,6 +19,7 @@ from srcli.storage import quote_path
 from srcli.training.beginning import check_folder
 from srcli.training.checkpoint import NAME as CHECKPOINT
 from srcli.training.checkpoint import PREVIOUS, find_checkpoints
+from srcli.training.distributed import is_worker
 from srcli.training.overrides import merge
 from srcli.training.pictures import choose_folders
 from srcli.training.provenance import has_weights
@@ -44,7 +45,6 @@ from srcli.training.study_member import read_outcome, tell_remedy
 from srcli.training.study_outcome import StudyResult, read_result
 from srcli.training.study_plan import Member, Study, load_study
 from srcli.training.study_report import write_study_report
-from srcli.training.worker import is_worker
 from srcli.writing import make_folder
 
 log = logging.getLogger(__name__)
