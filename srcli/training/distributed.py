@@ -211,8 +211,7 @@ def join_world(device: torch.device) -> Iterator[World]:
 
 @_naming_lost_peers()
 def _connect(world: World) -> None:
-    """Make the group of all processes."""
-    # A later start would read the addresses that an earlier one left there.
+    """Make the group of all processes, in a store that no earlier start has used."""
     shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     if shared and os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0":
         raise UsageError(
@@ -245,9 +244,8 @@ def _check_devices(device: torch.device, wanted: int) -> None:
 def launch(devices: int, device: str, command: Sequence[str]) -> None:
     """Run a command that will `join_world` in a process for each of several devices.
 
-    The first prints, the others are quiet. Ctrl-C and the like reach them from here
-    only. It does without torchrun's agent, which kills what takes more than half a
-    minute for its last step and checkpoint.
+    The first prints, the others are quiet. Torchrun's agent is left out: it kills what
+    takes more than half a minute for its last step and checkpoint.
 
     Raises:
         SrcliError: For too few devices, or what a process failed with, and its code.
@@ -307,7 +305,7 @@ def _explain(failures: Mapping[int, errors.ProcessFailure], stopped: int) -> Src
     elif not stopped:
         follow = (ExitCode.DEVICE, -signal.SIGTERM)
         rank = min(failures, key=lambda rank: failures[rank].exitcode in follow)
-        code, number = ExitCode.DEFECT, failures[rank].exitcode
+        number, code = failures[rank].exitcode, max(failures[rank].exitcode, 1)
         how = failures[rank].signal_name() if number < 0 else f"exit code {number}"
         message = f"the process of device {rank} ended by {how}"
         if how == "SIGKILL":
