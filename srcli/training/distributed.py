@@ -199,6 +199,7 @@ def join_world(device: torch.device) -> Iterator[World]:
             raise
         world.barrier()
     except BaseException as error:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # its own exit code counts
         if not isinstance(error, PeerLostError):  # which only follows another's
             errors.get_error_handler().record_exception(error)
         log.disabled = _LAUNCHER in os.environ  # `launch` tells of it, once
