@@ -16,14 +16,14 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed import TCPStore, rendezvous  # type: ignore[attr-defined]
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.distributed.elastic import multiprocessing as elastic
 from torch.distributed.elastic.multiprocessing import errors
 
@@ -36,7 +36,6 @@ T = TypeVar("T")
 
 # In the environment of a process that `launch` started: the process id of `launch`.
 _LAUNCHER = "SRCLI_LAUNCHER"
-_MEETING = timedelta(minutes=10)
 _WAIT = timedelta(hours=12)  # while the main process validates or writes
 
 
@@ -71,6 +70,7 @@ class World:
     local_size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     launcher: int = 0  # process id of the one that started this; 0: nobody to watch
+    control: distributed.ProcessGroup | None = None  # gloo's; None where all is gloo's
 
     @property
     def is_main(self) -> bool:
@@ -79,8 +79,9 @@ class World:
 
     def copy_weights(self, model: nn.Module) -> None:
         """Give every process the main one's weights and buffers."""
-        weights = {name: value.cpu() for name, value in model.state_dict().items()}
-        model.load_state_dict(self.share(weights))
+        if self.size > 1:
+            weights = {name: each.cpu() for name, each in model.state_dict().items()}
+            model.load_state_dict(self.share(weights))
 
     @_naming_lost_peers()
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
@@ -92,7 +93,7 @@ class World:
         weights = list(parameters)
         if self.size == 1:
             return
-        found = self._agree([weight.grad is not None for weight in weights])
+        found = self.agree([weight.grad is not None for weight in weights])
         for weight, anywhere in zip(weights, found, strict=True):
             if anywhere and weight.grad is None:
                 weight.grad = torch.zeros_like(weight)
@@ -119,7 +120,7 @@ class World:
         """
         if self.launcher and os.getppid() != self.launcher:
             number = signal.SIGTERM
-        return self._agree([number or 0])[0] or None
+        return self.agree([number or 0])[0] or None
 
     def share(self, value: T) -> T:
         """The main process's value, on all; that of the others does not count."""
@@ -130,19 +131,19 @@ class World:
         """The small values of all processes, in the order of their numbers, on all."""
         values: list[Any] = [value] * self.size
         if self.size > 1:
-            distributed.all_gather_object(values, value)
+            distributed.all_gather_object(values, value, self.control)
         return values
 
     def barrier(self) -> None:
         """Wait until every process has come here."""
-        self._agree([0])
+        self.agree([0])
 
     @_naming_lost_peers()
-    def _agree(self, values: Sequence[int]) -> list[int]:
+    def agree(self, values: Sequence[int]) -> list[int]:
         """The largest of each, by way of gloo, which tells of lost peers at once."""
         agreed = torch.tensor(values, dtype=torch.int32)
         if self.size > 1:
-            distributed.all_reduce(agreed, distributed.ReduceOp.MAX)
+            distributed.all_reduce(agreed, distributed.ReduceOp.MAX, self.control)
         return agreed.tolist()
 
 
@@ -168,8 +169,7 @@ def is_main_process() -> bool:
 def join_world(device: torch.device) -> Iterator[World]:
     """The group that this process was started in, left again when the block ends.
 
-    Without one, the process is alone. The block ends at the same time in all processes
-    that do not fail. Only the main one tells how the run goes.
+    Without one, the process is alone. The block ends at the same time in all of them.
 
     Raises:
         DeviceError, UsageError: If there are too few devices of that kind.
@@ -184,20 +184,23 @@ def join_world(device: torch.device) -> Iterator[World]:
         log.setLevel(max(log.level, logging.ERROR))
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, torch.get_num_threads() // local_size))
+    launcher = int(os.environ.get(_LAUNCHER, os.getppid()))
+    control = None
     try:
         _check_devices(device, local_size if device.type == "cuda" else size)
         if device.type == "cuda":
             device = torch.device("cuda", local_rank)
-        launcher = int(os.environ.get(_LAUNCHER, os.getppid()))
-        world = World(rank, size, local_rank, local_size, device, launcher)
         if size > 1:
-            _connect(world)
+            control = _connect(device, launcher)
+        world = World(rank, size, local_rank, local_size, device, launcher, control)
         try:
             yield world
         except TrainingStoppedError:
             world.barrier()  # once one has failed, the launcher ends all others
+            control = None
             raise
         world.barrier()
+        control = None
     except BaseException as error:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # its own exit code counts
         if not isinstance(error, PeerLostError):  # which only follows another's
@@ -206,29 +209,28 @@ def join_world(device: torch.device) -> Iterator[World]:
         raise
     finally:
         if distributed.is_initialized():
-            with suppress(RuntimeError):  # there may be nobody left to take leave of
-                distributed.destroy_process_group()
+            # Without the others, only gloo's: NCCL would wait for them.
+            distributed.destroy_process_group(control)
 
 
 @_naming_lost_peers()
-def _connect(world: World) -> None:
-    """Make the group of all processes, in a store that no earlier start has used."""
+def _connect(device: torch.device, launcher: int) -> distributed.ProcessGroup | None:
+    """Make the group of all processes, in a store that no earlier start has used.
+
+    Returns:
+        The group that agrees, for which no GPU has to stand still.
+    """
     shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     if shared and os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0":
-        raise UsageError(
-            "torchrun needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 to restart"
-        )
-    if os.getppid() != world.launcher:
+        raise UsageError("torchrun restarts need TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1")
+    if os.getppid() != launcher:
         raise PeerLostError("the process that started this one has ended")
-    backend, gpu = "gloo", None
-    if world.device.type == "cuda":
-        # What is agreed on stays with gloo, for which no GPU has to stand still.
-        backend, gpu = "cpu:gloo,cuda:nccl", world.device
-        torch.cuda.set_device(gpu)
-    store, rank, size = next(rendezvous("env://", timeout=_MEETING))
-    distributed.init_process_group(
-        backend, timeout=_WAIT, world_size=size, rank=rank, store=store, device_id=gpu
-    )
+    if device.type == "cpu":
+        distributed.init_process_group("gloo", timeout=_WAIT)
+        return None
+    torch.cuda.set_device(device)
+    distributed.init_process_group("nccl", device_id=device)
+    return distributed.new_group(backend="gloo", timeout=_WAIT)
 
 
 def _check_devices(device: torch.device, wanted: int) -> None:
@@ -294,12 +296,11 @@ def _explain(failures: Mapping[int, errors.ProcessFailure], stopped: int) -> Src
     """The error for what went wrong first; `stopped` is the signal that was, or 0."""
     code, trace = int(ExitCode.TERMINATED), ""
     message = "terminated outside of the training steps: there is no new checkpoint"
-    # Processes that only follow others wrote nothing.
     told = [f for f in failures.values() if isinstance(f.message, dict)]
     if told:
         failure = min(told, key=lambda failure: failure.timestamp)
         report = failure.error_file_data["message"]
-        code, message = failure.exitcode, report["message"]
+        code, message = max(failure.exitcode, 1), report["message"]
         trace = report["extraInfo"]["py_callstack"]
         if code != ExitCode.DEFECT:
             message = message.partition(": ")[2]  # without the error's type

@@ -199,9 +199,9 @@ class Trainer(Learner):
             else:
                 self._fall_back()
                 tally = Tally(self.drawing)
-            minutes = (time.perf_counter() - started) / 60
-            if max_minutes is not None and self.world.share(minutes >= max_minutes):
-                log.info("stopped after %.1f minutes at step %d", minutes, self.step)
+            spent = (time.perf_counter() - started) / 60
+            if max_minutes is not None and self.world.agree([spent >= max_minutes])[0]:
+                log.info("stopped after %.1f minutes at step %d", spent, self.step)
                 break
         return None
 

@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -38,7 +37,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 FIELDS = (
     "config.width=4", "config.blocks=1", "config.recursions=[1,2,2]", "crop=8",
     "batch=5", "optimizer=sgd", "momentum=0", "learning_rate=0.05", "warmup=0",
-    "checkpoint_every=3", "steps=8",
+    "steps=8",
 )  # fmt: skip
 
 
@@ -92,18 +91,20 @@ def step_until_told(folder):
         signals.raise_received(f"at step {step}")
 
 
-def train_and_wait(folder):
-    """`srcli`, of which the main process waits once before step 5, to be killed."""
-    take_step, mark = Trainer.train_step, folder / "pid"
+def lose_one_and_train(folder):
+    """`srcli`, of whose processes the main one is killed when all go on, but once."""
+    begin, mark = Trainer.__init__, folder / "killed"
 
-    def step(trainer):
-        if trainer.step == 5 and trainer.world.is_main and not mark.exists():
-            mark.with_suffix(".new").write_text(str(os.getpid()))
-            mark.with_suffix(".new").rename(mark)
-            time.sleep(300)
-        return take_step(trainer)
+    def init(trainer, *args, world, **options):
+        if not mark.exists():
+            world.barrier()
+            if world.is_main:
+                mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            world.barrier()
+        begin(trainer, *args, world=world, **options)
 
-    Trainer.train_step = step
+    Trainer.__init__ = init
     del sys.argv[1:3]
     app.main()
 
@@ -123,15 +124,14 @@ def _handlers():
 
 @pytest.fixture
 def request_of(tmp_path, pictures):
-    """A function that makes a request for the same run."""
+    """A function that makes a request for a tiny run on the CPU."""
 
     def make(**values):
-        settings = {
+        return TrainRequest(**{
             "model": "mrnet", "out": tmp_path / "run", "data": (pictures,),
             "val": "none", "device": "cpu", "precision": "fp32", "seed": 3,
-            "overrides": parse_assignments(list(FIELDS)),
-        }  # fmt: skip
-        return TrainRequest(**{**settings, **values})
+            "overrides": parse_assignments(list(FIELDS)), **values,
+        })  # fmt: skip
 
     return make
 
@@ -180,9 +180,9 @@ def test_processes_that_end_without_a_word_are_spoken_for(end, code, message, ca
 def test_ctrl_c_stops_all_of_them_with_a_checkpoint(tmp_path, capfd):
     with pytest.raises(SrcliError) as caught:
         launch(2, "cpu", [sys.executable, __file__, "step_until_told", str(tmp_path)])
-    assert caught.value.exit_code == 130
     step = (tmp_path / "checkpoint").read_text()
     assert str(caught.value) == f"interrupted at step {step}"
+    assert caught.value.exit_code == 130
     assert capfd.readouterr() == ("", "")
     assert not psutil.Process().children()
 
@@ -204,6 +204,7 @@ def test_a_process_ends_when_its_launcher_has():
 def test_torchrun_goes_on_after_a_loss_to_the_weights_of_one_process(
     tmp_path, pictures, request_of
 ):
+    train(request_of(max_minutes=0.0))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -211,7 +212,7 @@ def test_torchrun_goes_on_after_a_loss_to_the_weights_of_one_process(
         sys.executable, "-m", "torch.distributed.run", "--nnodes", "2",
         "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-endpoint",
         f"127.0.0.1:{port}", "--rdzv-id", "mrnet-1", "--max-restarts", "3",
-        "--local-addr", "127.0.0.1", __file__, "train_and_wait", str(tmp_path),
+        "--local-addr", "127.0.0.1", __file__, "lose_one_and_train", str(tmp_path),
         "train", "-m", "mrnet", "--data", str(pictures), "--val", "none", "--seed", "3",
         "--device", "cpu", "--precision", "fp32", "--out", str(tmp_path / "run"),
         *(word for field in FIELDS for word in ("--set", field)),
@@ -220,26 +221,21 @@ def test_torchrun_goes_on_after_a_loss_to_the_weights_of_one_process(
     environment = {**os.environ, **settings, "OMP_NUM_THREADS": "1"}
     output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     nodes = [subprocess.Popen(command, env=environment, **output) for _ in range(2)]
-    deadline = time.monotonic() + 100
     try:
-        while not (tmp_path / "pid").exists() and time.monotonic() < deadline:
-            time.sleep(0.02)
-        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
         said = "".join(node.communicate(timeout=100)[0] for node in nodes)
     finally:
         for node in nodes:
             node.terminate()  # and its processes with it
             node.wait()
     assert [node.returncode for node in nodes] == [0, 0], said
-    assert said.count("began this run: it goes on from step 3\n") == 1
+    assert said.count("began this run: it goes on from step 1\n") == 2
     assert said.count("run: 8 steps") == 1
     train(request_of(out=tmp_path / "alone"))
     one, two = (
         read_weights(tmp_path / name / "last.safetensors").state_dict()
         for name in ("alone", "run")
     )
-    for name, value in one.items():
-        torch.testing.assert_close(two[name], value, rtol=0, atol=1e-5)
+    torch.testing.assert_close(two, one, rtol=0, atol=1e-5)
 
 
 def test_under_torchrun_the_same_command_goes_on(request_of, caplog, monkeypatch):
@@ -253,18 +249,17 @@ def test_under_torchrun_the_same_command_goes_on(request_of, caplog, monkeypatch
     assert "the same command began this run: it goes on from step 1" in caplog.text
     with pytest.raises(OutputError, match="another command began"):
         train(request_of(seed=4))
-    # Not with --devices, whose users can tell.
     monkeypatch.setattr(distributed.log, "disabled", False)
-    monkeypatch.setenv("SRCLI_LAUNCHER", str(os.getppid()))
+    monkeypatch.setenv("SRCLI_LAUNCHER", str(os.getppid()))  # not with --devices
     with pytest.raises(OutputError, match="holds a run already: --resume"):
         train(request_of())
 
 
-def world_of(*others, **values):
-    """A process of several: the others' values, and what the main one shares."""
-    settings = {"rank": 0, "size": 1 + len(others), "local_rank": 0, "is_main": True}
-    gathered = {"gather": lambda value: [value, *others], "share": lambda value: value}
-    return SimpleNamespace(**{**settings, **gathered, **values})
+def world_of(*others):
+    """The main process of several, of which the others gather these values."""
+    world = SimpleNamespace(rank=0, size=2, is_main=True, share=lambda value: value)
+    world.gather = lambda value: [value, *others]
+    return world
 
 
 def test_nodes_that_have_different_folders_or_commands_are_told_so(request_of):
@@ -288,7 +283,6 @@ def test_what_cannot_be_divided_is_refused(monkeypatch):
     two, network = World(size=2), MRNet(MRNetConfig(width=4, blocks=1))
     whole = DRRN(DRRNConfig(width=4, units=1, norm="batch"))
     recipe = load_recipe("drrn", "fast", {"batch": 4})
-    beginning.check_divisible(ALONE, whole, recipe)
     with pytest.raises(UsageError, match="drrn normalises over the batch"):
         beginning.check_divisible(two, whole, recipe)
     one = load_recipe("mrnet", "fast", {"batch": 1})
