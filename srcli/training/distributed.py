@@ -70,7 +70,7 @@ class World:
     local_size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     launcher: int = 0  # process id of the one that started this; 0: nobody to watch
-    control: distributed.ProcessGroup | None = None  # gloo's; None where all is gloo's
+    control: distributed.ProcessGroup | None = None  # gloo's, which spares the GPU
 
     @property
     def is_main(self) -> bool:
@@ -185,22 +185,24 @@ def join_world(device: torch.device) -> Iterator[World]:
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, torch.get_num_threads() // local_size))
     launcher = int(os.environ.get(_LAUNCHER, os.getppid()))
-    control = None
+    control = left = None
     try:
         _check_devices(device, local_size if device.type == "cuda" else size)
         if device.type == "cuda":
             device = torch.device("cuda", local_rank)
         if size > 1:
             control = _connect(device, launcher)
+        # Where this process fails, no more is left: NCCL would wait for the others.
+        left = control if device.type == "cuda" else None
         world = World(rank, size, local_rank, local_size, device, launcher, control)
         try:
             yield world
         except TrainingStoppedError:
             world.barrier()  # once one has failed, the launcher ends all others
-            control = None
+            left = None
             raise
         world.barrier()
-        control = None
+        left = None
     except BaseException as error:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # its own exit code counts
         if not isinstance(error, PeerLostError):  # which only follows another's
@@ -209,27 +211,22 @@ def join_world(device: torch.device) -> Iterator[World]:
         raise
     finally:
         if distributed.is_initialized():
-            # Without the others, only gloo's: NCCL would wait for them.
-            distributed.destroy_process_group(control)
+            distributed.destroy_process_group(left)  # None: all groups
 
 
 @_naming_lost_peers()
-def _connect(device: torch.device, launcher: int) -> distributed.ProcessGroup | None:
-    """Make the group of all processes, in a store that no earlier start has used.
-
-    Returns:
-        The group that agrees, for which no GPU has to stand still.
-    """
+def _connect(device: torch.device, launcher: int) -> distributed.ProcessGroup:
+    """Make the group of all processes, and one that agrees and waits, by gloo."""
+    # A later start would meet the addresses of an earlier one.
     shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     if shared and os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0":
         raise UsageError("torchrun restarts need TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1")
     if os.getppid() != launcher:
         raise PeerLostError("the process that started this one has ended")
-    if device.type == "cpu":
-        distributed.init_process_group("gloo", timeout=_WAIT)
-        return None
-    torch.cuda.set_device(device)
-    distributed.init_process_group("nccl", device_id=device)
+    gpu = device if device.type == "cuda" else None
+    if gpu is not None:
+        torch.cuda.set_device(gpu)
+    distributed.init_process_group("nccl" if gpu else "gloo", device_id=gpu)
     return distributed.new_group(backend="gloo", timeout=_WAIT)
 
 
