@@ -63,6 +63,18 @@ class DeviceError(SrcliError):
     exit_code = ExitCode.DEVICE
 
 
+class TrainingStoppedError(SrcliError):
+    """Training ended early on Ctrl-C; a checkpoint was written."""
+
+    exit_code = ExitCode.INTERRUPTED
+
+
+class TrainingTerminatedError(TrainingStoppedError):
+    """Training ended early on SIGTERM; a checkpoint was written."""
+
+    exit_code = ExitCode.TERMINATED
+
+
 class PartialFailureError(SrcliError):
     """Some of many inputs failed; the others are done."""
 

@@ -168,29 +168,21 @@ def train(
     )
     if study:
         _train_study(request, devices, as_json)
-    elif devices == 1 or not _launch(devices, device):
-        _train(request, as_json)
+    else:
+        _train(request, devices, as_json)
 
 
-def _launch(devices: int, device: str) -> bool:
-    """Run this command once for each device; False in the processes started so."""
-    from srcli.training.launcher import launch
-    from srcli.training.worker import is_worker
-
-    if is_worker():
-        return False
-    launch(devices, device, sys.argv[1:])
-    return True
-
-
-def _train(request: TrainRequest, as_json: bool) -> None:
-    """Train, and print what the run came to."""
+def _train(request: TrainRequest, devices: int, as_json: bool) -> None:
+    """Train, on several devices by this very command, and print what it came to."""
     from srcli.cli.console import out as stdout
     from srcli.cli.console import print_json, progress_bar
     from srcli.progress import SILENT
+    from srcli.training.distributed import is_main_process, is_worker, launch
     from srcli.training.run import train as run_training
-    from srcli.training.worker import is_main_process
 
+    if devices > 1 and not is_worker():
+        launch(devices, request.device, [sys.executable, "-m", "srcli", *sys.argv[1:]])
+        return
     if not is_main_process():
         run_training(request, SILENT)
         return

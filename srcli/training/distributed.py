@@ -4,34 +4,61 @@ Every process holds the whole network and the same random numbers, and takes its
 of each step's crops. After the backward pass the gradients are summed, so that all of
 them take the step of the whole batch (Goyal et al., arXiv 1706.02677, section 3).
 
-One sum over one flat buffer stands in for PyTorch's DistributedDataParallel: networks
-of several scales leave the heads of the other scales without gradients, a step may
-have several backward passes, and these networks are far too small for an overlap of
-sum and backward pass to pay.
+PyTorch's DistributedDataParallel would want gradients for the heads of all scales in
+every step; its overlap of sum and backward pass would not pay for such small networks.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
-from collections.abc import Iterable, Iterator
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.distributed.elastic import multiprocessing as elastic
+from torch.distributed.elastic.multiprocessing import errors
 
-from srcli.errors import DeviceError, UsageError
-from srcli.training.recipe import Recipe
+from srcli.errors import (
+    DeviceError,
+    ExitCode,
+    SrcliError,
+    TrainingStoppedError,
+    UsageError,
+)
+from srcli.inference.device import choose_device
 
+log = logging.getLogger("srcli")
 T = TypeVar("T")
 
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+# In the environment of a process that `launch` started: the process id of `launch`.
+_LAUNCHER = "SRCLI_LAUNCHER"
+_WAIT = timedelta(hours=12)  # while the main process validates or writes
 
 
 class PeerLostError(DeviceError):
     """The process of another device has ended; what it said is the reason."""
+
+
+@contextmanager
+def _naming_lost_peers() -> Iterator[None]:
+    """Says in a sentence that another process has ended; also a decorator."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, distributed.DistError) and "gloo" not in str(error):
+            raise  # what a GPU failed at before may come to light here too
+        raise PeerLostError(
+            "the process of another device has ended: the last checkpoint stays"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,180 +67,258 @@ class World:
 
     Every process must make the same calls in the same order. All of them raise
     PeerLostError where another process has ended.
-
-    Attributes:
-        rank: Number of this process, from 0; 0 is the main one, which alone writes.
-        size: Number of processes.
-        local_rank: Number of this process on its machine.
-        local_size: Number of processes on its machine.
-        device: What this process computes on.
-        control: The group that agrees through the processors' memory, so that no GPU
-            has to stand still for it.
-        launcher: Process id of the one that started this; 0: nobody to watch.
     """
 
-    rank: int = 0
-    size: int = 1
-    local_rank: int = 0
+    rank: int = 0  # 0 is the main process, which alone writes
+    size: int = 1  # processes
+    local_rank: int = 0  # number of this process on its machine
     local_size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    control: distributed.ProcessGroup | None = None
-    launcher: int = 0
+    launcher: int = 0  # process id of the one that started this; 0: nobody to watch
+    control: distributed.ProcessGroup | None = None  # gloo's, which spares the GPU
 
     @property
     def is_main(self) -> bool:
         """Whether this process validates, writes and prints."""
         return self.rank == 0
 
-    def check_divisible(self, model: nn.Module, recipe: Recipe) -> None:
-        """See to it that a step means the same on several devices as on one.
-
-        Raises:
-            UsageError: If a device would be left without a crop, or if the network
-                normalises by the statistics of a batch, of which it saw a share only.
-        """
-        if self.size == 1:
-            return
-        if any(isinstance(part, _BATCH_NORMS) for part in model.modules()):
-            raise UsageError(
-                f"{recipe.model} normalises over the batch, of which each of several "
-                "devices would see only a share: train it on one"
-            )
-        together = recipe.scales if recipe.scale_mode == "all" else recipe.scales[:1]
-        crops = max(recipe.divide_batch(together).values())
-        if crops < self.size:
-            raise UsageError(
-                f"{self.size} devices cannot share {crops} crops of a scale: fewer "
-                f"devices, or a larger batch (--set batch={self.size * len(together)})"
-            )
-
-    @torch.no_grad()
     def copy_weights(self, model: nn.Module) -> None:
         """Give every process the main one's weights and buffers."""
-        if self.size == 1:
-            return
-        self.barrier()
-        for value in model.state_dict().values():
-            sent = value.contiguous()
-            with self.peers():
-                distributed.broadcast(sent, src=0)
-            value.copy_(sent)
+        if self.size > 1:
+            weights = {name: each.cpu() for name, each in model.state_dict().items()}
+            model.load_state_dict(self.share(weights))
 
-    @torch.no_grad()
+    @_naming_lost_peers()
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace every gradient by its sum over all processes, in place.
 
-        A weight that has none on any process keeps none; where only some processes
-        have one, it gets their sum on all. Which those are is agreed on apart from the
-        sum: reading it out of a GPU's buffer would make the processor wait.
-
-        Args:
-            parameters: The same weights in the same order on every process.
+        A weight that has none on any process keeps none. Which ones those are is agreed
+        on first: to read it out of a GPU's buffer would make the processor wait.
         """
         weights = list(parameters)
-        if self.size == 1 or not weights:
+        if self.size == 1:
             return
-        here = torch.tensor([w.grad is not None for w in weights], dtype=torch.int32)
-        self._agree(here)
-        summed = [w for w, found in zip(weights, here.tolist(), strict=True) if found]
-        if not summed:
-            return
-        flat = torch.cat([_flatten(weight) for weight in summed])
-        with self.peers():
-            distributed.all_reduce(flat)
-        parts = torch.split(flat, [weight.numel() for weight in summed])
-        for weight, part in zip(summed, parts, strict=True):
-            if weight.grad is None:
-                weight.grad = torch.empty_like(weight)
-            weight.grad.copy_(part.view(weight.shape))
+        found = self.agree([weight.grad is not None for weight in weights])
+        for weight, anywhere in zip(weights, found, strict=True):
+            if anywhere and weight.grad is None:
+                weight.grad = torch.zeros_like(weight)
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        distributed.all_reduce(flat)
+        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
+        summed = [part.view_as(g) for part, g in zip(parts, gradients, strict=True)]
+        torch._foreach_copy_(gradients, summed)
 
+    @_naming_lost_peers()
     def sum_scalar(self, value: Tensor) -> Tensor:
         """The sum over all processes of a tensor on `device`; nothing waits for it."""
         total = value.detach().clone()
         if self.size > 1:
-            with self.peers():
-                distributed.all_reduce(total)
+            distributed.all_reduce(total)
         return total
 
     def any_signal(self, number: int | None) -> int | None:
-        """The signal that any process has received, so that all stop at one step.
+        """The highest signal that any process has received, so that all stop together.
 
-        SIGTERM goes before SIGINT. Where the launcher is gone, nobody can pass signals
-        on any more, and the run ends as if by SIGTERM.
-
-        Args:
-            number: What this process has received. Do not write the result over it: a
-                signal that comes meanwhile would be lost.
+        It is SIGTERM where the launcher is gone, which passes signals on. Do not write
+        the result over `number`: a signal that comes meanwhile would be lost.
         """
         if self.launcher and os.getppid() != self.launcher:
             number = signal.SIGTERM
-        if self.size == 1:
-            return number
-        highest = torch.tensor([number or 0], dtype=torch.int32)
-        self._agree(highest)
-        return int(highest) or None
+        return self.agree([number or 0])[0] or None
 
     def share(self, value: T) -> T:
-        """The main process's value, on all; that of the others does not count.
+        """The main process's value, on all; that of the others does not count."""
+        return self.gather(value)[0]
 
-        Args:
-            value: Of plain types.
-        """
-        if self.size == 1:
-            return value
-        box = [value]
-        with self.peers():
-            distributed.broadcast_object_list(box, src=0, group=self.control)
-        return box[0]
-
+    @_naming_lost_peers()
     def gather(self, value: T) -> list[T]:
-        """The values of all processes, in the order of their numbers, on all.
-
-        Args:
-            value: Small, of plain types.
-        """
-        if self.size == 1:
-            return [value]
-        values: list[Any] = [None] * self.size
-        with self.peers():
-            distributed.all_gather_object(values, value, group=self.control)
+        """The small values of all processes, in the order of their numbers, on all."""
+        values: list[Any] = [value] * self.size
+        if self.size > 1:
+            distributed.all_gather_object(values, value, self.control)
         return values
 
     def barrier(self) -> None:
         """Wait until every process has come here."""
+        self.agree([0])
+
+    @_naming_lost_peers()
+    def agree(self, values: Sequence[int]) -> list[int]:
+        """The largest of each, by way of gloo, which tells of lost peers at once."""
+        agreed = torch.tensor(values, dtype=torch.int32)
         if self.size > 1:
-            self._agree(torch.zeros(1, dtype=torch.int32))
-
-    def _agree(self, values: Tensor) -> None:
-        """Replace each of the values, int32 on the CPU, by the largest of any process.
-
-        Gloo tells at once when a process has ended, which NCCL does not.
-        """
-        with self.peers():
-            distributed.all_reduce(values, distributed.ReduceOp.MAX, group=self.control)
-
-    @contextmanager
-    def peers(self) -> Iterator[None]:
-        """What a call fails with when another process has ended, as one sentence.
-
-        Raises:
-            PeerLostError: If another process has ended.
-        """
-        try:
-            yield
-        except RuntimeError as error:
-            known = isinstance(error, distributed.DistError) or "gloo" in str(error)
-            if not known:  # what a GPU failed at before may come to light here too
-                raise
-            raise PeerLostError(
-                "the process of another device has ended: the last checkpoint stays"
-            ) from error
+            distributed.all_reduce(agreed, distributed.ReduceOp.MAX, self.control)
+        return agreed.tolist()
 
 
 ALONE = World()
 
 
-def _flatten(weight: nn.Parameter) -> Tensor:
-    """The gradient as one row of float32; zeros where there is none."""
-    values = torch.zeros_like(weight) if weight.grad is None else weight.grad
-    return values.reshape(-1).float()
+def is_worker() -> bool:
+    """Whether this process is one of a group that `launch` or torchrun started."""
+    return distributed.is_torchelastic_launched()
+
+
+def is_restartable() -> bool:
+    """Whether torchrun started this process, which may start it again when it fails."""
+    return is_worker() and _LAUNCHER not in os.environ
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one that prints; outside a group it always is."""
+    return not is_worker() or os.environ["RANK"] == "0"
+
+
+@contextmanager
+def join_world(device: torch.device) -> Iterator[World]:
+    """The group that this process was started in, left again when the block ends.
+
+    Without one, the process is alone. The block ends at the same time in all of them.
+
+    Raises:
+        DeviceError, UsageError: If there are too few devices of that kind.
+        PeerLostError: If another process has ended.
+    """
+    if not is_worker():
+        yield World(device=device)
+        return
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    rank, size, local_rank, local_size = (int(os.environ[name]) for name in names)
+    if rank > 0:
+        log.setLevel(max(log.level, logging.ERROR))
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, torch.get_num_threads() // local_size))
+    launcher = int(os.environ.get(_LAUNCHER, os.getppid()))
+    control = left = None
+    try:
+        _check_devices(device, local_size if device.type == "cuda" else size)
+        if device.type == "cuda":
+            device = torch.device("cuda", local_rank)
+        if size > 1:
+            control = _connect(device, launcher)
+        # Where this process fails, no more is left: NCCL would wait for the others.
+        left = control if device.type == "cuda" else None
+        world = World(rank, size, local_rank, local_size, device, launcher, control)
+        try:
+            yield world
+        except TrainingStoppedError:
+            world.barrier()  # once one has failed, the launcher ends all others
+            left = None
+            raise
+        world.barrier()
+        left = None
+    except BaseException as error:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # its own exit code counts
+        if not isinstance(error, PeerLostError):  # which only follows another's
+            errors.get_error_handler().record_exception(error)
+        log.disabled = _LAUNCHER in os.environ  # `launch` tells of it, once
+        raise
+    finally:
+        if distributed.is_initialized():
+            distributed.destroy_process_group(left)  # None: all groups
+
+
+@_naming_lost_peers()
+def _connect(device: torch.device, launcher: int) -> distributed.ProcessGroup:
+    """Make the group of all processes, and one that agrees and waits, by gloo."""
+    # A later start would meet the addresses of an earlier one.
+    shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if shared and os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0":
+        raise UsageError("torchrun restarts need TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1")
+    if os.getppid() != launcher:
+        raise PeerLostError("the process that started this one has ended")
+    gpu = device if device.type == "cuda" else None
+    if gpu is not None:
+        torch.cuda.set_device(gpu)
+    distributed.init_process_group("nccl" if gpu else "gloo", device_id=gpu)
+    return distributed.new_group(backend="gloo", timeout=_WAIT)
+
+
+def _check_devices(device: torch.device, wanted: int) -> None:
+    if device.type not in ("cpu", "cuda") and wanted > 1:
+        raise UsageError(f"there is one {device.type} device only: train on that alone")
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and wanted > count:
+        raise DeviceError(
+            f"there are {count} CUDA devices, not {wanted}: --devices takes no more, "
+            "nor torchrun's --nproc-per-node"
+        )
+
+
+def launch(devices: int, device: str, command: Sequence[str]) -> None:
+    """Run a command that will `join_world` in a process for each of several devices.
+
+    The first prints, the others are quiet. Torchrun's agent is left out: it kills what
+    takes more than half a minute for its last step and checkpoint.
+
+    Raises:
+        SrcliError: For too few devices, or what a process failed with, and its code.
+    """
+    if ":" in device:
+        raise UsageError(f"{device} is one device: leave its number out with --devices")
+    _check_devices(choose_device(device), devices)
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    group = {
+        "WORLD_SIZE": str(devices),
+        "LOCAL_WORLD_SIZE": str(devices),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_RUN_ID": "srcli",
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        _LAUNCHER: str(os.getpid()),
+    }
+    # Gloo otherwise looks up the machine's name, which need not lead anywhere.
+    if loopback := {"linux": "lo", "darwin": "lo0"}.get(sys.platform):
+        group["GLOO_SOCKET_IFNAME"] = os.environ.get("GLOO_SOCKET_IFNAME", loopback)
+    # It would tell of every failure in its own way, at length.
+    logging.getLogger("torch.distributed.elastic.multiprocessing.api").disabled = True
+    ranks, processes, result, stopped = range(devices), None, None, 0
+    args = dict.fromkeys(ranks, tuple(command[1:]))
+    envs = {n: group | {"RANK": str(n), "LOCAL_RANK": str(n)} for n in ranks}
+    quiet = dict.fromkeys(ranks[1:], elastic.Std.ALL)
+    with tempfile.TemporaryDirectory(prefix="srcli-") as folder:
+        logs = elastic.DefaultLogsSpecs(folder, quiet)
+        try:
+            processes = elastic.start_processes("srcli", command[0], args, envs, logs)
+            result = processes.wait(period=0.1)
+        except elastic.SignalException as error:
+            stopped = error.sigval
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)  # the checkpoint is being written
+            if processes is not None:
+                # Not SIGINT, of which a starting Python makes a traceback.
+                processes.close(signal.SIGTERM, timeout=_WAIT.seconds)
+                result = processes.wait(period=0.1)
+    if result is None or result.failures:
+        raise _explain(result.failures if result else {}, stopped)
+
+
+def _explain(failures: Mapping[int, errors.ProcessFailure], stopped: int) -> SrcliError:
+    """The error for what went wrong first; `stopped` is the signal that was, or 0."""
+    code, trace = int(ExitCode.TERMINATED), ""
+    message = "terminated outside of the training steps: there is no new checkpoint"
+    told = [f for f in failures.values() if isinstance(f.message, dict)]
+    if told:
+        failure = min(told, key=lambda failure: failure.timestamp)
+        report = failure.error_file_data["message"]
+        code, message = max(failure.exitcode, 1), report["message"]
+        trace = report["extraInfo"]["py_callstack"]
+        if code != ExitCode.DEFECT:
+            message = message.partition(": ")[2]  # without the error's type
+    elif not stopped:
+        follow = (ExitCode.DEVICE, -signal.SIGTERM)
+        rank = min(failures, key=lambda rank: failures[rank].exitcode in follow)
+        number, code = failures[rank].exitcode, max(failures[rank].exitcode, 1)
+        how = failures[rank].signal_name() if number < 0 else f"exit code {number}"
+        message = f"the process of device {rank} ended by {how}"
+        if how == "SIGKILL":
+            code = ExitCode.DEVICE
+            message += ": perhaps the machine's memory did not suffice"
+    if stopped == signal.SIGINT and code == ExitCode.TERMINATED:
+        code = ExitCode.INTERRUPTED
+        message = "interrupted" + message.removeprefix("terminated")
+    error = SrcliError(message)
+    error.exit_code = code  # type: ignore[misc, assignment]
+    error.add_note(trace)  # for -v
+    return error

@@ -16,7 +16,12 @@ from typing import Any
 
 import torch
 
-from srcli.errors import ExitCode, OutputError, SrcliError, UsageError
+from srcli.errors import (
+    OutputError,
+    TrainingStoppedError,
+    TrainingTerminatedError,
+    UsageError,
+)
 from srcli.models.base import SRModel
 from srcli.pretrained.catalog import save_weights
 from srcli.progress import SILENT, Progress
@@ -35,18 +40,6 @@ log = logging.getLogger(__name__)
 _REPORT_EVERY = 100  # steps
 _MOST_SETBACKS = 8  # in a row, each with half the learning rate
 GIVEN_UP = "given up: no learning rate helps"  # the event of a diverged run
-
-
-class TrainingStoppedError(SrcliError):
-    """Training ended early on Ctrl-C; a checkpoint was written."""
-
-    exit_code = ExitCode.INTERRUPTED
-
-
-class TrainingTerminatedError(TrainingStoppedError):
-    """Training ended early on SIGTERM; a checkpoint was written."""
-
-    exit_code = ExitCode.TERMINATED
 
 
 class DivergedError(UsageError):
@@ -242,9 +235,9 @@ class Trainer(Learner):
                 self._attend(due)
             else:
                 self._fall_back()
-            minutes = (time.perf_counter() - started) / 60
-            if max_minutes is not None and self.world.share(minutes >= max_minutes):
-                log.info("stopped after %.1f minutes at step %d", minutes, self.step)
+            spent = (time.perf_counter() - started) / 60
+            if max_minutes is not None and self.world.agree([spent >= max_minutes])[0]:
+                log.info("stopped after %.1f minutes at step %d", spent, self.step)
                 break
         return None
 

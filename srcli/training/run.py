@@ -14,10 +14,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch import nn
 from torch.backends import cudnn
 
 from srcli import __version__
-from srcli.errors import DeviceError, InputError, OutputError, SrcliError, UsageError
+from srcli.errors import (
+    DeviceError,
+    InputError,
+    OutputError,
+    SrcliError,
+    TrainingStoppedError,
+    UsageError,
+)
 from srcli.evaluation.benchmark import Row, run_benchmark
 from srcli.evaluation.datasets import find_dataset
 from srcli.inference.device import (
@@ -48,16 +56,15 @@ from srcli.training.checkpoint import (
     unpack_state,
 )
 from srcli.training.data import CropSampler
-from srcli.training.distributed import World
+from srcli.training.distributed import World, is_restartable, join_world
 from srcli.training.export import export_run, find_weights, keep_published, make_request
-from srcli.training.loop import DivergedError, Trainer, TrainingStoppedError
+from srcli.training.loop import DivergedError, Trainer
 from srcli.training.pictures import choose_folders
 from srcli.training.reading import find_pictures
 from srcli.training.recipe import Recipe, load_recipe, make_recipe, replace_fields
 from srcli.training.report import write_report
 from srcli.training.teacher import Teachers, find_teachers
 from srcli.training.validation import Validator, make_validator
-from srcli.training.worker import is_restartable, join_world
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +109,7 @@ def _train(
     network = make_network(recipe, request.init)
     if state is not None:
         check_network(state, request.model.lower(), network)
-    world.check_divisible(network, recipe)
+    check_divisible(world, network, recipe)
     device = world.device
     precision = choose_training_precision(request.precision, device)
     teachers = _choose_teachers(request, recipe, network.color, world)
@@ -564,6 +571,28 @@ def check_settings(
                     f"{first[0][name]} on {first[1]} and {other.get(name)} for process "
                     f"{rank} on {node}: give every node the same command"
                 )
+
+
+def check_divisible(world: World, model: nn.Module, recipe: Recipe) -> None:
+    """See to it that a step means the same on several devices as on one.
+
+    Raises:
+        UsageError: If a device would be left without a crop, or if the network
+            normalises by the statistics of a batch, of which it saw a share only.
+    """
+    norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    if world.size > 1 and any(isinstance(part, norms) for part in model.modules()):
+        raise UsageError(
+            f"{recipe.model} normalises over the batch, of which each of several "
+            "devices would see only a share: train it on one"
+        )
+    together = recipe.scales if recipe.scale_mode == "all" else recipe.scales[:1]
+    crops = max(recipe.divide_batch(together).values())
+    if crops < world.size:
+        raise UsageError(
+            f"{world.size} devices cannot share {crops} crops of a scale: fewer "
+            f"devices, or a larger batch (--set batch={world.size * len(together)})"
+        )
 
 
 def check_pictures(world: World, sampler: CropSampler) -> None:

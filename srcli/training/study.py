@@ -11,7 +11,14 @@ import logging
 import time
 from pathlib import Path
 
-from srcli.errors import InputError, OutputError, SrcliError, UsageError
+from srcli.errors import (
+    InputError,
+    OutputError,
+    SrcliError,
+    TrainingStoppedError,
+    TrainingTerminatedError,
+    UsageError,
+)
 from srcli.evaluation.datasets import find_dataset
 from srcli.inference.device import choose_device
 from srcli.progress import SILENT, Progress
@@ -25,12 +32,9 @@ from srcli.training.checkpoint import (
     recall,
     remember,
 )
+from srcli.training.distributed import is_worker
 from srcli.training.export import find_weights
-from srcli.training.loop import (
-    DivergedError,
-    TrainingStoppedError,
-    TrainingTerminatedError,
-)
+from srcli.training.loop import DivergedError
 from srcli.training.pictures import choose_folders
 from srcli.training.reading import find_pictures
 from srcli.training.recipe import STUDY, merge
@@ -52,7 +56,6 @@ from srcli.training.study_member import read_outcome, tell_remedy
 from srcli.training.study_outcome import StudyResult, read_result
 from srcli.training.study_plan import Member, Study, load_study
 from srcli.training.study_report import write_study_report
-from srcli.training.worker import is_worker
 from srcli.writing import make_folder
 
 log = logging.getLogger(__name__)

@@ -8,11 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from srcli.errors import InputError, OutputError, UsageError
+from srcli.errors import (
+    InputError,
+    OutputError,
+    TrainingStoppedError,
+    TrainingTerminatedError,
+    UsageError,
+)
 from srcli.pretrained.catalog import read_weights
 from srcli.training.checkpoint import load_checkpoint, save_checkpoint
 from srcli.training.data import CropSampler
-from srcli.training.loop import Trainer, TrainingStoppedError, TrainingTerminatedError
+from srcli.training.loop import Trainer
 from srcli.training.optimizer import Average
 from srcli.training.reading import find_pictures
 from srcli.training.recipe import load_recipe

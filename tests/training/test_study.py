@@ -8,16 +8,18 @@ import signal
 
 import pytest
 
-from srcli.errors import InputError, OutputError, UsageError, WeightsError
+from srcli.errors import (
+    InputError,
+    OutputError,
+    TrainingStoppedError,
+    TrainingTerminatedError,
+    UsageError,
+    WeightsError,
+)
 from srcli.progress import SILENT
 from srcli.training import study as study_module
 from srcli.training.checkpoint import TrainRequest, load_checkpoint
-from srcli.training.loop import (
-    DivergedError,
-    Trainer,
-    TrainingStoppedError,
-    TrainingTerminatedError,
-)
+from srcli.training.loop import DivergedError, Trainer
 from srcli.training.run import train
 from srcli.training.study import run_study
 from srcli.training.study_folder import is_study

@@ -11,7 +11,7 @@ from PIL import Image
 
 from srcli.errors import OutputError, UsageError, WeightsError
 from srcli.imaging.color import rgb_to_y_uint8
-from srcli.imaging.degrade import degrade
+from srcli.imaging.degrade import crop_to_multiple, degrade
 from srcli.imaging.resize import imresize
 from srcli.inference.runner import Runner
 from srcli.models.drrn import DRRN, DRRNConfig
@@ -20,6 +20,7 @@ from srcli.pretrained.catalog import load_model, save_weights, sha256_of
 from srcli.pretrained.metadata import read_metadata
 from srcli.training.checkpoint import TrainRequest, load_checkpoint
 from srcli.training.data import CropSampler
+from srcli.training.distributed import World
 from srcli.training.reading import find_pictures
 from srcli.training.recipe import Recipe
 from srcli.training.run import train
@@ -428,22 +429,32 @@ def test_a_network_of_others_teaches(tmp_path, square):
     assert np.abs(picture_of(target) - made).max() <= 1
 
 
-def test_two_processes_learn_from_one_teacher(tmp_path, pictures, run_process, teacher):
-    command = (
-        "train", "-m", "mrnet", "-x", "2", "--data", pictures, "--val", "none",
-        "--steps", "3", "--set", "crop=8", "--set", "batch=2", "--set",
-        "config.width=4", "--set", "config.blocks=1", "--device", "cpu",
-        "--precision", "fp32", "--teacher", teacher,
-    )  # fmt: skip
-    for devices in (1, 2):
-        more = ("--teacher-cache", tmp_path / f"cache{devices}")
-        done = run_process(
-            *command, *more, "--out", tmp_path / f"{devices}", "--devices", devices
-        )
-        assert done.returncode == 0, done.stderr
-    one, two = weights_of(tmp_path / "1"), weights_of(tmp_path / "2")
-    for name, value in one.items():
-        torch.testing.assert_close(two[name], value, rtol=0, atol=1e-5)
+def test_two_processes_share_the_work_of_one_teacher(
+    tmp_path, pictures, teacher, monkeypatch
+):
+    enlarge, made = Runner.enlarge, []
+    monkeypatch.setattr(
+        Runner, "enlarge", lambda self, lr: made.append(1) or enlarge(self, lr)
+    )
+    met = threading.Barrier(2)
+    monkeypatch.setattr(World, "barrier", lambda _: met.wait(60))
+    hr = [np.asarray(Image.open(path)) for path in sorted(pictures.iterdir())]
+    recipe = Recipe(model="mrnet", scales=(2,), crop=8)
+
+    def take(rank):
+        teachers = Teachers(
+            find_teachers([teacher], recipe, "rgb"), "rgb", CPU,
+            cache=tmp_path / "cache", world=World(local_rank=rank, local_size=2),
+        )  # fmt: skip
+        return teachers.enlarge(2, hr)
+
+    with ThreadPoolExecutor() as pool:
+        both = list(pool.map(take, range(2)))
+    assert len(made) == len(hr) == 3
+    for number, picture in enumerate(hr):
+        expected = enlarged(teacher, degrade(crop_to_multiple(picture, 2), 2, "bi"))
+        for found in both:
+            assert np.abs(found[number].astype(int) - expected).max() <= 1
 
 
 def test_recipes_without_later_fields_keep_their_hash():
