@@ -3,6 +3,8 @@
 import dataclasses
 import hashlib
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
