@@ -119,7 +119,7 @@ def train(
     """Train a network on your pictures; a run can be stopped and resumed."""
     from srcli.training.checkpoint import TrainRequest
     from srcli.training.recipe import STUDY, parse_assignments
-    from srcli.training.study_folder import is_study
+    from srcli.training.study.run import is_study
 
     overrides = parse_assignments(assignments or [])
     name = f"{model}-{recipe}" if recipe == STUDY else model
@@ -145,8 +145,6 @@ def train(
             raise UsageError("--steps and --for: name one")
         overrides["steps"] = steps
     if duration is not None:
-        if study:
-            raise UsageError("--for: a study compares runs of equal steps: --steps")
         overrides["minutes"] = read_duration(duration) / 60
     request = TrainRequest(
         model=model,
@@ -209,9 +207,8 @@ def _train_study(request: TrainRequest, devices: int, as_json: bool) -> None:
     """Train the variants of a study, and print them beside the paper's."""
     from srcli.cli.console import out as stdout
     from srcli.cli.console import print_json, progress_bar
-    from srcli.training.study import run_study
-    from srcli.training.study_report import NAME
-    from srcli.training.study_table import build_study_document, print_study
+    from srcli.training.study.run import run_study
+    from srcli.training.study.table import NAME, build_study_document, print_study
 
     with progress_bar() as progress:
         result = run_study(request, progress, devices=devices)
@@ -220,7 +217,7 @@ def _train_study(request: TrainRequest, devices: int, as_json: bool) -> None:
         return
     print_study(stdout, result)
     stdout.print(
-        f"report: {show_path(result.out / NAME)}", markup=False, highlight=False
+        f"report: {show_path(request.out / NAME)}", markup=False, highlight=False
     )
 
 

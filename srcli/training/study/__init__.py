@@ -1,0 +1,1 @@
+"""Studies: variants of a network trained alike, and a table beside their paper's."""

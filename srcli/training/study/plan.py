@@ -1,0 +1,317 @@
+"""Which variants of a network a study trains, and what its paper prints and claims.
+
+A network has a study if `recipes/<network>_ablation.toml` is there. It says which
+published tables are repeated and what their figures were printed on, the recipe that
+all variants share, the components of each variant, and the claims; the tables' rows
+are the variants, and nothing here knows a network.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from srcli.errors import UsageError, unknown
+from srcli.evaluation.published import PublishedResult, every, find_table
+from srcli.models import variant
+from srcli.models.base import ModelConfig, SRModel
+from srcli.training.checkpoint import TrainRequest
+from srcli.training.recipe import STUDY, Recipe, load_recipe, read_bundled
+
+OWN_FIELDS = ("tables", "variants", "seeds")  # of `--set`, beside those of a recipe
+_MOST_SEEDS = 99
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """That one variant is better than another, as the paper says."""
+
+    text: str
+    section: str  # of the paper
+    better: str
+    than: str
+    at_least: bool = False  # claimed is only that it is no worse
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """Variants of one network that are trained alike."""
+
+    network: str
+    tables: Mapping[str, str]  # sources of `published.json`: data set of its figures
+    dataset: str  # measured on, unless the user names another
+    scale: int
+    margin: float  # dB; a difference below is none
+    # Fields of a config that make each: numbers are the least, other values the only.
+    components: Mapping[str, Mapping[str, Any]]
+    claims: tuple[Claim, ...]  # those between variants that are as published
+    seeds: tuple[int, ...]
+    recipes: Mapping[str, Recipe]  # by variant, in the order of training
+    asked: Mapping[str, Any]  # what `--set` replaced
+
+    @property
+    def recipe(self) -> Recipe:
+        """The first variant's recipe; the others' differ in the model's name alone."""
+        return next(iter(self.recipes.values()))
+
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """The variants that `config` makes other networks than the published ones."""
+        return tuple(n for n, each in self.recipes.items() if not _is_published(each))
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What must not change while a study is under way, as JSON values."""
+        values = {
+            "scale": self.scale,
+            "tables": list(self.tables),
+            "variants": list(self.recipes),
+            "seeds": self.seeds,
+            **self.recipe.as_dict(),
+        }
+        del values["model"]
+        found: dict[str, Any] = json.loads(json.dumps(values))
+        return found
+
+    def folder(self, out: Path, name: str, seed: int) -> Path:
+        """Where the run of a variant lies in the study's folder."""
+        return out / name / f"seed-{seed}" if len(self.seeds) > 1 else out / name
+
+    def list_components(self, name: str) -> dict[str, bool]:
+        """Which components a variant has, as it is trained."""
+        _, config = outline_config(self.recipes[name])
+        return {
+            component: all(_has(config, *each) for each in fields.items())
+            for component, fields in self.components.items()
+        }
+
+    def find_printed(
+        self, name: str, dataset: str, source: str | None = None
+    ) -> PublishedResult | None:
+        """What the papers print for a variant as it is trained, on one data set.
+
+        Args:
+            name: The variant.
+            dataset: As `published.json` names it.
+            source: The table that counts first; then the study's others do.
+        """
+        if name in self.changed:
+            return None
+        found = every(name, dataset, self.scale, self.recipe.degradation)
+        return min(
+            (result for result in found if result.psnr is not None),
+            key=lambda r: (r.source != source, r.source not in self.tables),
+            default=None,
+        )
+
+    def compare_printed(self, claim: Claim) -> float | None:
+        """The dB between a claim's two in print; tables that have both come first."""
+        names = (claim.better, claim.than)
+        places = sorted(
+            self.tables.items(),
+            key=lambda each: not {*names} <= find_table(each[0]).labels.keys(),
+        )
+        for source, dataset in places:
+            found = [self.find_printed(name, dataset, source) for name in names]
+            if (difference := subtract_printed(*found)) is not None:
+                return difference
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """One run of a study as it lies in its folder.
+
+    Compared are the averaged weights of the last step, so that all had the same budget;
+    the best validation on the way would favour whoever was validated at a lucky moment.
+    """
+
+    steps: int = 0  # taken so far
+    psnr: float | None = None  # dB, of the last step; None: it has not come there
+    diverged: bool = False  # given up, its loss being no number again and again
+    seconds_per_step: float | None = None
+    setbacks: int = 0  # how often its loss was no number, which halves its rate
+    pictures: str | None = None  # how many it learned from, and their fingerprint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyRun:
+    """A study that trains, or has trained, in a folder.
+
+    Attributes:
+        study: The study.
+        request: Its gaps filled; `val` and `precision` are what was chosen.
+        outcomes: Of every variant and seed.
+    """
+
+    study: Study
+    request: TrainRequest
+    outcomes: Mapping[str, Mapping[int, Outcome]]
+
+
+def subtract_printed(
+    mine: PublishedResult | None, others: PublishedResult | None
+) -> float | None:
+    """How many dB one printed result is above another; None without both."""
+    if mine is None or others is None or mine.psnr is None or others.psnr is None:
+        return None
+    return round(mine.psnr - others.psnr, 3)
+
+
+def load_study(
+    model: str,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    scales: Sequence[int] = (),
+    seed: int = 0,
+) -> Study:
+    """The study of a network.
+
+    Args:
+        model: The network's name.
+        overrides: Fields that replace those of the shared recipe; beside them
+            `tables`, those of the study's that are repeated, or `variants`, names that
+            replace the tables' rows, and `seeds`, how often each is trained.
+        scales: The enlargement instead of the study's own; one at most.
+        seed: Of the first training; the next ones count on from there.
+
+    Raises:
+        UsageError: For an unknown network, table, variant, field or value, and for
+            what makes the variants unequal in more than they are.
+    """
+    network, _ = variant(model)
+    if model.lower() != network.arch:
+        raise UsageError(
+            f"a study is of a network, not of {model}: -m {network.arch} "
+            f"--set variants={model} trains that alone"
+        )
+    values = read_bundled(network.arch, STUDY)
+    asked = dict(overrides or {})
+    known = (*(each.name for each in dataclasses.fields(Recipe)), *OWN_FIELDS)
+    for name in asked:
+        if name not in known:
+            raise unknown("field of the study", name, known)
+    if "tables" in asked and "variants" in asked:
+        raise UsageError(
+            "a study is of tables or of named variants, not of both: leave --set "
+            "tables or --set variants out"
+        )
+    if len(scales) > 1 or "scales" in asked:
+        raise UsageError("a study trains and measures one scale: -x names it")
+    scale = scales[0] if scales else values["scale"]
+    tables = _choose_tables(asked.get("tables"), values["tables"])
+    names = _choose_variants(asked.get("variants"), network, tables)
+    fields = {k: v for k, v in asked.items() if k not in OWN_FIELDS}
+    recipes = {
+        name: load_recipe(name, STUDY, {**fields, "scales": [scale]}) for name in names
+    }
+    _check_equal_budget(recipes)
+    published = {name for name, recipe in recipes.items() if _is_published(recipe)}
+    claims = [Claim(**claim) for claim in values.get("claims", ())]
+    return Study(
+        network=network.arch,
+        tables=tables,
+        dataset=values["dataset"],
+        scale=scale,
+        margin=values["margin"],
+        components=values.get("components", {}),
+        claims=tuple(c for c in claims if {c.better, c.than} <= published),
+        seeds=_choose_seeds(asked.get("seeds", 1), seed),
+        recipes=recipes,
+        asked=asked,
+    )
+
+
+def outline_config(recipe: Recipe) -> tuple[type[SRModel], ModelConfig]:
+    """The class and config of the network that a recipe trains.
+
+    Raises:
+        UsageError: If the recipe's config makes no network.
+    """
+    network, config = variant(recipe.model)
+    values = {**config.as_dict(), **recipe.config, "scales": recipe.scales}
+    return network, type(config).from_dict(values)
+
+
+def _choose_tables(given: object, tables: Mapping[str, str]) -> dict[str, str]:
+    """Those of the study's tables that the user named, or all; in the study's order."""
+    if given is None:
+        return dict(tables)
+    names = _read_names("tables", given)
+    for name in names:
+        if name not in [table.lower() for table in tables]:
+            raise unknown("table of the study", name, tables)
+    return {name: tables[name] for name in tables if name.lower() in names}
+
+
+def _choose_variants(
+    given: object, network: type[SRModel], tables: Mapping[str, str]
+) -> list[str]:
+    """The variants that the user named, or the network's own among the tables' rows."""
+    if given is None:
+        rows = [model for source in tables for model in find_table(source).labels]
+        return [name for name in dict.fromkeys(rows) if name in network.variants]
+    names = _read_names("variants", given)
+    for name in names:
+        owner, _ = variant(name)
+        if owner is not network:
+            raise UsageError(
+                f"{name} is a variant of {owner.arch}: a study of {network.arch} "
+                "compares its own (`srcli models --all`)"
+            )
+    return names
+
+
+def _choose_seeds(count: object, first: int) -> tuple[int, ...]:
+    if type(count) is not int or not 1 <= count <= _MOST_SEEDS:
+        raise UsageError(
+            f"--set seeds says how often each variant is trained, 1 to {_MOST_SEEDS}, "
+            f"not {count!r}"
+        )
+    return tuple(range(first, first + count))
+
+
+def _read_names(field: str, given: object) -> list[str]:
+    """Names in lower case from a list, or from one text with commas between."""
+    words = given.split(",") if isinstance(given, str) else given
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise UsageError(f"--set {field} takes names such as a,b, not {given!r}")
+    names = [word.strip().lower() for word in words if word.strip()]
+    if not names:
+        raise UsageError(f"--set {field} names none")
+    if len(set(names)) < len(names):
+        raise UsageError(f"--set {field} names one twice")
+    return names
+
+
+def _is_published(recipe: Recipe) -> bool:
+    """Whether the recipe's config leaves its variant as the paper has it."""
+    plain = dataclasses.replace(recipe, config={})
+    return outline_config(recipe) == outline_config(plain)
+
+
+def _has(config: ModelConfig, name: str, wanted: object) -> bool:
+    """Whether a field is as a component needs it."""
+    value = getattr(config, name)
+    return value >= wanted if type(wanted) is int else value == wanted
+
+
+def _check_equal_budget(recipes: Mapping[str, Recipe]) -> None:
+    """See to it that the variants take the same steps and are different networks."""
+    seen: dict[ModelConfig, str] = {}
+    for name, recipe in recipes.items():
+        if recipe.schedule == "plateau":
+            raise UsageError(
+                "a study gives every variant as many steps: schedule 'plateau' does not"
+            )
+        _, config = outline_config(recipe)
+        if config in seen:
+            raise UsageError(
+                f"{seen[config]} and {name} are the same network here "
+                f"(x{config.scales[0]}, as --set config says)"
+            )
+        seen[config] = name

@@ -1,0 +1,316 @@
+"""A study from its request to its report: run after run, and on again where it stopped.
+
+Every variant is an ordinary run in a folder of its own, with the same seed and so the
+same crops; a run that has its steps is kept as it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from srcli.errors import (
+    InputError,
+    OutputError,
+    SrcliError,
+    TrainingStoppedError,
+    TrainingTerminatedError,
+    UsageError,
+    WeightsError,
+)
+from srcli.evaluation.datasets import canonical_name, find_dataset
+from srcli.inference.device import choose_device
+from srcli.pretrained.metadata import read_metadata
+from srcli.progress import SILENT, Progress
+from srcli.storage import quote_path
+from srcli.training.checkpoint import (
+    NO_VAL,
+    TrainRequest,
+    find_checkpoints,
+    name_val,
+)
+from srcli.training.distributed import is_worker
+from srcli.training.export import find_weights
+from srcli.training.log import read_history
+from srcli.training.loop import GIVEN_UP, DivergedError
+from srcli.training.pictures import choose_folders
+from srcli.training.reading import find_pictures
+from srcli.training.recipe import STUDY, Recipe, make_recipe, merge
+from srcli.training.run import (
+    check_folder,
+    choose_training_precision,
+    train,
+    work_and_report,
+)
+from srcli.training.study.plan import OWN_FIELDS, Outcome, Study, StudyRun, load_study
+from srcli.training.study.table import write_study_report
+from srcli.writing import make_folder, write_whole
+
+log = logging.getLogger(__name__)
+
+NAME = "study.json"
+_SETTINGS = ("data", "val", "precision")  # that stay, by their options
+
+
+def is_study(folder: Path) -> bool:
+    """Whether a study has been begun in a folder."""
+    return (folder / NAME).is_file()
+
+
+def run_study(
+    request: TrainRequest, progress: Progress = SILENT, *, devices: int = 1
+) -> StudyRun:
+    """Train what is left of a study, and report on all of it.
+
+    Args:
+        request: As for one run; `overrides` also takes what `load_study` does, and
+            `max_minutes` is for all runs together.
+        progress: Told of every step.
+        devices: How many the user asked for; a study takes one.
+
+    Raises:
+        UsageError: For what makes no study, or another one than the folder holds.
+        InputError: If pictures, the data set or a study to resume are missing.
+        OutputError: If the folder holds something else or cannot be written.
+        DeviceError: If the device is not there or its memory does not suffice.
+        TrainingStoppedError: After Ctrl-C or SIGTERM, with a checkpoint and a report.
+    """
+    _check_request(request, devices)
+    study, request = _resume(request) if request.resume else _begin(request)
+    return work_and_report(
+        lambda: _train_all(study, request, progress),
+        lambda _stopped: _report(study, request),
+        (SrcliError,),
+    )
+
+
+def _check_request(request: TrainRequest, devices: int) -> None:
+    """Refuse what one run can do and a study cannot."""
+    if request.init is not None:
+        raise UsageError("a study trains every variant from nothing: leave --init out")
+    fields = [name for name in request.overrides if name.startswith("teacher_")]
+    if request.teachers or request.teacher_cache or fields:
+        raise UsageError("a study compares what papers did: leave --teacher out")
+    if request.overrides.get("minutes"):
+        raise UsageError("a study compares runs of equal steps: --steps, not --for")
+    if request.val == NO_VAL:
+        raise UsageError("a study compares by what --val measures: it cannot be none")
+    if devices > 1 or is_worker():
+        raise UsageError("a study trains on one device: leave --devices out")
+
+
+def _begin(request: TrainRequest) -> tuple[Study, TrainRequest]:
+    """A new study, its folder made once its pictures are known to be there."""
+    study = load_study(
+        request.model, request.overrides, scales=request.scales, seed=request.seed
+    )
+    out = request.out
+    check_folder(out)
+    if is_study(out) or any(out.glob("*/checkpoint*")) or any(out.glob("*/seed-*")):
+        raise OutputError(
+            f"{out} holds a study or runs already: --resume goes on with a study, "
+            "--out names another folder"
+        )
+    request = _settle(request, study)
+    data_dir = request.data_dir.expanduser().absolute() if request.data_dir else None
+    document = {
+        "model": study.network,
+        "asked": dict(study.asked),
+        **{name: _say(request, name) for name in _SETTINGS},
+        "data_dir": str(data_dir) if data_dir else None,
+        "identity": study.identity,
+    }
+    make_folder(out)
+    with write_whole(out / NAME) as part:
+        part.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
+    return study, request
+
+
+def _resume(request: TrainRequest) -> tuple[Study, TrainRequest]:
+    """The study that lies in the folder, if the request asks for no other."""
+    path = request.out / NAME
+    try:
+        kept = json.loads(path.read_text("utf-8"))
+        model, asked, fixed = kept["model"], dict(kept["asked"]), kept["identity"]
+        before = {name: kept[name] for name in _SETTINGS}
+        scale, seed, data_dir = fixed["scale"], fixed["seeds"][0], kept["data_dir"]
+    except FileNotFoundError as error:
+        raise InputError(f"no study in {request.out}: nothing to resume") from error
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"{path} cannot be read: begin the study again with another --out"
+        ) from error
+    if request.model.lower() != model:
+        raise UsageError(f"the study in {request.out} is of {model}: -m names another")
+    study = load_study(
+        request.model,
+        merge(asked, request.overrides),
+        scales=request.scales or (scale,),
+        seed=seed,
+    )
+    auto = request.precision == "auto"
+    request = _settle(
+        dataclasses.replace(
+            request,
+            data=request.data or tuple(Path(name) for name in before["data"]),
+            val=request.val or before["val"],
+            data_dir=request.data_dir or (Path(data_dir) if data_dir else None),
+            precision=before["precision"] if auto else request.precision,
+        ),
+        study,
+    )
+    was = {**fixed, **{f"--{name}": value for name, value in before.items()}}
+    now = {**study.identity, **{f"--{name}": _say(request, name) for name in before}}
+    for name, value in now.items():
+        if was.get(name) != value:
+            raise UsageError(
+                f"the study in {request.out} has {name} {json.dumps(was.get(name))}, "
+                f"not {json.dumps(value)}: a resumed study keeps it, --out NEW begins "
+                "another"
+            )
+    return study, request
+
+
+def _settle(request: TrainRequest, study: Study) -> TrainRequest:
+    """The request with its choices made, its pictures and data set at hand."""
+    val = name_val(dataclasses.replace(request, val=request.val or study.dataset))
+    device = choose_device(request.device)
+    request = dataclasses.replace(
+        request,
+        val=canonical_name(val) or val,
+        precision=choose_training_precision(request.precision, device),
+    )
+    find_pictures(choose_folders(request.data, study.recipe, request.data_dir))
+    find_dataset(request.val or val, request.data_dir).pictures(study.scale)
+    return request
+
+
+def _say(request: TrainRequest, name: str) -> Any:  # noqa: ANN401 - a JSON value
+    """A setting as it is kept."""
+    if name == "data":
+        return [str(path.absolute()) for path in request.data]
+    return getattr(request, name)
+
+
+def _train_all(study: Study, request: TrainRequest, progress: Progress) -> None:
+    """Train every run that has not its steps yet, until the time is over."""
+    started, left = time.perf_counter(), request.max_minutes
+    runs = [(name, seed) for seed in study.seeds for name in study.recipes]
+    for number, (name, seed) in enumerate(runs, 1):
+        folder = study.folder(request.out, name, seed)
+        if read_outcome(folder, study.recipes[name]).psnr is not None:
+            continue
+        log.info("study, run %d of %d: %s, seed %d", number, len(runs), name, seed)
+        try:
+            run = _make_request(folder, name, seed, study, request)
+            steps = train(dataclasses.replace(run, max_minutes=left), progress).steps
+        except DivergedError as error:
+            log.warning("%s does not train: %s", name, error)
+            continue
+        except InputError as error:
+            if str(folder) not in str(error):
+                raise  # about the pictures
+            raise InputError(f"{error}; or {_tell_remedy(folder)}") from error
+        except TrainingStoppedError as error:
+            terminated = isinstance(error, TrainingTerminatedError)
+            raise type(error)(
+                f"{'terminated' if terminated else 'interrupted'} while training "
+                f"{name}: {request.out / 'report.md'} has what is done, `srcli train "
+                f"-m {study.network} --recipe {STUDY} --resume --out "
+                f"{quote_path(request.out)}` goes on"
+            ) from error
+        if request.max_minutes is not None:
+            left = request.max_minutes - (time.perf_counter() - started) / 60
+        if steps < study.recipe.steps or (left is not None and left <= 0):
+            log.info("the minutes are over: --resume goes on")
+            return
+        _report(study, request)
+
+
+def _make_request(
+    folder: Path, name: str, seed: int, study: Study, request: TrainRequest
+) -> TrainRequest:
+    """What one run of the study is asked for."""
+    resume = bool(find_checkpoints(folder))
+    if not resume and find_weights(folder) is not None:
+        raise OutputError(
+            f"{folder} has weights, but no checkpoint to go on from: "
+            f"{_tell_remedy(folder)}"
+        )
+    fields = {k: v for k, v in study.asked.items() if k not in OWN_FIELDS}
+    return dataclasses.replace(
+        request,
+        model=name,
+        out=folder,
+        scales=(),
+        recipe=STUDY,
+        overrides={**fields, "scales": [study.scale]},
+        resume=resume,
+        seed=seed,
+        measured=False,
+    )
+
+
+def read_outcome(folder: Path, recipe: Recipe) -> Outcome:
+    """What one run has come to so far.
+
+    Raises:
+        UsageError: If it was gone on with by another recipe.
+        InputError: If its log cannot be read.
+        WeightsError: If its weights are damaged.
+    """
+    path = folder / "last.safetensors"
+    try:
+        history = read_history(folder)
+        metadata = read_metadata(path) if path.exists() else None
+    except (InputError, WeightsError) as error:
+        raise type(error)(f"{error}; {_tell_remedy(folder)}") from error
+    last = history.events[-1] if history.events else (0, "")
+    found = Outcome(
+        steps=history.last_step,  # of one that was killed or given up
+        # It may have been tried again since, and gone further.
+        diverged=last[1] == GIVEN_UP and last[0] >= history.last_step,
+        seconds_per_step=history.seconds_per_step,
+        setbacks=sum(text != GIVEN_UP for _, text in history.events),
+    )
+    if metadata is None:
+        return found
+    try:
+        steps = int(metadata["steps"])
+        trained_by = make_recipe(json.loads(metadata["recipe"]))
+    except (KeyError, ValueError, TypeError, UsageError) as error:
+        raise WeightsError(
+            f"{path} does not say how it was trained; {_tell_remedy(folder)}"
+        ) from error
+    if trained_by != recipe:
+        raise UsageError(
+            f"{folder} was trained by another recipe than its study's; "
+            f"{_tell_remedy(folder)}"
+        )
+    found = dataclasses.replace(found, steps=steps, pictures=metadata.get("data"))
+    psnr = history.validations.get(steps, {}).get(recipe.scales[0])
+    if steps < recipe.steps or psnr is None:
+        return found
+    return dataclasses.replace(found, psnr=round(psnr, 3), diverged=False)
+
+
+def _tell_remedy(folder: Path) -> str:
+    return f"delete {folder}, and --resume trains it anew"
+
+
+def _report(study: Study, request: TrainRequest) -> StudyRun:
+    """What the study has come to, also written into its folder."""
+    outcomes = {
+        name: {
+            seed: read_outcome(study.folder(request.out, name, seed), recipe)
+            for seed in study.seeds
+        }
+        for name, recipe in study.recipes.items()
+    }
+    done = StudyRun(study=study, request=request, outcomes=outcomes)
+    write_study_report(done)
+    return done
