@@ -27,7 +27,7 @@ from srcli.models.counting import MacCounter, outline
 from srcli.training.data import CropSampler
 from srcli.training.loop import Trainer
 from srcli.training.network import make_network
-from srcli.training.reading import find_pictures
+from srcli.training.data import find_pictures
 from srcli.training.recipe import Recipe, load_recipe
 
 PICTURES, PICTURE_SIDE = 4, 1024  # 4 megapixels

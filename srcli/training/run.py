@@ -25,14 +25,12 @@ from srcli.models.base import Color
 from srcli.progress import SILENT, Progress
 from srcli.training.beginning import begin_run, check_pictures, check_settings
 from srcli.training.checkpoint import check_network
-from srcli.training.data import CropSampler
+from srcli.training.data import CropSampler, choose_folders, find_pictures
 from srcli.training.distributed import World
 from srcli.training.ending import end_run
 from srcli.training.loop import Trainer
 from srcli.training.network import make_network
 from srcli.training.overrides import replace_fields
-from srcli.training.pictures import choose_folders
-from srcli.training.reading import find_pictures
 from srcli.training.recipe import Recipe, load_recipe, make_recipe
 from srcli.training.request import DEFAULT_VAL, NO_VAL, TrainRequest, remember
 from srcli.training.stopping import (

@@ -19,10 +19,9 @@ from srcli.storage import quote_path
 from srcli.training.beginning import check_folder
 from srcli.training.checkpoint import NAME as CHECKPOINT
 from srcli.training.checkpoint import PREVIOUS, find_checkpoints
+from srcli.training.data import choose_folders, find_pictures
 from srcli.training.overrides import merge
-from srcli.training.pictures import choose_folders
 from srcli.training.provenance import has_weights
-from srcli.training.reading import find_pictures
 from srcli.training.recipe import STUDY
 from srcli.training.request import NO_VAL, TrainRequest, recall, remember
 from srcli.training.run import choose_training_precision, train

@@ -7,7 +7,7 @@ from PIL import Image
 
 from srcli.evaluation.datasets import find_dataset
 from srcli.evaluation.originals import find_originals
-from srcli.training.reading import find_pictures
+from srcli.training.data import find_pictures
 
 
 def put(folder, names):

@@ -12,10 +12,9 @@ from srcli.errors import InputError, OutputError, UsageError
 from srcli.pretrained.catalog import read_weights
 from srcli.training.average import Average
 from srcli.training.checkpoint import load_checkpoint, save_checkpoint
-from srcli.training.data import CropSampler
+from srcli.training.data import CropSampler, find_pictures
 from srcli.training.loop import Trainer
 from srcli.training.network import make_network
-from srcli.training.reading import find_pictures
 from srcli.training.recipe import load_recipe
 from srcli.training.stopping import TrainingStoppedError, TrainingTerminatedError
 

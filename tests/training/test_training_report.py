@@ -11,8 +11,7 @@ from PIL import Image
 from srcli.errors import OutputError
 from srcli.evaluation.benchmark import PictureResult, Row
 from srcli.evaluation.published import PublishedResult
-from srcli.training.data import CropSampler
-from srcli.training.reading import find_pictures
+from srcli.training.data import CropSampler, find_pictures
 from srcli.training.recipe import load_recipe
 from srcli.training.report import PictureFacts, RunFacts, write_report
 
