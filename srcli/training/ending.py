@@ -13,7 +13,7 @@ from srcli.training.loop import Trainer
 from srcli.training.measure import add_bicubic, make_request, measure_run
 from srcli.training.provenance import find_weights, has_weights
 from srcli.training.report import PictureFacts, RunFacts, write_report
-from srcli.training.request import DEFAULT_VAL, NO_VAL, TrainRequest
+from srcli.training.request import DEFAULT_VAL, HELD_OUT, NO_VAL, TrainRequest
 
 
 def end_run(
@@ -70,7 +70,7 @@ def end_run(
             device=device,
             devices=trainer.world.size,
             precision=precision,
-            val=None if val == NO_VAL else val,
+            val=None if val in (NO_VAL, HELD_OUT) else val,
             weights=weights,
             rows=rows,
         ),

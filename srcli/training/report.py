@@ -46,6 +46,7 @@ class PictureFacts:
     pixels: int
     fingerprint: str  # of all pictures' values
     skipped: tuple[Path, ...] = ()  # unreadable, or the same as another
+    held_out: tuple[Path, ...] = ()  # validated on, not trained on
     folders: tuple[Path, ...] = ()
     teachers: tuple[TeacherFacts, ...] = ()
 
@@ -62,6 +63,7 @@ class PictureFacts:
             pixels=sampler.pixels,
             fingerprint=sampler.fingerprint,
             skipped=tuple(sampler.skipped),
+            held_out=tuple(sampler.held_out.values()),
             folders=tuple(folders),
             teachers=tuple(teachers),
         )
@@ -130,6 +132,8 @@ def _summarise(folder: Path, facts: RunFacts, history: History) -> list[str]:
     if facts.best:
         parts = [f"{name} {psnr:.3f}" for name, psnr in facts.best.items()]
         where = quote_code(show_path(facts.val or "the validation set"))
+        if facts.pictures.held_out:
+            where = "the held-out pictures"
         lines.append(
             f"Best validation on {where}, at step {facts.best_step:,}: "
             f"{', '.join(parts)} (PSNR in dB)."
@@ -297,6 +301,9 @@ def _describe_pictures(facts: RunFacts) -> list[str]:
         scales = join_words([f"x{scale}" for scale in teacher.scales])
         words = f"{quote_code(teacher.file)}, SHA-256 {quote_code(teacher.sha256)}"
         rows.append([f"teacher at {scales}", f"{words}, terms: {teacher.licence}"])
+    if pictures.held_out:
+        names = [quote_code(show_path(path)) for path in pictures.held_out]
+        rows.append(["held out for validation", ", ".join(names)])
     lines = ["## Data", "", *format_table(["what", "value"], rows)]
     if pictures.skipped:
         lines += ["", "Skipped:", ""]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ import torch
 from torch.backends import cudnn
 
 from srcli.errors import DeviceError, UsageError
-from srcli.evaluation.datasets import find_dataset
 from srcli.inference.device import (
     DTYPES,
     Precision,
@@ -32,14 +31,14 @@ from srcli.training.loop import Trainer
 from srcli.training.network import make_network
 from srcli.training.overrides import replace_fields
 from srcli.training.recipe import Recipe, load_recipe, make_recipe
-from srcli.training.request import DEFAULT_VAL, NO_VAL, TrainRequest, remember
+from srcli.training.request import TrainRequest, remember
 from srcli.training.stopping import (
     DivergedError,
     TrainingStoppedError,
     work_and_report,
 )
 from srcli.training.teacher import Teachers, find_teachers
-from srcli.training.validation import Validator, make_validator
+from srcli.training.validation import Validation, settle_val
 from srcli.training.worker import join_world
 
 log = logging.getLogger(__name__)
@@ -85,7 +84,8 @@ def _train(request: TrainRequest, world: World, progress: Progress) -> TrainSumm
     teachers = _choose_teachers(request, recipe, network.color, world)
     check_settings(world, request, recipe, precision, teachers)
     folders = choose_folders(request.data, recipe, request.data_dir)
-    validate = _choose_validator(request, recipe, network.color, device, precision)
+    request = replace(request, val=world.share(settle_val(request)))
+    validation = Validation(request, recipe, network.color, device, precision)
     exact = precision == "fp32"
     flags = cudnn.flags(enabled=True, benchmark=True, allow_tf32=not exact)
     with _memory_of(device), flags:
@@ -97,6 +97,7 @@ def _train(request: TrainRequest, world: World, progress: Progress) -> TrainSumm
             seed=request.seed,
             teachers=teachers,
             share=(world.rank, world.size),
+            hold_out=validation.hold_out,
             progress=progress,
         )
         del teachers  # their networks are no longer needed
@@ -110,6 +111,8 @@ def _train(request: TrainRequest, world: World, progress: Progress) -> TrainSumm
             f"{world.size} x {device.type}" if world.size > 1 else device,
             precision,
         )
+        same_held = sampler.held_out.keys() == request.held_out.keys()
+        request = replace(request, held_out=sampler.held_out)
         network.to(device)
         world.copy_weights(network)
         trainer = Trainer(
@@ -117,7 +120,7 @@ def _train(request: TrainRequest, world: World, progress: Progress) -> TrainSumm
             recipe,
             sampler,
             request.out,
-            validate=validate,
+            validate=validation.make_validator([*sampler.held_out.values()]),
             precision=DTYPES[precision],
             world=world,
             progress=progress,
@@ -125,7 +128,7 @@ def _train(request: TrainRequest, world: World, progress: Progress) -> TrainSumm
         if state is not None:
             trainer.restore(state)
             degraded = state["recipe"]["degradation"] == recipe.degradation
-            if not (beginning.same_val and degraded):
+            if not (beginning.same_val and same_held and degraded):
                 trainer.forget_best()
             if trainer.finished:
                 log.info("all %d steps are done: --steps takes more", trainer.step)
@@ -205,22 +208,6 @@ def _choose_teachers(
     if request.teacher_cache or recipe.says_of_teachers:
         names = ", ".join(("--teacher-cache", *recipe.says_of_teachers))
         raise UsageError(f"{names} are for --teacher: name one, or leave them out")
-    return None
-
-
-def _choose_validator(
-    request: TrainRequest,
-    recipe: Recipe,
-    color: Color,
-    device: torch.device,
-    precision: Precision,
-) -> Validator | None:
-    name = request.val or DEFAULT_VAL
-    if name != NO_VAL:
-        dataset = find_dataset(name, request.data_dir)
-        return make_validator(dataset, recipe, color, device, precision)
-    if recipe.schedule == "plateau":
-        raise UsageError("schedule 'plateau' needs a data set to validate on: --val")
     return None
 
 
