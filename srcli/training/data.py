@@ -102,9 +102,7 @@ def _find_set(data_set: DataSet, roots: Sequence[Path]) -> tuple[Path, ...]:
 
 
 def find_pictures(folders: Sequence[Path]) -> list[Path]:
-    """Every picture below the folders, sorted; files may be named directly.
-
-    Hidden files are left out, and copies of others (`find_originals`).
+    """Every picture below the folders but copies, sorted; a file is taken as it is.
 
     Raises:
         InputError: If a folder is missing or there is no picture at all.
@@ -144,11 +142,7 @@ class _Picture:
 def _read_pictures(
     paths: Sequence[Path], color: Color, factors: Sequence[float], progress: Progress
 ) -> tuple[dict[str, _Picture], list[Path]]:
-    """The pictures by their hashes, and the files of no use, which are named.
-
-    Raises:
-        InputError: If none can be read.
-    """
+    """The pictures by their hashes, and the files of no use, which are named."""
     progress.start("Reading pictures", len(paths))
     read: dict[str, _Picture] = {}
     skipped: list[Path] = []

@@ -116,9 +116,7 @@ class Validation:
             log.info(said, len(held_out), names)
             self._read(dict.fromkeys(self._recipe.scales, held_out), _SIDE)
         elif self._holds_out:
-            few = (
-                f"under {_FEWEST} pictures are large enough to hold one out; see --val"
-            )
+            few = f"under {_FEWEST} pictures are large enough to hold out (see --val)"
             if self._recipe.schedule == "plateau":
                 raise UsageError(f"schedule 'plateau' needs a validation: {few}")
             log.warning("no validation: %s", few)
@@ -145,8 +143,6 @@ class Validation:
             kind = self._recipe.degradation
             task = Task(protocol=self._color, scale=scale, degradation=kind)
             enlarger = Enlarger(self._color, self._run(model, scale).enlarge)
-            estimates = (estimate(hr, task, enlarger) for hr in pictures)
-            results[scale] = fmean(
-                psnr(found.luma, found.reference, scale) for found in estimates
-            )
+            found = [estimate(hr, task, enlarger) for hr in pictures]
+            results[scale] = fmean(psnr(e.luma, e.reference, scale) for e in found)
         return results
