@@ -24,9 +24,8 @@ from srcli.imaging.resize import imresize
 from srcli.inference.device import DTYPES, choose_device, choose_precision
 from srcli.models.base import SRModel
 from srcli.models.counting import MacCounter, outline
-from srcli.training.data import CropSampler
+from srcli.training.data import CropSampler, find_pictures
 from srcli.training.loop import Trainer
-from srcli.training.reading import find_pictures
 from srcli.training.recipe import Recipe, load_recipe
 from srcli.training.run import make_network
 

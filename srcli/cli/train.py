@@ -45,7 +45,8 @@ def train(
     val: Annotated[
         str | None,
         typer.Option(
-            help="Data set or folder to validate on (set5 unless given), or none."
+            help="Data set or folder to validate on, held-out, or none; unless given, "
+            "set5, or where it is not at hand some pictures held out of the training."
         ),
     ] = None,
     data_dir: Annotated[

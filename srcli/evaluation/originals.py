@@ -1,22 +1,27 @@
 """The pictures below a folder, each once: its copies in other sizes are left out.
 
-A copy is one by its name and by its size: a folder or the end of its name says that it
-was reduced, blurred or enlarged, and the picture of the same name without such words is
-there, in the same proportions (docs/training.md, "Data").
+A copy is one by its name and its size: a folder or its name says that it was reduced,
+blurred or enlarged, and the picture of the same name without such words is there, in
+the same proportions. Where words do not settle it, both are looked at: a smaller one
+that carries the other's name and shows the same is a copy (docs/training.md, "Data").
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
 from srcli.errors import InputError
-from srcli.imaging.files import probe_picture
+from srcli.imaging.files import probe_picture, read_picture
 from srcli.storage import show_path
 
 log = logging.getLogger(__name__)
@@ -25,31 +30,46 @@ _SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".avif")
 )
 # What a name says of its picture, the best first; a tag is a factor or a size.
-_KINDS = ("hr", "original", "gt", "cropped", "plain", "tagged", "copy", "lr")
-_HR, _GT, _CROPPED, _PLAIN, _TAGGED, _LR = (
-    _KINDS.index(kind) for kind in ("hr", "gt", "cropped", "plain", "tagged", "lr")
+_KINDS = ("hr", "original", "gt", "cropped", "plain", "tagged", "copy", "lr", "result")
+_HR, _GT, _CROPPED, _PLAIN, _TAGGED, _COPY, _LR, _RESULT = (
+    _KINDS.index(kind)
+    for kind in ("hr", "gt", "cropped", "plain", "tagged", "copy", "lr", "result")
+)
+_PLAIN_WORDS = (
+    r"(?P<hr>h[rq]|high[-_ ]?(?:res(?:olution)?|quality))"
+    r"|(?P<gt>gt)"
+    r"|(?P<lr>(?:matlab|bd|bi)?(?:l[rq]|low[-_ ]?(?:res(?:olution)?|quality))"
+    r"(?:bic?|bd|dn|blur)?(?:x?[2-8]|[2-8]x|[0-9]{3})?)"
 )
 _WORDS = (
-    r"(?P<hr>hr|high[-_ ]?res(?:olution)?)"
-    r"|(?P<original>originals?|ground[-_ ]?truth|targets?|sharp)"
-    r"|(?P<gt>gt)"
+    rf"{_PLAIN_WORDS}"
+    r"|(?P<original>originals?|(?:ground[-_ ]?)?truth|targets?|references?|sharp|clean)"
     r"|(?P<cropped>gtmod\d+)"
-    r"|(?P<copy>bic(?:ubic)?|bilinear|nearest|small|thumb(?:nail)?s?|inputs?"
-    r"|blur(?:red|ry)?(?:_gamma|_comp)?)"
-    r"|(?P<lr>(?:lr|lq|low[-_ ]?res(?:olution)?)(?:bi|bd|dn|bic)?(?:x?[2-8])?)"
-    r"|(?:image_)?(?:srf_|x)(?P<scale>[2-8])"
+    r"|(?P<copy>bic(?:ubic)?|b[id]x[2-8]|bilinear|nearest|small|thumb(?:nail)?s?"
+    r"|inputs?[2-8]?|nois[ey][0-9]*|degraded|compressed"
+    r"|blur(?:red|ry)?(?:_(?:gamma|comp|jpeg|bicubic))?)"
+    r"|(?P<result>sr|results?|out(?:puts?)?|up(?:sampled|scaled)?|enlarged|restored)"
+    r"|(?:image_)?(?:srf_|x)(?P<scale>[2-8]|16)|(?P<times>[2-8]|16)x"
 )
 _WORD = re.compile(rf"(?<![^-_. ])(?:{_WORDS})(?![^-_. ])")
 _LAST_WORD = re.compile(rf"(?P<rest>.+?)[-_. ]+(?:{_WORDS})")
+_FIRST_WORD = re.compile(rf"(?:{_PLAIN_WORDS})[-_. ]+(?P<rest>.+)")
+_ONLY_WORD = re.compile(rf"(?P<rest>)(?:{_PLAIN_WORDS})")  # scene/lr.png
+_GLUED_WORD = re.compile(rf"(?P<rest>.*\d)(?:{_PLAIN_WORDS})")  # 0001LR
 # 0001x4, 0001x4w1, photo_mrnet_x2.5, photo_mrnet_1920x1080, photo-300x200
 _TAG = re.compile(
     r"(?P<rest>.+?)[-_. ]*"
-    r"(?:x(?P<factor>[1-8](?:\.\d+)?)(?:[md]|w\d)?|[-_. ](?P<size>\d+x\d+))"
+    r"(?:x(?P<factor>16|[1-8](?:\.\d+)?)(?:[md]|w\d)?|[-_. ](?P<size>\d+x\d+))"
 )
 _BESIDE_HR = re.compile(r"(?P<rest>.+)_srf_(?P<scale>[2-8])_(?!hr$|lr$).+")
 _SEPARATORS = re.compile(r"[-_. ]+")
+_BETWEEN_WORDS = re.compile(r"[\W_]+")
 _NAMED = 3  # folders that a message names
 _TOLERANCE = 0.1  # of proportions: sides are cropped to multiples of up to 12
+_SMALLER = 0.75  # of the width: from here on a picture may be a reduced one
+_BLOCKS = 8  # a side, by whose means two pictures are compared
+_SAME = 0.3  # of the spread of these means: what two of the same may be apart,
+_ROUNDED = 2.0  # and grey levels on top
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +83,7 @@ class _Named:
         kind: Index in `_KINDS`.
         scale: What it was made for, by its folder or as an HR picture; 0 for any.
         factor: How much smaller or larger than the original its name says it is.
-        said: Whether a word, or a folder, calls it a copy.
+        said: Whether a word, or a folder, calls it a copy that is no larger.
     """
 
     path: Path
@@ -100,8 +120,8 @@ def find_originals(folder: Path, scale: int = 0) -> list[Path]:
         size, whole = sizes(name.path), sizes(other.path)
         if size is None or whole is None:
             return size is None  # what cannot be read is no loss
-        width, height = (a / b for a, b in zip(size, whole, strict=True))
-        if abs(width / height - 1) > _TOLERANCE:
+        width = _compare(size, whole)
+        if width is None:
             return False
         factors = (name.factor, 1 / name.factor) if name.factor else ()
         return (
@@ -130,6 +150,9 @@ def find_originals(folder: Path, scale: int = 0) -> list[Path]:
     if any(name.kind in (_HR, _GT, _CROPPED) for name in kept):
         copies += [name for name in kept if name.kind == _LR]
         kept = [name for name in kept if name.kind != _LR]
+    alike = set(_find_alike(kept, sizes))
+    copies += alike
+    kept = [name for name in kept if name not in alike]
     told = [name.path for name in copies if name.kind >= _CROPPED]
     _tell_copies(told, len(names), folder)
     if scale and (others := {name.scale for name in kept} - {0, scale}):
@@ -179,20 +202,18 @@ def _read_name(path: Path, folder: Path) -> _Named:
     for part in path.relative_to(folder).parts[:-1]:
         for word in _WORD.finditer(part.lower()):
             said.append(word.lastgroup)
-            scale = int(word["scale"] or scale)
+            scale = int(word["scale"] or word["times"] or scale)
         left.append(_WORD.sub("", part.lower()))
     stem, made_for, tagged = path.stem.lower(), 0, False
-    while found := (
-        _BESIDE_HR.fullmatch(stem) or _LAST_WORD.fullmatch(stem) or _TAG.fullmatch(stem)
-    ):
+    patterns = (_BESIDE_HR, _LAST_WORD, _GLUED_WORD, _TAG, _FIRST_WORD, _ONLY_WORD)
+    while found := next(filter(None, (p.fullmatch(stem) for p in patterns)), None):
         stem, parts = found["rest"], found.groupdict()
-        number = parts.get("scale") or parts.get("factor")
+        number = parts.get("scale") or parts.get("times") or parts.get("factor")
+        words = [kind for kind in _KINDS if parts.get(kind)]
         if found.re is _BESIDE_HR:
-            said.append("copy")
-        elif found.lastgroup in _KINDS:
-            said.append(found.lastgroup)
-        else:
-            tagged = True
+            words = ["copy"]
+        said += words
+        tagged = tagged or not words
         if number:
             factor = float(number)
             made_for = int(factor)
@@ -204,8 +225,8 @@ def _read_name(path: Path, folder: Path) -> _Named:
         stem=stem,
         kind=kind,
         scale=scale or (made_for if kind <= _CROPPED else 0),
-        factor=factor,
-        said=bool(said),
+        factor=factor or scale,
+        said=bool(said) and kind != _RESULT,
     )
 
 
@@ -215,6 +236,77 @@ def _list_beginnings(stem: str) -> Iterator[str]:
     while "_" in stem:
         stem = stem.rpartition("_")[0]
         yield stem
+
+
+def _find_alike(
+    names: list[_Named], sizes: Callable[[Path], tuple[int, int] | None]
+) -> list[_Named]:
+    """Those that carry another's name and show the same, smaller or called a copy."""
+
+    def is_suspect(name: _Named, other: _Named) -> bool:
+        size, whole = sizes(name.path), sizes(other.path)
+        if name is other or size is None or whole is None:
+            return False
+        width = _compare(size, whole)
+        if width is None:
+            return False
+        if name.kind == _RESULT:
+            return other.kind != _RESULT
+        if other.kind >= _COPY:
+            return False
+        return width < (1 + _TOLERANCE if name.kind >= _COPY else _SMALLER)
+
+    known: dict[str, list[_Named]] = {}
+    for name in names:
+        for stem in {name.stem, name.path.stem.lower()}:
+            known.setdefault(stem, []).append(name)
+    return [
+        name
+        for name in names
+        if any(
+            is_suspect(name, other) and _show_the_same(name.path, other.path)
+            for stem in _list_parts(name.path.stem.lower())
+            for other in known.get(stem, ())
+        )
+    ]
+
+
+def _compare(size: tuple[int, int], whole: tuple[int, int]) -> float | None:
+    """How wide the one is beside the other; None where the proportions differ."""
+    width, height = (a / b for a, b in zip(size, whole, strict=True))
+    return width if abs(width / height - 1) <= _TOLERANCE else None
+
+
+def _list_parts(stem: str) -> Iterator[str]:
+    """The name, and what is left of it without its first or last words."""
+    yield stem
+    for gap in _BETWEEN_WORDS.finditer(stem):
+        yield from (stem[: gap.start()], stem[gap.end() :])
+
+
+def _show_the_same(one: Path, other: Path) -> bool:
+    """Whether two pictures do not differ but in size and sharpness."""
+    mean, whole = (_average(path, path.stat().st_mtime_ns) for path in (one, other))
+    if mean is None or whole is None:
+        return False
+    return bool(np.abs(mean - whole).mean() < _SAME * whole.std() + _ROUNDED)
+
+
+@cache
+def _average(path: Path, _changed: int) -> NDArray[np.float32] | None:
+    """Mean grey levels of 8 x 8 parts of a picture; None where it cannot be read.
+
+    A folder is looked through for every scale: what was read is kept.
+    """
+    try:
+        pixels = read_picture(path).pixels
+    except InputError:
+        return None
+    levels = pixels[:, :, :3].mean(axis=2, dtype=np.float32)
+    if pixels.dtype != np.uint8:
+        levels /= 257
+    grey = Image.fromarray(levels)
+    return np.asarray(grey.resize((_BLOCKS, _BLOCKS), Image.Resampling.BOX))
 
 
 def _read_size(path: Path) -> tuple[int, int] | None:

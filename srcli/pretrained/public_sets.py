@@ -6,6 +6,7 @@ import json
 import logging
 import tempfile
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import resources
@@ -17,6 +18,7 @@ from srcli.pretrained import catalog, download
 from srcli.pretrained.archive import unpack
 from srcli.pretrained.transfer import Source
 from srcli.progress import SILENT, Progress
+from srcli.units import join_words
 from srcli.writing import write_whole
 
 log = logging.getLogger(__name__)
@@ -156,6 +158,23 @@ def format_size(size: int | None) -> str:
             value = size / unit
             return f"{value:.1f} {name}" if value < 10 else f"{value:.0f} {name}"
     return f"{size} B"
+
+
+def describe_sizes(sets: Sequence[DataSet]) -> str:
+    """The sets' names with their sizes, and the size of all where there are several."""
+
+    def say(size: int | None, rough: bool) -> str:
+        return f"about {format_size(size)}" if rough else format_size(size)
+
+    text = join_words(
+        [f"{each.name} ({say(each.size, each.is_rough)})" for each in sets]
+    )
+    if len(sets) > 1:
+        # Parts of one archive come in one download.
+        archives = {data_set.urls: data_set for data_set in sets}.values()
+        total = sum(archive.size or 0 for archive in archives)
+        text += f", {say(total, any(each.is_rough for each in archives))} in all,"
+    return text
 
 
 def _read_table(name: str, table: dict[str, Any]) -> list[DataSet]:

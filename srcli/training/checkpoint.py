@@ -30,6 +30,7 @@ PREVIOUS = "checkpoint.previous.pt"
 RUN_FILE = "run.json"
 DEFAULT_VAL = "set5"
 NO_VAL = "none"
+HELD_OUT = "held-out"  # pictures of its own that the run does not train on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +43,9 @@ class TrainRequest:
     scales: tuple[int, ...] = ()  # instead of the recipe's
     recipe: str = "fast"
     overrides: dict[str, Any] = field(default_factory=dict)
-    val: str | None = None  # a data set or folder, or "none"; None: set5
+    # A data set or folder, "none" or "held-out"; None: set5, or held-out without it.
+    val: str | None = None
+    held_out: dict[str, Path] = field(default_factory=dict)  # so far, by their hashes
     data_dir: Path | None = None
     resume: bool = False
     init: str | None = None  # "bundled" or a weight file
@@ -191,6 +194,7 @@ def remember(
     document = {
         "data": [str(path.absolute()) for path in request.data],
         "val": name_val(request),
+        "held_out": {name: str(path) for name, path in request.held_out.items()},
         "data_dir": str(data_dir.expanduser().absolute()) if data_dir else None,
         "teachers": [str(path.absolute()) for path in request.teachers],
         "teacher_cache": str(cache.expanduser().absolute()) if cache else None,
@@ -226,9 +230,9 @@ def describe_command(request: TrainRequest) -> dict[str, Any]:
 
 
 def name_val(request: TrainRequest) -> str:
-    """What the request validates on: a set's name, an absolute folder, or "none"."""
+    """What it validates on: a set's name, an absolute folder, "none" or "held-out"."""
     val = request.val or DEFAULT_VAL
-    if val == NO_VAL or canonical_name(val) is not None:
+    if val in (NO_VAL, HELD_OUT) or canonical_name(val) is not None:
         return val
     return str(Path(val).expanduser().absolute())
 
@@ -271,7 +275,7 @@ def fill(request: TrainRequest, kept: dict[str, Any] | None) -> TrainRequest:
     try:
         data = tuple(Path(name) for name in kept["data"])
         data_dir = Path(kept["data_dir"]) if kept["data_dir"] else None
-        # Runs of earlier versions say nothing of teachers.
+        # Runs of earlier versions say nothing of teachers and of held-out pictures.
         teachers = tuple(Path(name) for name in kept.get("teachers", ()))
         cache = kept.get("teacher_cache")
         precision = kept["precision"] if request.precision == "auto" else None
@@ -279,13 +283,14 @@ def fill(request: TrainRequest, kept: dict[str, Any] | None) -> TrainRequest:
             request,
             data=request.data or data,
             val=request.val or kept["val"],
+            held_out={n: Path(p) for n, p in kept.get("held_out", {}).items()},
             data_dir=request.data_dir or data_dir,
             teachers=request.teachers or teachers,
             teacher_cache=request.teacher_cache or (Path(cache) if cache else None),
             precision=precision or request.precision,
             recipe=kept.get("recipe", request.recipe),
         )
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise _damaged(request.out / RUN_FILE) from error
 
 

@@ -23,12 +23,12 @@ from srcli.evaluation.contenders import BICUBIC
 from srcli.evaluation.report import format_command, format_markdown
 from srcli.evaluation.table import name_group
 from srcli.storage import quote_path, show_message, show_path
-from srcli.training.checkpoint import DEFAULT_VAL, NO_VAL, TrainRequest
+from srcli.training.checkpoint import DEFAULT_VAL, HELD_OUT, NO_VAL, TrainRequest
 from srcli.training.export import make_request
 from srcli.training.log import History, read_history
 from srcli.training.loop import Trainer
 from srcli.training.recipe import load_recipe
-from srcli.units import format_duration
+from srcli.units import format_duration, join_words
 from srcli.writing import write_whole
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ def write_report(
     _draw_curves(request.out, history, trainer.recipe.model)
     measure = ""
     if weights is not None:
-        val = DEFAULT_VAL if request.val in (None, NO_VAL) else str(request.val)
+        named = request.val not in (None, NO_VAL, HELD_OUT)
+        val = str(request.val) if named else DEFAULT_VAL
         device = str(trainer.sampler.device)
         measure = format_command(
             make_request(weights, trainer.recipe, (val,), None, device)
@@ -137,6 +138,8 @@ def _summarise(
         lines.append(f"A step took {history.seconds_per_step:.3g} s (median){drawn}.")
     if trainer.best:
         where = quote_code(show_path(request.val or DEFAULT_VAL))
+        if request.val == HELD_OUT:
+            where = "the held-out pictures"
         parts = [f"{name} {psnr:.3f}" for name, psnr in trainer.best.items()]
         lines.append(
             f"Best validation on {where}, at step {trainer.best_step:,}: "
@@ -241,6 +244,9 @@ def _describe_run(
         scales = join_words([f"x{scale}" for scale in teacher.scales])
         words = f"{quote_code(teacher.file)}, SHA-256 {quote_code(teacher.sha256)}"
         rows.append([f"teacher at {scales}", f"{words}, terms: {teacher.licence}"])
+    if sampler.held_out:
+        names = [quote_code(show_path(path)) for path in sampler.held_out.values()]
+        rows.append(["held out for validation", join_words(names)])
     rows.append(["trained on", f"{sampler.device}{several}, {precision}"])
     machine = describe_machine(sampler.device)
     return rows + [[name, value] for name, value in machine.items()]
@@ -298,13 +304,6 @@ def quote_code(text: str) -> str:
     if "`" in line:
         return f"`` {line} ``"
     return f"`{line}`" if line else ""
-
-
-def join_words(words: Sequence[str]) -> str:
-    """The words as a sentence lists them: a, b and c."""
-    if len(words) < 2:
-        return "".join(words)
-    return f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def _draw_curves(folder: Path, history: History, model: str) -> None:

@@ -27,7 +27,6 @@ from srcli.errors import (
     UsageError,
 )
 from srcli.evaluation.benchmark import Row, run_benchmark
-from srcli.evaluation.datasets import find_dataset
 from srcli.inference.device import (
     DTYPES,
     Precision,
@@ -41,7 +40,6 @@ from srcli.pretrained.catalog import available_scales, load_model
 from srcli.progress import SILENT, Progress
 from srcli.training.checkpoint import (
     DEFAULT_VAL,
-    NO_VAL,
     RUN_FILE,
     TrainRequest,
     check_network,
@@ -55,16 +53,14 @@ from srcli.training.checkpoint import (
     remember,
     unpack_state,
 )
-from srcli.training.data import CropSampler
+from srcli.training.data import CropSampler, choose_folders, find_pictures
 from srcli.training.distributed import World, is_restartable, join_world
 from srcli.training.export import export_run, find_weights, keep_published, make_request
 from srcli.training.loop import DivergedError, Trainer
-from srcli.training.pictures import choose_folders
-from srcli.training.reading import find_pictures
 from srcli.training.recipe import Recipe, load_recipe, make_recipe, replace_fields
 from srcli.training.report import write_report
 from srcli.training.teacher import Teachers, find_teachers
-from srcli.training.validation import Validator, make_validator
+from srcli.training.validation import Validation, settle_val
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +111,9 @@ def _train(
     teachers = _choose_teachers(request, recipe, network.color, world)
     check_settings(world, request, recipe, precision, teachers)
     folders = choose_folders(request.data, recipe, request.data_dir)
-    validate = _choose_validator(request, recipe, network.color, device, precision)
+    val = world.share(settle_val(request))
+    request = dataclasses.replace(request, val=val)
+    validation = Validation(request, recipe, network.color, device, precision)
     exact = precision == "fp32"
     flags = cudnn.flags(enabled=True, benchmark=True, allow_tf32=not exact)
     with _memory_of(device), flags:
@@ -127,6 +125,7 @@ def _train(
             seed=request.seed,
             teachers=teachers,
             share=(world.rank, world.size),
+            hold_out=validation.hold_out,
             progress=progress,
         )
         del teachers  # their networks are no longer needed
@@ -140,6 +139,8 @@ def _train(
             f"{world.size} x {device.type}" if world.size > 1 else device,
             precision,
         )
+        same_held = sampler.held_out.keys() == request.held_out.keys()
+        request = dataclasses.replace(request, held_out=sampler.held_out)
         network.to(device)
         world.copy_weights(network)
         trainer = Trainer(
@@ -147,7 +148,7 @@ def _train(
             recipe,
             sampler,
             request.out,
-            validate=validate,
+            validate=validation.make_validator([*sampler.held_out.values()]),
             precision=DTYPES[precision],
             world=world,
             progress=progress,
@@ -155,7 +156,7 @@ def _train(
         if state is not None:
             trainer.restore(state)
             degraded = state["recipe"]["degradation"] == recipe.degradation
-            if not (beginning.same_val and degraded):
+            if not (beginning.same_val and same_held and degraded):
                 trainer.forget_best()
             if trainer.finished:
                 more = "--for" if recipe.minutes else "--steps"
@@ -326,22 +327,6 @@ def _choose_teachers(
     if request.teacher_cache or recipe.says_of_teachers:
         names = ", ".join(("--teacher-cache", *recipe.says_of_teachers))
         raise UsageError(f"{names} are for --teacher: name one, or leave them out")
-    return None
-
-
-def _choose_validator(
-    request: TrainRequest,
-    recipe: Recipe,
-    color: Color,
-    device: torch.device,
-    precision: Precision,
-) -> Validator | None:
-    name = request.val or DEFAULT_VAL
-    if name != NO_VAL:
-        dataset = find_dataset(name, request.data_dir)
-        return make_validator(dataset, recipe, color, device, precision)
-    if recipe.schedule == "plateau":
-        raise UsageError("schedule 'plateau' needs a data set to validate on: --val")
     return None
 
 

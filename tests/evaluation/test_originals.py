@@ -1,88 +1,88 @@
-"""Copies of a data set's pictures, known by name and by size, and what is none."""
+"""Copies of a data set's pictures, known by name, size and looks, and what is none."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from srcli.evaluation.datasets import find_dataset
 from srcli.evaluation.originals import find_originals
-from srcli.training.reading import find_pictures
+from srcli.training.data import find_pictures
 
 
-def put(folder, names):
-    """Pictures of 96x72 pixels, or of the size after a colon."""
-    for entry in names.split():
+def put(folder, names, seed=0):
+    """Pictures of the same, of 96x72 pixels or of the size after a colon."""
+    for number, entry in enumerate(names.split()):
         name, _, size = entry.partition(":")
         width, height = map(int, (size or "96x72").split("x"))
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("L", (width, height)).save(path)
+        draw = np.random.default_rng(number if seed is None else seed)
+        coarse = Image.fromarray(draw.integers(0, 256, (9, 12), dtype=np.uint8))
+        whole = coarse.resize((384, 288), Image.Resampling.BICUBIC)
+        whole.resize((width, height), Image.Resampling.BICUBIC).save(path)
     return folder
 
 
-# What is there with what must be left; the layouts are those of public archives and of
-# widespread scripts and trainers.
+# What is there, then what must be left, where that is not the first alone; the layouts
+# are those of public archives and of widespread scripts and trainers.
 LEFT_OUT = {
-    "mod": ("HR/x4/0.png LR/x4/0.png:24x18 Bic/x4/0.png", "HR/x4/0.png"),
-    "pairs": ("gt/0.png lq/0.png:24x18", "gt/0.png"),
-    "any-case": ("GT/0.PNG Lq/0.png:24x18", "GT/0.PNG"),
-    "any-format": ("a.png LR/a.jpg:24x18", "a.png"),
-    "basicsr": ("original/a.png GTmod12/a.png LRbicx4/a.png:24x18", "original/a.png"),
-    "div2k": (
-        "DIV2K_train_HR/0001.png DIV2K_train_LR_bicubic/X2/0001x2.png:48x36 "
-        "DIV2K_train_LR_mild/0001x4m.png:24x18 DIV2K_valid_LR_x8/0801x8.png:24x18 "
-        "DIV2K_train_LR_wild/0001x4w3.png:24x18",
-        "DIV2K_train_HR/0001.png",
-    ),
+    "mod": "HR/x4/0.png LR/x4/0.png:24x18 Bic/x4/0.png",
+    "pairs": "gt/0.png lq/0.png:24x18",
+    "any-case": "GT/0.PNG Lq/0.png:24x18",
+    "any-format": "a.png LR/a.jpg:24x18",
+    "basicsr": "original/a.png GTmod12/a.png LRbicx4/a.png:24x18",
+    "div2k": "DIV2K_train_HR/0001.png DIV2K_train_LR_bicubic/X2/0001x2.png:48x36 "
+    "DIV2K_train_LR_mild/0001x4m.png:24x18 DIV2K_valid_LR_x8/0801x8.png:24x18 "
+    "DIV2K_train_LR_wild/0001x4w3.png:24x18 DIV2K_valid_noise50/0001.png",
     "crops": (
         "DIV2K_train_HR_sub/0001_s001.png DIV2K_train_HR_sub/0001_s002.png "
         "DIV2K_train_LR_bicubic/X4_sub/0001_s001.png:24x18",
         "DIV2K_train_HR_sub/0001_s001.png DIV2K_train_HR_sub/0001_s002.png",
     ),
-    "not-a-multiple": ("HR/a.png:255x253 LR_bicubic/X4/ax4.png:63x63", "HR/a.png"),
-    "selfexsr": (
-        "img_001_SRF_4_HR.png img_001_SRF_4_LR.png:24x18 img_001_SRF_4_bicubic.png "
-        "img_001_SRF_4_SelfExSR.png",
-        "img_001_SRF_4_HR.png",
-    ),
-    "rcan": (
-        "HR/Set5/x2/a_HR_x2.png LR/LRBI/Set5/x2/a_LRBI_x2.png:48x36",
-        "HR/Set5/x2/a_HR_x2.png",
-    ),
-    "realsr": ("C_001_HR.png C_001_LR4.png C_002_LR4.png", "C_001_HR.png"),
-    "drealsr": ("train_HR/p_x1.png train_LR/p_x4.png:24x18", "train_HR/p_x1.png"),
-    "reds": (
-        "train_sharp/000/0.png train_sharp_bicubic/X4/000/0.png:24x18 "
-        "train_blur/000/0.png train_blur_comp/000/0.png",
-        "train_sharp/000/0.png",
-    ),
-    "gopro": ("a/sharp/1.png a/blur/1.png a/blur_gamma/1.png", "a/sharp/1.png"),
-    "words": ("high_res/1.png low-resolution/1.png:24x18", "high_res/1.png"),
+    "not-a-multiple": "HR/a.png:255x253 LR_bicubic/X4/ax4.png:63x63",
+    "selfexsr": "img_001_SRF_4_HR.png img_001_SRF_4_LR.png:24x18 "
+    "img_001_SRF_4_bicubic.png img_001_SRF_4_SelfExSR.png",
+    "set5": "baby_x2_HR.png baby_x2_LR.png:48x36",
+    "rcan": "HR/Set5/x2/a_HR_x2.png LR/LRBI/Set5/x2/a_LRBI_x2.png:48x36",
+    "suffixes": "0.png 0_bicLRx4.png:24x18 0_LRBI_x4.png:24x18 0_4x.png:24x18 "
+    "0_LR2x.png 0x8.png:12x9",
+    "realsr": "C_001_HR.png C_001_LR4.png C_002_LR4.png",
+    "drealsr": "train_HR/p_x1.png train_LR/p_x4.png:24x18",
+    "diffusion": "hr_128/0.png lr_16/0.png:12x9 sr_16_128/0.png",
+    "reds": "train_sharp/000/0.png train_sharp_bicubic/X4/000/0.png:24x18 "
+    "train_blur/000/0.png train_blur_comp/000/0.png train_blur_jpeg/000/0.png",
+    "video": "GT/c/0.png BIx4/c/0.png:24x18 BDx4/c/0.png:24x18",
+    "vimeo": "a/sequences/1.png a_matlabLRx4/sequences/1.png:24x18",
+    "gopro": "a/sharp/1.png a/blur/1.png a/blur_gamma/1.png",
+    "words": "high_res/1.png low-resolution/1.png:24x18",
+    "quality": "HQ/1.png LQ/1.png:24x18",
+    "in-front": "HR_0001.png LR_0001.png:24x18",
+    "glued": "0001HR.png 0001LR.png:24x18",
+    "nothing-else": "s/hr.png s/lr.png:24x18 s/LR001.png:24x18",
     "beside-hr": ("a.png:48x36 HR/a.png b.png", "HR/a.png b.png"),
     "lr-folder": ("a.png lr_x2/a.png:48x36 b.png", "a.png b.png"),
-    "scale-folders": ("a.png X2/a.png:48x36 x8/a.png:12x9", "a.png"),
-    "scale-names": ("0001.png 0001x4.png:24x18 0001_x2.png:48x36", "0001.png"),
-    "thumbnails": (
-        "a.png thumbs/a.png:24x18 a_thumb.png:24x18 a-32x24.png:32x24",
-        "a.png",
-    ),
-    "results": (
-        "photo.png photo_mrnet_x4.png:384x288 photo_rrrn_dn_x3.png:288x216 "
-        "photo_4xAny_Thing_x4.png:384x288 photo_mrnet_x2.5.png:240x180 "
-        "photo_mrnet_200x150.png:200x150 Photo_Bicubic_X2.PNG:192x144 "
-        "large/photo_mrnet_x2.png:192x144",
-        "photo.png",
-    ),
+    "other-folders": "images/a.png lr_x4/a.png:24x18 bicubic_rgb_2x/a.png",
+    "scale-folders": "a.png X2/a.png:48x36 x8/a.png:12x9 3x/a.png:32x24",
+    "scale-names": "0001.png 0001x4.png:24x18 0001_x2.png:48x36",
+    "thumbnails": "a.png thumbs/a.png:24x18 a_thumb.png:24x18 a-32x24.png:32x24",
+    "smaller": "big/a.png little/a.png:24x18 a_web.png:48x36 a(1).png:32x24 "
+    "my-a.png:24x18",
+    "results": "photo.png photo_mrnet_x4.png:384x288 photo_rrrn_dn_x3.png:288x216 "
+    "photo_mrnet_x2.5.png:240x180 photo_mrnet_200x150.png:200x150 "
+    "Photo_Bicubic_X2.PNG:192x144 large/photo_mrnet_x2.png:192x144 "
+    "x4/photo.png:384x288 upscaled/photo_out.png:384x288",
+    "results-of-lr": "LR/0.png:24x18 SR/0.png",
 }
 
 
 @pytest.mark.parametrize("case", LEFT_OUT.values(), ids=LEFT_OUT)
 def test_copies_are_left_out_and_said_to_be_in_one_line(tmp_path, caplog, case):
-    there, left = case
+    there, left = case if isinstance(case, tuple) else (case, case.split()[0])
     caplog.set_level("INFO", "srcli")
     put(tmp_path, there)
-    expected = sorted(tmp_path / name for name in left.split())
+    expected = sorted(tmp_path / name.split(":")[0] for name in left.split())
     assert find_pictures([tmp_path]) == expected
     assert sorted(find_dataset(str(tmp_path)).pictures(2)) == expected
     (said,) = [text for text in caplog.messages if "left out" in text]
@@ -92,10 +92,11 @@ def test_copies_are_left_out_and_said_to_be_in_one_line(tmp_path, caplog, case):
 
 
 KEPT = {
-    "named-like-it": "bic.png lr.png x4.png small.png hr.png 300x200.png",
-    "word-in-front": "pen.png bic_pen.png:48x36 lr_pen.png:48x36",
+    "named-like-it": "bic.png lr.png x4.png small.png 300x200.png",
+    "word-in-front": "pen.png bic_pen.png:48x36 out_pen.png:48x36",
     "lr-alone": "lr/a.png lr/b.png",
     "another-folder-lr": "phone/a.png phone/1.png lr/b.png lr/1.png",
+    "another-camera": "a/IMG_1.png b/IMG_1.png:48x36 IMG_1_2.png:24x18 IMG_1_out.png",
     "another-word": "photo_original.png lr/a.png targets/c.png",
     "no-counterpart": "a.png X2/b.png:48x36 c_small.png:48x36 0002x4.png:24x18",
     "a-car": "bmw.png bmw_x5.png bmwx3.png car.png car_bmw_x5.png:100x75",
@@ -110,7 +111,7 @@ KEPT = {
 @pytest.mark.parametrize("there", KEPT.values(), ids=KEPT)
 def test_what_is_not_provably_a_copy_stays(tmp_path, caplog, there):
     caplog.set_level("INFO", "srcli")
-    put(tmp_path, there)
+    put(tmp_path, there, seed=None)
     assert len(find_originals(tmp_path)) == len(there.split())
     assert "left out" not in caplog.text
 
@@ -128,17 +129,17 @@ def test_a_damaged_original_takes_no_copy_along(tmp_path):
     assert sorted(found) == ["HR/a.png", "HR/b.png", "x4/a.png"]
 
 
-def test_the_folder_that_is_named_is_taken_as_it_is(tmp_path):
+def test_what_is_named_is_taken_as_it_is(tmp_path):
     put(tmp_path, "HR/a.png LR/X2/a.png:48x36")
     assert len(find_originals(tmp_path / "LR")) == 1
+    named = tmp_path / "LR/X2/a.png"
+    assert find_pictures([named, tmp_path]) == sorted([named, tmp_path / "HR/a.png"])
 
 
 def test_many_folders_of_copies_are_one_line(tmp_path, caplog):
     caplog.set_level("INFO", "srcli")
-    for name in "abcde":
-        put(
-            tmp_path, f"{name}/gt/1.png {name}/gt/2.png {name}/lq/1.png {name}/lq/2.png"
-        )
+    put(tmp_path, " ".join(f"{a}/gt/1.png {a}/gt/2.png" for a in "abcde"), seed=None)
+    put(tmp_path, " ".join(f"{a}/lq/1.png {a}/lq/2.png" for a in "abcde"))
     assert len(find_originals(tmp_path)) == 10
     assert "10 of 20 pictures" in caplog.text
     assert "a/lq/1.png and 1 more, b/lq/1.png and 1 more" in caplog.text

@@ -11,8 +11,7 @@ from srcli.errors import InputError
 from srcli.imaging.color import rgb_to_y_uint8
 from srcli.imaging.degrade import degrade
 from srcli.imaging.resize import imresize
-from srcli.training.data import CropSampler
-from srcli.training.reading import find_pictures
+from srcli.training.data import CropSampler, find_pictures
 from srcli.training.recipe import Recipe
 
 CPU = torch.device("cpu")

@@ -17,10 +17,9 @@ from srcli.errors import (
 )
 from srcli.pretrained.catalog import read_weights
 from srcli.training.checkpoint import load_checkpoint, save_checkpoint
-from srcli.training.data import CropSampler
+from srcli.training.data import CropSampler, find_pictures
 from srcli.training.loop import Trainer
 from srcli.training.optimizer import Average
-from srcli.training.reading import find_pictures
 from srcli.training.recipe import load_recipe
 from srcli.training.run import make_network
 

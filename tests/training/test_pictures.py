@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 
 from srcli.errors import InputError, UsageError
-from srcli.training.pictures import choose_folders
-from srcli.training.reading import find_pictures
+from srcli.training.data import choose_folders, find_pictures
 from srcli.training.recipe import make_recipe
 
 

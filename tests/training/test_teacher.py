@@ -21,9 +21,8 @@ from srcli.models.mrnet import MRNet, MRNetConfig
 from srcli.pretrained.catalog import load_model, save_weights, sha256_of
 from srcli.pretrained.metadata import read_metadata
 from srcli.training.checkpoint import TrainRequest, load_checkpoint
-from srcli.training.data import CropSampler
+from srcli.training.data import CropSampler, find_pictures
 from srcli.training.distributed import World
-from srcli.training.reading import find_pictures
 from srcli.training.recipe import Recipe
 from srcli.training.run import train
 from srcli.training.teacher import Teachers, choose_detailed, find_teachers

@@ -18,11 +18,11 @@ from srcli.training.recipe import load_recipe
 from srcli.training.report import (
     describe_machine,
     format_table,
-    join_words,
     quote_code,
     write_report,
 )
 from srcli.training.teacher import TeacherFacts
+from srcli.units import join_words
 
 CPU = torch.device("cpu")
 PAPER = PublishedResult(
@@ -49,7 +49,7 @@ def report(tmp_path):
         out.mkdir(exist_ok=True)
         sampler = SimpleNamespace(
             count=1234, pixels=56_700_000, fingerprint="0123456789ab", device=CPU,
-            skipped=[Path("data/bad|one.png")],
+            skipped=[Path("data/bad|one.png")], held_out={},
         )  # fmt: skip
         trainer = SimpleNamespace(**{
             "recipe": load_recipe("mrnet", "fast", values), "sampler": sampler,

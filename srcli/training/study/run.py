@@ -33,12 +33,11 @@ from srcli.training.checkpoint import (
     find_checkpoints,
     name_val,
 )
+from srcli.training.data import choose_folders, find_pictures
 from srcli.training.distributed import is_worker
 from srcli.training.export import find_weights
 from srcli.training.log import read_history
 from srcli.training.loop import GIVEN_UP, DivergedError
-from srcli.training.pictures import choose_folders
-from srcli.training.reading import find_pictures
 from srcli.training.recipe import STUDY, Recipe, make_recipe, merge
 from srcli.training.run import (
     check_folder,

@@ -21,7 +21,7 @@ from srcli.evaluation.table import format_fixed, widen
 from srcli.models.counting import count_macs, count_parameters, outline
 from srcli.storage import quote_path, show_path
 from srcli.training.recipe import STUDY
-from srcli.training.report import format_table, join_words, quote_code
+from srcli.training.report import format_table, quote_code
 from srcli.training.study.plan import (
     Claim,
     Outcome,
@@ -30,6 +30,7 @@ from srcli.training.study.plan import (
     outline_config,
     subtract_printed,
 )
+from srcli.units import join_words
 from srcli.writing import write_whole
 
 NAME = "report.md"
