@@ -61,7 +61,6 @@ _STYLE = {
 def write_report(
     request: TrainRequest,
     trainer: Trainer,
-    *,
     folders: Sequence[Path],
     precision: str,
     weights: Path | None = None,

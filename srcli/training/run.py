@@ -8,7 +8,7 @@ import logging
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,7 +40,6 @@ from srcli.pretrained.catalog import available_scales, load_model
 from srcli.progress import SILENT, Progress
 from srcli.training.checkpoint import (
     DEFAULT_VAL,
-    RUN_FILE,
     TrainRequest,
     check_network,
     describe_command,
@@ -163,36 +162,18 @@ def _train(
                 log.info("all %d steps are done: %s takes more", trainer.step, more)
         if world.is_main:
             remember(request, precision, beginning.command)
-        _run(trainer, request, folders, precision, begun, progress)
+
+        def report(stopped: bool) -> None:
+            if world.is_main:
+                weights, rows = _measure(request, trainer, stopped, progress)
+                write_report(request, trainer, folders, precision, weights, rows)
+
+        work_and_report(
+            lambda: trainer.run(request.max_minutes, begun),
+            report,
+            (TrainingStoppedError, DivergedError),
+        )
     return TrainSummary(request.out, trainer.step, trainer.best, trainer.best_step)
-
-
-def _run(
-    trainer: Trainer,
-    request: TrainRequest,
-    folders: Sequence[Path],
-    precision: Precision,
-    begun: float,
-    progress: Progress,
-) -> None:
-    """Train, and leave a report behind however it ends."""
-
-    def report(stopped: bool) -> None:
-        if trainer.world.is_main:
-            end_run(
-                request,
-                trainer,
-                folders,
-                precision=precision,
-                stopped=stopped,
-                progress=progress,
-            )
-
-    work_and_report(
-        lambda: trainer.run(request.max_minutes, begun),
-        report,
-        (TrainingStoppedError, DivergedError),
-    )
 
 
 def work_and_report(
@@ -230,58 +211,32 @@ def work_and_report(
     return result
 
 
-def end_run(
-    request: TrainRequest,
-    trainer: Trainer,
-    folders: Sequence[Path],
-    *,
-    precision: str,
-    stopped: bool,
-    progress: Progress = SILENT,
-) -> None:
-    """Write curves and report; export a run that has just taken its last step.
+def _measure(
+    request: TrainRequest, trainer: Trainer, stopped: bool, progress: Progress
+) -> tuple[Path | None, Sequence[Row]]:
+    """The weight file that stands for the run, exported after its last step; its rows.
 
-    Args:
-        request: The run's.
-        trainer: After its last step, its weights written.
-        folders: Where its pictures came from.
-        precision: That it was trained in.
-        stopped: Whether somebody waits for the end of it: then nothing is measured.
-        progress: Told of every picture that is measured.
-
-    Raises:
-        InputError: If a picture of the validation set or the run's log is unreadable.
-        OutputError: If the folder cannot be written.
-        WeightsError: If the run's weights have been damaged since.
+    Where somebody waits for the end of a stopped run, nothing is measured.
     """
     # A run that was given up before its first validation has none.
     weights = find_weights(request.out)
-    rows: Sequence[Row] = ()
-    if weights is not None and request.measured and not stopped:
-        left_out = trainer.finished and not any(request.out.glob("export/*.json"))
-        sets = keep_published(request.val or DEFAULT_VAL, request.data_dir)
-        device = str(trainer.sampler.device)
-        if trainer.has_just_finished or left_out:
-            exported = export_run(
-                request.out,
-                datasets=sets,
-                data_dir=request.data_dir,
-                of_recipe=not request.data,
-                device=device,
-                progress=progress,
-            )
-            weights, rows = exported.weights, exported.compared
-        elif sets:
-            where = (weights, trainer.recipe, sets, request.data_dir, device)
-            rows = run_benchmark(make_request(*where), progress)
-    write_report(
-        request,
-        trainer,
-        folders=folders,
-        precision=precision,
-        weights=weights,
-        rows=rows,
-    )
+    if weights is None or not request.measured or stopped:
+        return weights, ()
+    sets = keep_published(request.val or DEFAULT_VAL, request.data_dir)
+    device = str(trainer.sampler.device)
+    left_out = trainer.finished and not any(request.out.glob("export/*.json"))
+    if trainer.has_just_finished or left_out:
+        exported = export_run(
+            request.out,
+            datasets=sets,
+            data_dir=request.data_dir,
+            of_recipe=not request.data,
+            device=device,
+            progress=progress,
+        )
+        return exported.weights, exported.compared
+    where = (weights, trainer.recipe, sets, request.data_dir, device)
+    return weights, run_benchmark(make_request(*where), progress) if sets else ()
 
 
 def _choose_recipe(request: TrainRequest, state: dict[str, Any] | None) -> Recipe:
@@ -394,8 +349,7 @@ class Beginning:
     Attributes:
         request: What was asked for, its gaps filled from the run's folder.
         state: The checkpoint to go on from; None where the run begins anew.
-        command: What the run was begun with, as `describe_command` says it; None where
-            that is not known.
+        command: What began the run, by `describe_command`; None where not known.
         same_val: Whether the best so far was measured on what is validated on now.
     """
 
@@ -406,7 +360,7 @@ class Beginning:
 
 
 def begin_run(request: TrainRequest, world: World) -> Beginning:
-    """Find out whether the run goes on, and from what.
+    """Find out whether the run goes on, and from what: the main process tells the rest.
 
     It does with `request.resume`; and under torchrun, which gives the same command
     again when it restarts the processes, where the same command began the run.
@@ -417,39 +371,36 @@ def begin_run(request: TrainRequest, world: World) -> Beginning:
         OutputError: If the folder holds a run that was not asked for.
         PeerLostError: If another process has ended.
     """
-    kept, state, resume = None, None, request.resume
+    kept, state = None, None
     if world.is_main:
         found = bool(find_checkpoints(request.out))
-        resume = resume or (is_restartable() and _is_ours(request, found=found))
+        resume = request.resume or (found and is_restartable() and _is_ours(request))
         if not resume:
             check_folder(request.out)
-        if resume and found:
+        elif found:
             kept, state = read_kept(request.out), load_checkpoint(request.out)
     _check_shared(request.out, world, state)
     if world.is_main and request.resume and state is None:
         load_checkpoint(request.out)  # which says what is missing
     if world.size > 1:
         packed = pack_state(state) if state is not None else None
-        resume, kept, packed = world.share((resume, kept, packed))
+        kept, packed = world.share((kept, packed))
         if packed is not None and not world.is_main:
             state = unpack_state(packed)
     if state is None:
         return Beginning(request, command=describe_command(request))
     if not request.resume:
-        log.info(
-            "%s: the same command began this run: it goes on from step %d",
-            request.out,
-            state["step"],
+        step = state["step"]
+        log.info("the same command began this run: it goes on from step %d", step)
+        # The checkpoint has all that was asked of a new run.
+        request = dataclasses.replace(
+            request, resume=True, init=None, overrides={}, scales=()
         )
-        request = _go_on(request)
     filled = fill(request, kept)
     before = fill(dataclasses.replace(request, val=None), kept)
-    return Beginning(
-        filled,
-        state,
-        command=None if kept is None else kept.get("command"),
-        same_val=name_val(before) == name_val(filled),
-    )
+    command = None if kept is None else kept.get("command")
+    same_val = name_val(before) == name_val(filled)
+    return Beginning(filled, state, command, same_val)
 
 
 def check_folder(folder: Path) -> None:
@@ -467,19 +418,9 @@ def check_folder(folder: Path) -> None:
         raise OutputError(f"{folder} is a file: --out names a folder")
 
 
-def _is_ours(request: TrainRequest, *, found: bool) -> bool:
-    """Whether the folder holds a run that this very command began.
-
-    Raises:
-        OutputError: If another command began it.
-        InputError: If what the run remembers of itself is damaged.
-    """
-    if not found:
-        if (request.out / RUN_FILE).is_file() and find_weights(request.out) is None:
-            log.info("%s: no checkpoint yet: the run begins anew", request.out)
-        return False
-    kept = read_kept(request.out) or {}
-    if kept.get("command") == describe_command(request):
+def _is_ours(request: TrainRequest) -> bool:
+    """True where this very command began the run in the folder; an error where not."""
+    if (read_kept(request.out) or {}).get("command") == describe_command(request):
         return True
     raise OutputError(
         f"{request.out} holds a run already, which another command began: --resume "
@@ -487,26 +428,19 @@ def _is_ours(request: TrainRequest, *, found: bool) -> bool:
     )
 
 
-def _go_on(request: TrainRequest) -> TrainRequest:
-    """The request without what it asked of a new run: the checkpoint has it all."""
-    return dataclasses.replace(request, resume=True, init=None, overrides={}, scales=())
-
-
 def _check_shared(folder: Path, world: World, state: dict[str, Any] | None) -> None:
     """See to it that no node has a newer checkpoint than the main process found.
 
     After a restart the main process may run on another node than before: where nodes
     have folders of their own, the run would begin anew, or go back, without a word.
-
-    Raises:
-        InputError: If one has.
     """
     if world.size == 1:
         return
     own = -1 if state is None else int(state["step"])
     # Within a node all see the same.
     if not world.is_main and world.local_rank == 0:
-        own = _find_step(folder)
+        with suppress(InputError):
+            own = int(load_checkpoint(folder)["step"])
     seen = world.gather((own, platform.node()))
     step, node = max(seen, key=lambda each: each[0])
     if step > seen[0][0]:
@@ -516,14 +450,6 @@ def _check_shared(folder: Path, world: World, state: dict[str, Any] | None) -> N
             f"{step}, {seen[0][1]} with the main process {there}: --out names a folder "
             "that all nodes share"
         )
-
-
-def _find_step(folder: Path) -> int:
-    """The step of the newest whole checkpoint; -1 where there is none."""
-    try:
-        return int(load_checkpoint(folder)["step"])
-    except InputError:
-        return -1
 
 
 def check_settings(
@@ -546,16 +472,12 @@ def check_settings(
         "--max-minutes": request.max_minutes,
         "--teacher": None if teachers is None else teachers.fingerprint,
     }
-    told = {name: json.dumps(value, default=str) for name, value in settings.items()}
-    first, *others = world.gather((told, platform.node()))
-    for rank, (other, node) in enumerate(others, 1):
-        for name in first[0]:
-            if other.get(name) != first[0][name]:
-                raise UsageError(
-                    f"the processes were started differently: {name} is "
-                    f"{first[0][name]} on {first[1]} and {other.get(name)} for process "
-                    f"{rank} on {node}: give every node the same command"
-                )
+    told = [f"{n} is {json.dumps(v, default=str)}" for n, v in settings.items()]
+    if found := _find_other(world, told):
+        raise UsageError(
+            f"the processes were started differently: {found}: give every node the "
+            "same command"
+        )
 
 
 def check_divisible(world: World, model: nn.Module, recipe: Recipe) -> None:
@@ -586,17 +508,19 @@ def check_pictures(world: World, sampler: CropSampler) -> None:
     Raises:
         InputError: If they do not.
     """
-    own = (sampler.count, sampler.pixels, sampler.fingerprint)
-    first, *others = world.gather((own, platform.node()))
-    for rank, (seen, node) in enumerate(others, 1):
-        if seen != first[0]:
-            raise InputError(
-                f"the nodes see different pictures: {_say(first[0])} on {first[1]}, "
-                f"{_say(seen)} for process {rank} on {node}: --data has to hold the "
-                "same files on all of them"
-            )
+    size = f"{sampler.count} of {sampler.pixels / 1e6:.2f} megapixels"
+    if found := _find_other(world, [f"{size} ({sampler.fingerprint})"]):
+        raise InputError(
+            f"the nodes see different pictures: {found}: --data has to hold the same "
+            "files on all of them"
+        )
 
 
-def _say(pictures: tuple[int, int, str]) -> str:
-    count, pixels, fingerprint = pictures
-    return f"{count} of {pixels / 1e6:.2f} megapixels ({fingerprint})"
+def _find_other(world: World, own: list[str]) -> str:
+    """What the main process says and another one otherwise; nothing if all agree."""
+    (first, there), *others = world.gather((own, platform.node()))
+    for rank, (said, node) in enumerate(others, 1):
+        for mine, other in zip(first, said, strict=False):
+            if mine != other:
+                return f"{mine} on {there}, {other} for process {rank} on {node}"
+    return ""

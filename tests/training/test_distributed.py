@@ -262,6 +262,20 @@ def test_under_torchrun_the_same_command_goes_on(request_of, caplog, monkeypatch
         train(request_of())
 
 
+def test_two_devices_print_what_one_prints(run_process, tmp_path, pictures):
+    command = (
+        "train", "-m", "mrnet", "--data", pictures, "--val", pictures, "--steps", "2",
+        *(word for field in FIELDS for word in ("--set", field)),
+        "--device", "cpu", "--precision", "fp32", "--json",
+    )  # fmt: skip
+    done = run_process(*command, "--out", tmp_path / "run", "--devices", "2")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert (document["steps"], document["best_step"]) == (2, 2)
+    assert (tmp_path / "run" / "export" / "mrnet.json").is_file()
+    assert b"2 x cpu" in done.stderr
+
+
 def world_of(*others):
     """The main process of several, of which the others gather these values."""
     world = SimpleNamespace(rank=0, size=2, is_main=True, share=lambda value: value)
@@ -280,10 +294,10 @@ def test_nodes_that_have_different_folders_or_commands_are_told_so(request_of):
     sampler = SimpleNamespace(count=3, pixels=12_600, fingerprint="abc")
     message = r"pictures: 3 of 0\.01 megapixels \(abc\) on .*, 2 of .* 1 on b: --data"
     with pytest.raises(InputError, match=message):
-        run.check_pictures(world_of(((2, 8_400, "abd"), "b")), sampler)
+        run.check_pictures(world_of((["2 of 0.01 megapixels (abd)"], "b")), sampler)
     settings = (begun, load_recipe("mrnet", "fast", {"steps": 5}), "fp32", None)
-    with pytest.raises(UsageError, match=r"srcli is .* and None for .* 1 on b"):
-        run.check_settings(world_of(({}, "b")), *settings)
+    with pytest.raises(UsageError, match=r"srcli is .*, srcli is 0 for .* 1 on b"):
+        run.check_settings(world_of((["srcli is 0"], "b")), *settings)
 
 
 def test_what_cannot_be_divided_is_refused(monkeypatch):
