@@ -74,26 +74,15 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     """
     newest = folder / NAME
     # Through memory: of a full disk torch's own writer says no more than a position.
-    packed = pack_state(state)
+    packed = io.BytesIO()
+    torch.save(state, packed)
     with write_whole(newest) as part:
         with part.open("wb") as file:
-            file.write(packed)
+            file.write(packed.getbuffer())
             file.flush()
             os.fsync(file.fileno())
         if newest.exists():
             newest.replace(folder / PREVIOUS)
-
-
-def pack_state(state: dict[str, Any]) -> bytes:
-    """A checkpoint as the bytes of its file."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    return buffer.getvalue()
-
-
-def unpack_state(packed: bytes) -> dict[str, Any]:
-    """What `pack_state` packed, on the CPU."""
-    return _load(io.BytesIO(packed))
 
 
 def find_checkpoints(folder: Path) -> list[Path]:
@@ -127,14 +116,10 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
     return _read(found[-1])
 
 
-def _load(source: Path | io.BytesIO) -> Any:  # noqa: ANN401 - whatever is in it
-    # weights_only refuses everything but tensors and plain values.
-    return torch.load(source, map_location="cpu", weights_only=True)  # noqa: TID251
-
-
 def _read(path: Path) -> dict[str, Any]:
     try:
-        state = _load(path)
+        # weights_only refuses everything but tensors and plain values.
+        state = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"cannot read the checkpoint {path}: {reason}") from error
@@ -177,7 +162,7 @@ def check_network(state: dict[str, Any], name: str, model: SRModel) -> None:
 def remember(
     request: TrainRequest, precision: str, command: dict[str, Any] | None = None
 ) -> None:
-    """Write into the run's folder what `recall` reads.
+    """Write into the run's folder what a resumed run fills its gaps with.
 
     Args:
         request: The call.
@@ -187,19 +172,16 @@ def remember(
     Raises:
         OutputError: If the folder cannot be written.
     """
-    recipe = request.recipe
-    if recipe.endswith(".toml"):
-        recipe = str(Path(recipe).absolute())
-    data_dir, cache = request.data_dir, request.teacher_cache
+    own = request.recipe.endswith(".toml")
     document = {
-        "data": [str(path.absolute()) for path in request.data],
+        "data": [_absolute(path) for path in request.data],
         "val": name_val(request),
         "held_out": {name: str(path) for name, path in request.held_out.items()},
-        "data_dir": str(data_dir.expanduser().absolute()) if data_dir else None,
-        "teachers": [str(path.absolute()) for path in request.teachers],
-        "teacher_cache": str(cache.expanduser().absolute()) if cache else None,
+        "data_dir": _absolute(request.data_dir),
+        "teachers": [_absolute(path) for path in request.teachers],
+        "teacher_cache": _absolute(request.teacher_cache),
         "precision": precision,
-        "recipe": recipe,
+        "recipe": _absolute(Path(request.recipe)) if own else request.recipe,
         "command": command,
     }
     make_folder(request.out)
@@ -207,24 +189,20 @@ def remember(
         part.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
 
 
+def _absolute(path: Path | None) -> str | None:
+    return None if path is None else str(path.expanduser().absolute())
+
+
 def describe_command(request: TrainRequest) -> dict[str, Any]:
     """What a run is begun with, but not where it runs, nor for how long.
 
     Paths stay as they were typed: nodes may be in other folders.
     """
-    document = {
-        "model": request.model.lower(),
-        "recipe": request.recipe,
-        "overrides": request.overrides,
-        "scales": request.scales,
-        "seed": request.seed,
-        "init": request.init,
-        "data": request.data,
-        "val": request.val,
-        "data_dir": request.data_dir,
-        # Runs that were begun before there were teachers say nothing of them.
-        **({"teachers": request.teachers} if request.teachers else {}),
-    }
+    names = ["recipe", "overrides", "scales", "seed", "init", "data", "val", "data_dir"]
+    if request.teachers:  # of which runs of earlier versions say nothing
+        names.append("teachers")
+    document = {name: getattr(request, name) for name in names}
+    document["model"] = request.model.lower()
     described: dict[str, Any] = json.loads(json.dumps(document, default=str))
     return described
 
@@ -235,15 +213,6 @@ def name_val(request: TrainRequest) -> str:
     if val in (NO_VAL, HELD_OUT) or canonical_name(val) is not None:
         return val
     return str(Path(val).expanduser().absolute())
-
-
-def recall(request: TrainRequest) -> TrainRequest:
-    """The request of a resumed run with what its last call said in the gaps.
-
-    Raises:
-        InputError: If the file is there but damaged.
-    """
-    return fill(request, read_kept(request.out))
 
 
 def read_kept(folder: Path) -> dict[str, Any] | None:
@@ -273,25 +242,26 @@ def fill(request: TrainRequest, kept: dict[str, Any] | None) -> TrainRequest:
     if kept is None:
         return request
     try:
-        data = tuple(Path(name) for name in kept["data"])
-        data_dir = Path(kept["data_dir"]) if kept["data_dir"] else None
         # Runs of earlier versions say nothing of teachers and of held-out pictures.
-        teachers = tuple(Path(name) for name in kept.get("teachers", ()))
-        cache = kept.get("teacher_cache")
-        precision = kept["precision"] if request.precision == "auto" else None
+        teachers = kept.get("teachers", ())
+        auto = request.precision == "auto"
         return dataclasses.replace(
             request,
-            data=request.data or data,
+            data=request.data or tuple(map(Path, kept["data"])),
             val=request.val or kept["val"],
             held_out={n: Path(p) for n, p in kept.get("held_out", {}).items()},
-            data_dir=request.data_dir or data_dir,
-            teachers=request.teachers or teachers,
-            teacher_cache=request.teacher_cache or (Path(cache) if cache else None),
-            precision=precision or request.precision,
+            data_dir=request.data_dir or _path(kept["data_dir"]),
+            teachers=request.teachers or tuple(map(Path, teachers)),
+            teacher_cache=request.teacher_cache or _path(kept.get("teacher_cache")),
+            precision=kept["precision"] if auto else request.precision,
             recipe=kept.get("recipe", request.recipe),
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise _damaged(request.out / RUN_FILE) from error
+
+
+def _path(name: str | None) -> Path | None:
+    return None if name is None else Path(name)
 
 
 def _damaged(path: Path) -> InputError:

@@ -47,10 +47,8 @@ from srcli.training.checkpoint import (
     find_checkpoints,
     load_checkpoint,
     name_val,
-    pack_state,
     read_kept,
     remember,
-    unpack_state,
 )
 from srcli.training.data import CropSampler, choose_folders, find_pictures
 from srcli.training.distributed import World, is_restartable, join_world
@@ -383,10 +381,7 @@ def begin_run(request: TrainRequest, world: World) -> Beginning:
     if world.is_main and request.resume and state is None:
         load_checkpoint(request.out)  # which says what is missing
     if world.size > 1:
-        packed = pack_state(state) if state is not None else None
-        kept, packed = world.share((kept, packed))
-        if packed is not None and not world.is_main:
-            state = unpack_state(packed)
+        kept, state = world.share((kept, state))
     if state is None:
         return Beginning(request, command=describe_command(request))
     if not request.resume:
