@@ -247,7 +247,8 @@ class DRRN(SRModel):
 
         When the limit is raised, all units that run from now on begin as those did
         that ran before, each of them several times in turn (`_spread`). This changes
-        the output; why it is done all the same: docs/training.md.
+        the output, but units that begin by handing their input on learn next to
+        nothing: their second scale was at 0.03 after 4,700 steps, the others' at 0.94.
         """
         before = self.limited(self.config.units)
         super().limit_recursions(limit)
