@@ -296,11 +296,7 @@ class Trainer(Learner):
             self._save()
 
     def _fall_back(self) -> None:
-        """Go back to the last checkpoint, with half its learning rate and other crops.
-
-        Raises:
-            DivergedError: If that has not helped several times in a row.
-        """
+        """Go back to the last checkpoint, with half its rate and other crops."""
         failed, setbacks = self.step, self.setbacks + 1
         best, best_step = self.best, self.best_step
         self.restore(self._good)

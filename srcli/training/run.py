@@ -285,11 +285,7 @@ def _choose_teachers(
 
 @contextmanager
 def _memory_of(device: torch.device) -> Iterator[None]:
-    """Says in a sentence that the device's memory did not suffice.
-
-    Raises:
-        DeviceError: If it did not.
-    """
+    """Says in a sentence that the device's memory did not suffice."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
