@@ -245,7 +245,8 @@ class Trainer(Learner):
         """Note how much time is spent; where the schedule follows it, all alike."""
         self.seconds = self._earlier + time.perf_counter() - self._begun
         if self.recipe.minutes:
-            self.seconds = self.world.share(self.seconds)
+            milliseconds = round(1000 * self.seconds)
+            self.seconds = self.world.agree([milliseconds])[0] / 1000
 
     def _list_due(self) -> list[str]:
         """What the recipe wants after this step: to validate, to keep a checkpoint."""
