@@ -20,6 +20,7 @@ from srcli.models.drrn import DRRN, DRRNConfig
 from srcli.models.mrnet import MRNet, MRNetConfig
 from srcli.pretrained.catalog import load_model, save_weights, sha256_of
 from srcli.pretrained.metadata import read_metadata
+from srcli.training import teacher as teacher_module
 from srcli.training.checkpoint import TrainRequest, load_checkpoint
 from srcli.training.data import CropSampler, find_pictures
 from srcli.training.distributed import World
@@ -433,9 +434,9 @@ def test_a_network_of_others_teaches(tmp_path, square):
 def test_two_processes_share_the_work_of_one_teacher(
     tmp_path, pictures, teacher, monkeypatch
 ):
-    enlarge, made = Runner.enlarge, []
+    enlarge, made = teacher_module._enlarge, []
     monkeypatch.setattr(
-        Runner, "enlarge", lambda self, lr: made.append(1) or enlarge(self, lr)
+        teacher_module, "_enlarge", lambda *call: made.append(1) or enlarge(*call)
     )
     met = threading.Barrier(2)
     monkeypatch.setattr(World, "barrier", lambda _: met.wait(60))
