@@ -27,7 +27,8 @@ import torch
 from PIL import Image
 
 from srcli.cli.console import configure, out
-from srcli.training.report import describe_machine, format_table
+from srcli.evaluation.report import format_table
+from srcli.inference.machine import describe_machine
 from srcli.writing import write_whole
 
 log = logging.getLogger("srcli.benchmarks.bulk")

@@ -27,8 +27,9 @@ from PIL import Image
 
 from srcli.cli.console import configure, out
 from srcli.errors import SrcliError
+from srcli.evaluation.report import format_table
 from srcli.inference.device import choose_device
-from srcli.training.report import describe_machine, format_table
+from srcli.inference.machine import describe_machine
 from srcli.writing import write_whole
 
 log = logging.getLogger("srcli.benchmarks.command")

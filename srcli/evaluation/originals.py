@@ -67,6 +67,7 @@ _BETWEEN_WORDS = re.compile(r"[\W_]+")
 _NAMED = 3  # folders that a message names
 _TOLERANCE = 0.1  # of proportions: sides are cropped to multiples of up to 12
 _SMALLER = 0.75  # of the width: from here on a picture may be a reduced one
+_MANY = 100  # pictures of one name, of which none is looked at
 _BLOCKS = 8  # a side, by whose means two pictures are compared
 _SAME = 0.3  # of the spread of these means: what two of the same may be apart,
 _ROUNDED = 2.0  # and grey levels on top
@@ -260,6 +261,8 @@ def _find_alike(
     for name in names:
         for stem in {name.stem, name.path.stem.lower()}:
             known.setdefault(stem, []).append(name)
+    # What very many are called, as frames of clips are, does not say what they show.
+    known = {stem: called for stem, called in known.items() if len(called) <= _MANY}
     return [
         name
         for name in names

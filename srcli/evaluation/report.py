@@ -17,7 +17,7 @@ from srcli.evaluation.contenders import DEFAULT_MODEL, Engine
 from srcli.evaluation.picture import PictureResult, StageResult
 from srcli.evaluation.sheets import list_sheets
 from srcli.evaluation.stage_table import have_stages, have_weights
-from srcli.storage import quote_path
+from srcli.storage import quote_path, show_message
 from srcli.writing import write_whole
 
 METRICS: tuple[Metric, ...] = get_args(Metric)
@@ -127,6 +127,20 @@ def format_markdown(rows: Sequence[Row], command: str) -> str:
         lines.append(_join_markdown("---" if left else "---:" for left in sheet.left))
         lines += [_join_markdown(cells) for group in sheet.groups for cells in group]
     return "\n".join(lines) + "\n"
+
+
+def format_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table; a row that is too short ends in empty cells."""
+    filled = ([*row, *([""] * (len(head) - len(row)))] for row in rows)
+    return [_join_markdown(line) for line in (head, ["---"] * len(head), *filled)]
+
+
+def quote_code(text: str) -> str:
+    """`text` as Markdown's code on one line, whatever it holds."""
+    line = show_message(text)
+    if "`" in line:
+        return f"`` {line} ``"
+    return f"`{line}`" if line else ""
 
 
 def format_latex(rows: Sequence[Row], command: str) -> str:

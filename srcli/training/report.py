@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import re
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import psutil
-import torch
 from numpy.typing import NDArray
 
 from srcli import __version__
 from srcli.errors import SrcliError
 from srcli.evaluation.benchmark import Row
 from srcli.evaluation.contenders import BICUBIC
-from srcli.evaluation.report import format_command, format_markdown
+from srcli.evaluation.report import (
+    format_command,
+    format_markdown,
+    format_table,
+    quote_code,
+)
 from srcli.evaluation.table import name_group
-from srcli.storage import quote_path, show_message, show_path
+from srcli.inference.machine import describe_machine
+from srcli.storage import quote_path, show_path
 from srcli.training.checkpoint import DEFAULT_VAL, HELD_OUT, NO_VAL, TrainRequest
 from srcli.training.export import make_request
 from srcli.training.log import History, read_history
@@ -39,7 +40,6 @@ NAME = "report.md"
 CURVES = "curves.png"
 _ROWS = 12  # of the table of validations
 _NAMED = 5  # skipped pictures and events that are listed
-_GIB = 1024**3
 
 # Told apart with any kind of colour vision (Okabe and Ito, "Color Universal Design").
 _BLUE, _ORANGE, _RED = "#0072B2", "#E69F00", "#D55E00"
@@ -249,60 +249,6 @@ def _describe_run(
     rows.append(["trained on", f"{sampler.device}{several}, {precision}"])
     machine = describe_machine(sampler.device)
     return rows + [[name, value] for name, value in machine.items()]
-
-
-def describe_machine(device: torch.device) -> dict[str, str]:
-    """The machine that decides speed and figures; no name of it or its user.
-
-    Args:
-        device: Where the network runs; a GPU is described too.
-
-    Returns:
-        Values for people by name: CPU, memory, GPU where there is one, operating
-        system, Python, PyTorch, srcli.
-    """
-    try:
-        details = Path("/proc/cpuinfo").read_text("utf-8", errors="replace")
-    except OSError:
-        details = ""
-    found = re.search(r"^(?:model name|Model|cpu)\s*:\s*(\S.*)$", details, re.MULTILINE)
-    name = found[1] if found else platform.processor() or platform.machine()
-    cores = len(psutil.Process().cpu_affinity()) if found else os.cpu_count()
-    machine = {
-        "CPU": f"{name}; cores: {cores}, threads: {torch.get_num_threads()}",
-        "memory": f"{psutil.virtual_memory().total / _GIB:.1f} GiB",
-    }
-    if device.type == "cuda":
-        properties = torch.cuda.get_device_properties(device)
-        # ROCm's GPUs answer to the same name.
-        hip, cuda = torch.version.hip, torch.version.cuda
-        kind = f"ROCm {hip}" if hip else f"CUDA {cuda}"
-        size = f"{properties.total_memory / _GIB:.1f} GiB"
-        machine["GPU"] = f"{properties.name}, {size}, {kind}"
-    return machine | {
-        "operating system": platform.platform(terse=True),
-        "Python": platform.python_version(),
-        "PyTorch": torch.__version__,
-        "srcli": __version__,
-    }
-
-
-def format_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """The lines of a Markdown table; a row that is too short ends in empty cells."""
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    for row in rows:
-        cells = [cell.replace("|", "\\|") for cell in row]
-        cells += [""] * (len(head) - len(cells))
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
-
-
-def quote_code(text: str) -> str:
-    """`text` as Markdown's code on one line, whatever it holds."""
-    line = show_message(text)
-    if "`" in line:
-        return f"`` {line} ``"
-    return f"`{line}`" if line else ""
 
 
 def _draw_curves(folder: Path, history: History, model: str) -> None:

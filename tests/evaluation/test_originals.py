@@ -25,68 +25,57 @@ def put(folder, names, seed=0):
     return folder
 
 
-# What is there, then what must be left, where that is not the first alone; the layouts
-# are those of public archives and of widespread scripts and trainers.
-LEFT_OUT = {
-    "mod": "HR/x4/0.png LR/x4/0.png:24x18 Bic/x4/0.png",
-    "pairs": "gt/0.png lq/0.png:24x18",
-    "any-case": "GT/0.PNG Lq/0.png:24x18",
-    "any-format": "a.png LR/a.jpg:24x18",
-    "basicsr": "original/a.png GTmod12/a.png LRbicx4/a.png:24x18",
-    "div2k": "DIV2K_train_HR/0001.png DIV2K_train_LR_bicubic/X2/0001x2.png:48x36 "
-    "DIV2K_train_LR_mild/0001x4m.png:24x18 DIV2K_valid_LR_x8/0801x8.png:24x18 "
-    "DIV2K_train_LR_wild/0001x4w3.png:24x18 DIV2K_valid_noise50/0001.png",
-    "crops": (
-        "DIV2K_train_HR_sub/0001_s001.png DIV2K_train_HR_sub/0001_s002.png "
-        "DIV2K_train_LR_bicubic/X4_sub/0001_s001.png:24x18",
-        "DIV2K_train_HR_sub/0001_s001.png DIV2K_train_HR_sub/0001_s002.png",
-    ),
-    "not-a-multiple": "HR/a.png:255x253 LR_bicubic/X4/ax4.png:63x63",
-    "selfexsr": "img_001_SRF_4_HR.png img_001_SRF_4_LR.png:24x18 "
-    "img_001_SRF_4_bicubic.png img_001_SRF_4_SelfExSR.png",
-    "set5": "baby_x2_HR.png baby_x2_LR.png:48x36",
-    "rcan": "HR/Set5/x2/a_HR_x2.png LR/LRBI/Set5/x2/a_LRBI_x2.png:48x36",
-    "suffixes": "0.png 0_bicLRx4.png:24x18 0_LRBI_x4.png:24x18 0_4x.png:24x18 "
-    "0_LR2x.png 0x8.png:12x9",
-    "realsr": "C_001_HR.png C_001_LR4.png C_002_LR4.png",
-    "drealsr": "train_HR/p_x1.png train_LR/p_x4.png:24x18",
-    "diffusion": "hr_128/0.png lr_16/0.png:12x9 sr_16_128/0.png",
-    "reds": "train_sharp/000/0.png train_sharp_bicubic/X4/000/0.png:24x18 "
-    "train_blur/000/0.png train_blur_comp/000/0.png train_blur_jpeg/000/0.png",
-    "video": "GT/c/0.png BIx4/c/0.png:24x18 BDx4/c/0.png:24x18",
-    "vimeo": "a/sequences/1.png a_matlabLRx4/sequences/1.png:24x18",
-    "gopro": "a/sharp/1.png a/blur/1.png a/blur_gamma/1.png",
-    "words": "high_res/1.png low-resolution/1.png:24x18",
-    "quality": "HQ/1.png LQ/1.png:24x18",
-    "in-front": "HR_0001.png LR_0001.png:24x18",
-    "glued": "0001HR.png 0001LR.png:24x18",
-    "nothing-else": "s/hr.png s/lr.png:24x18 s/LR001.png:24x18",
-    "beside-hr": ("a.png:48x36 HR/a.png b.png", "HR/a.png b.png"),
-    "lr-folder": ("a.png lr_x2/a.png:48x36 b.png", "a.png b.png"),
-    "other-folders": "images/a.png lr_x4/a.png:24x18 bicubic_rgb_2x/a.png",
-    "scale-folders": "a.png X2/a.png:48x36 x8/a.png:12x9 3x/a.png:32x24",
-    "scale-names": "0001.png 0001x4.png:24x18 0001_x2.png:48x36",
-    "thumbnails": "a.png thumbs/a.png:24x18 a_thumb.png:24x18 a-32x24.png:32x24",
-    "smaller": "big/a.png little/a.png:24x18 a_web.png:48x36 a(1).png:32x24 "
-    "my-a.png:24x18",
-    "results": "photo.png photo_mrnet_x4.png:384x288 photo_rrrn_dn_x3.png:288x216 "
-    "photo_mrnet_x2.5.png:240x180 photo_mrnet_200x150.png:200x150 "
-    "Photo_Bicubic_X2.PNG:192x144 large/photo_mrnet_x2.png:192x144 "
-    "x4/photo.png:384x288 upscaled/photo_out.png:384x288",
-    "results-of-lr": "LR/0.png:24x18 SR/0.png",
-}
+# What is there, in each line first what must be left (+); the layouts are of public
+# archives, widespread scripts and trainers.
+LEFT_OUT = """
++HR/x4/0.png LR/x4/0.png:24x18 Bic/x4/0.png
++gt/0.png lq/0.png:24x18
++GT/0.PNG Lq/0.jpg:24x18
++original/a.png GTmod12/a.png LRbicx4/a.png:24x18
++DIV2K_train_HR/01.png DIV2K_train_LR_bicubic/X2/01x2.png:48x36 valid_noise50/01.png
++DIV2K_train_HR/01.png DIV2K_train_LR_mild/01x4m.png:24x18 LR_wild/01x4w3.png:24x18
++HR_sub/01_s1.png +HR_sub/01_s2.png LR_bicubic/X4_sub/01_s1.png:24x18
++HR/a.png:255x253 LR_bicubic/X4/ax4.png:63x63
++img_1_SRF_4_HR.png img_1_SRF_4_LR.png:24x18 img_1_SRF_4_bicubic.png img_1_SRF_4_A.png
++baby_x2_HR.png baby_x2_LR.png:48x36
++HR/Set5/x2/a_HR_x2.png LR/LRBI/Set5/x2/a_LRBI_x2.png:48x36
++0.png 0_bicLRx4.png:24x18 0_LRBI_x4.png:24x18 0_4x.png:24x18 0_LR2x.png
++C_001_HR.png C_001_LR4.png C_002_LR4.png
++train_HR/p_x1.png train_LR/p_x4.png:24x18
++hr_128/0.png lr_16/0.png:12x9 sr_16_128/0.png
++train_sharp/0/0.png train_sharp_bicubic/X4/0/0.png:24x18 train_blur_comp/0/0.png
++a/sharp/1.png a/blur/1.png a/blur_gamma/1.png
++GT/c/0.png BIx4/c/0.png:24x18 BDx4/c/0.png:24x18
++a/sequences/1.png a_matlabLRx4/sequences/1.png:24x18
++high_res/1.png low-resolution/1.png:24x18
++HQ/1.png LQ/1.png:24x18
++HR_0001.png LR_0001.png:24x18
++0001HR.png 0001LR.png:24x18
++s/hr.png s/lr.png:24x18 s/LR001.png:24x18
++HR/a.png +b.png a.png:48x36
++a.png +b.png lr_x2/a.png:48x36
++images/a.png lr_x4/a.png:24x18 bicubic_rgb_2x/a.png
++a.png X2/a.png:48x36 x8/a.png:12x9 3x/a.png:32x24
++0001.png 0001x4.png:24x18 0001_x2.png:48x36
++a.png thumbs/a.png:24x18 a_thumb.png:24x18 a-32x24.png:32x24
++big/a.png little/a.png:24x18 a_web.png:48x36 a(1).png:32x24 my-a.png:24x18
++b.png b_mrnet_x4.png:384x288 b_rrrn_dn_x3.png:288x216 B_Bicubic_X2.PNG:192x144
++b.png b_mrnet_x2.5.png:240x180 b_mrnet_200x150.png:200x150 c/b_mrnet_x2.png:192x144
++b.png x4/b.png:384x288 upscaled/b_out.png:384x288
++LR/0.png:24x18 SR/0.png
+"""
 
 
-@pytest.mark.parametrize("case", LEFT_OUT.values(), ids=LEFT_OUT)
+@pytest.mark.parametrize("case", LEFT_OUT.strip().splitlines())
 def test_copies_are_left_out_and_said_to_be_in_one_line(tmp_path, caplog, case):
-    there, left = case if isinstance(case, tuple) else (case, case.split()[0])
     caplog.set_level("INFO", "srcli")
-    put(tmp_path, there)
-    expected = sorted(tmp_path / name.split(":")[0] for name in left.split())
+    put(tmp_path, case.replace("+", ""))
+    left = [entry[1:].split(":")[0] for entry in case.split() if entry[0] == "+"]
+    expected = sorted(tmp_path / name for name in left)
     assert find_pictures([tmp_path]) == expected
     assert sorted(find_dataset(str(tmp_path)).pictures(2)) == expected
     (said,) = [text for text in caplog.messages if "left out" in text]
-    count = len(there.split())
+    count = len(case.split())
     gone = count - len(expected)
     assert said.startswith(f"{tmp_path}: {gone} of {count} pictures left out")
 

@@ -12,15 +12,12 @@ from PIL import Image
 from srcli.errors import OutputError
 from srcli.evaluation.benchmark import PictureResult, Row
 from srcli.evaluation.published import PublishedResult
+from srcli.evaluation.report import format_table, quote_code
+from srcli.inference.machine import describe_machine
 from srcli.training.checkpoint import TrainRequest
 from srcli.training.log import Journal
 from srcli.training.recipe import load_recipe
-from srcli.training.report import (
-    describe_machine,
-    format_table,
-    quote_code,
-    write_report,
-)
+from srcli.training.report import write_report
 from srcli.training.teacher import TeacherFacts
 from srcli.units import join_words
 
@@ -184,7 +181,7 @@ def test_a_gpu_is_named_with_its_memory(monkeypatch):
 
 def test_tables_code_and_lists_keep_their_shape():
     assert format_table(["a", "b"], [["1|2"]]) == [
-        "| a | b |", "|---|---|", "| 1\\|2 |  |"
+        "| a | b |", "| --- | --- |", "| 1\\|2 |  |"
     ]  # fmt: skip
     assert quote_code("a`b\nc") == "`` a`b c ``"
     assert [join_words(w) for w in ([], ["a"], ["a", "b", "c"])] == [
