@@ -131,8 +131,13 @@ def format_markdown(rows: Sequence[Row], command: str) -> str:
 
 def format_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """The lines of a Markdown table; a row that is too short ends in empty cells."""
-    filled = ([*row, *([""] * (len(head) - len(row)))] for row in rows)
-    return [_join_markdown(line) for line in (head, ["---"] * len(head), *filled)]
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    for row in rows:
+        # A backslash stays: in code it is one.
+        cells = [cell.replace("|", "\\|") for cell in row]
+        cells += [""] * (len(head) - len(cells))
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
 def quote_code(text: str) -> str:

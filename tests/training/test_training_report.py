@@ -181,7 +181,7 @@ def test_a_gpu_is_named_with_its_memory(monkeypatch):
 
 def test_tables_code_and_lists_keep_their_shape():
     assert format_table(["a", "b"], [["1|2"]]) == [
-        "| a | b |", "| --- | --- |", "| 1\\|2 |  |"
+        "| a | b |", "|---|---|", "| 1\\|2 |  |"
     ]  # fmt: skip
     assert quote_code("a`b\nc") == "`` a`b c ``"
     assert [join_words(w) for w in ([], ["a"], ["a", "b", "c"])] == [
