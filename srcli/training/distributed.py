@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
 
+import psutil
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
@@ -277,6 +278,7 @@ def launch(devices: int, device: str, command: Sequence[str]) -> None:
     args = dict.fromkeys(ranks, tuple(command[1:]))
     envs = {n: group | {"RANK": str(n), "LOCAL_RANK": str(n)} for n in ranks}
     quiet = dict.fromkeys(ranks[1:], elastic.Std.ALL)
+    others = set(psutil.Process().children())
     with tempfile.TemporaryDirectory(prefix="srcli-") as folder:
         logs = elastic.DefaultLogsSpecs(folder, quiet)
         try:
@@ -286,7 +288,12 @@ def launch(devices: int, device: str, command: Sequence[str]) -> None:
             stopped = error.sigval
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_IGN)  # the checkpoint is being written
-            if processes is not None:
+            if processes is None:  # it came while they were being started
+                started = set(psutil.Process().children()) - others
+                for each in started:
+                    each.kill()
+                psutil.wait_procs(started)
+            else:
                 # Not SIGINT, of which a starting Python makes a traceback.
                 processes.close(signal.SIGTERM, timeout=_WAIT.seconds)
                 result = processes.wait(period=0.1)

@@ -38,8 +38,12 @@ from srcli.training.loop import Trainer, catch_stops
 from srcli.training.recipe import load_recipe, parse_assignments
 from srcli.training.run import train
 
-# PyTorch leaves the output of the processes that it starts open.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+# PyTorch leaves the output of the processes that it starts open, and those that it was
+# starting when a signal came without an owner.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),
+]
 FIELDS = (
     "config.width=4", "config.blocks=1", "config.recursions=[1,2,2]", "crop=8",
     "batch=5", "optimizer=sgd", "momentum=0", "learning_rate=0.05", "warmup=0",
@@ -181,6 +185,20 @@ def test_processes_that_end_without_a_word_are_spoken_for(end, code, message, ca
         launch(2, "cpu", command)
     assert caught.value.exit_code == code
     assert capfd.readouterr() == ("", "")
+    assert not psutil.Process().children()
+
+
+def test_a_signal_while_they_are_being_started_leaves_none_behind(monkeypatch):
+    begin = subprocess.Popen.__init__
+
+    def init(popen, *args, **options):
+        begin(popen, *args, **options)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", init)
+    with pytest.raises(SrcliError, match="interrupted outside") as caught:
+        launch(2, "cpu", [sys.executable, "-c", "import time; time.sleep(300)"])
+    assert caught.value.exit_code == 130
     assert not psutil.Process().children()
 
 
