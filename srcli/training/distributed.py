@@ -147,7 +147,7 @@ class World:
     @_naming_lost_peers()
     def agree(self, values: Sequence[int]) -> list[int]:
         """The largest of each, by way of gloo, which tells of lost peers at once."""
-        agreed = torch.tensor(values, dtype=torch.int32)
+        agreed = torch.tensor(values, dtype=torch.int64)
         if self.size > 1:
             distributed.all_reduce(agreed, distributed.ReduceOp.MAX, self.control)
         return agreed.tolist()

@@ -61,7 +61,6 @@ from srcli.training.validation import Validation, settle_val
 
 log = logging.getLogger(__name__)
 
-
 _Report = TypeVar("_Report")
 
 

@@ -517,6 +517,14 @@ def test_a_time_budget_ends_with_the_cosine_at_zero(trainer, monkeypatch):
     assert clock.now - began == pytest.approx(60.0)
 
 
+def test_a_time_budget_may_be_of_months(trainer, monkeypatch):
+    clock = Clock(monkeypatch)
+    run = trainer(minutes=60 * 24 * 90, steps=1000, warmup=0)
+    clock.slow(run, 86_400 * 30)
+    run.run()
+    assert run.step == 3
+
+
 def test_a_time_budget_goes_on_where_it_was_stopped(trainer, monkeypatch):
     clock = Clock(monkeypatch)
     values = {"minutes": 1.0, "steps": 1000, "warmup": 0, "learning_rate": 1e-3}

@@ -243,9 +243,12 @@ def test_what_fails_early_leaves_nothing(request_of, values, error, message):
     request = request_of(**values)
     with pytest.raises(error, match=message):
         run_study(request)
+    assert not request.out.exists()
+
+
+def test_several_devices_are_refused(request_of):
     with pytest.raises(UsageError, match="leave --devices out"):
         run_study(request_of(), devices=2)
-    assert not request.out.exists()
 
 
 def test_several_seeds_give_mean_and_spread(request_of):

@@ -160,6 +160,9 @@ def test_seeds_count_on_from_the_first(tmp_path):
 def test_what_makes_no_study(model, overrides, message):
     with pytest.raises(UsageError, match=message):
         load_study(model, overrides)
+
+
+def test_several_scales_make_no_study():
     with pytest.raises(UsageError, match="one scale"):
         load_study("drrn", scales=(2, 3))
 
