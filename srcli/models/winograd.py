@@ -33,7 +33,8 @@ _MULTIPLE = 16  # of which both sides' channels are one
 # Channels of both sides. With fewer, the transforms take what the products save: of 64
 # channels in bfloat16, oneDNN's own convolution is as fast, and rounds less.
 _CHANNELS = {torch.float32: 32, torch.bfloat16: 128}
-_LEAST = 1 << 11  # pixels, below which threads cost more than they save
+# Pixels of a picture, below which calls, or several threads, cost more than they save.
+_LEAST = 1 << 10, 1 << 11
 _TILES = 150  # of a strip, about: what they are multiplied into stays in the cache
 
 # Where the polynomials of section 4.1 are evaluated besides: 0, a, -a, b, -b, infinity.
@@ -76,9 +77,9 @@ def serves(x: Tensor, weight: Tensor) -> bool:
         and kernel == [3, 3]
         and min(outputs, inputs) >= _CHANNELS[x.dtype]
         and outputs % _MULTIPLE == inputs % _MULTIPLE == 0
-        and x.shape[2] * x.shape[3] >= _LEAST
+        and x.shape[2] * x.shape[3] >= _LEAST[torch.get_num_threads() > 1]
         and not _suspensions
-        and _kernels() is not None
+        and kernels() is not None
     )
 
 
@@ -92,20 +93,23 @@ def transform_weight(weight: Tensor, dtype: torch.dtype) -> Tensor:
     Returns:
         (36 * outputs, inputs, 1, 1), in the layout that oneDNN reads best.
     """
-    rows = _weight_transform()
-    both = torch.einsum("ai,ocij,bj->aboc", rows, weight.double(), rows)
-    plain = both.flatten(0, 2)[..., None, None].to(dtype)
-    size = [1, 36 * weight.shape[1], _TILES, 1]
+    inputs = weight.shape[1]
+    taps = weight.float().permute(2, 3, 0, 1).flatten(2).flatten(0, 1)
+    plain = (weight_transform() @ taps).view(-1, inputs, 1, 1).to(dtype)
+    size = [1, 36 * inputs, _TILES, 1]
     return _ONEDNN._reorder_convolution_weight(plain, [0, 0], *_PLACE[1:], size)
 
 
-def _weight_transform() -> Tensor:
-    """G of section 4.1, (6, 3): the kernel as a polynomial, evaluated at the points."""
+@cache
+def weight_transform() -> Tensor:
+    """G of section 4.1 in both directions, (36, 9): a kernel's taps to its tile."""
     a, b = POINTS
     finite = torch.tensor([0, a, -a, b, -b], dtype=torch.float64)
     apart = finite[:, None] - finite + torch.eye(5, dtype=torch.float64)
     rows = finite[:, None] ** torch.arange(3) / apart.prod(dim=1, keepdim=True)
-    return torch.cat((rows, torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64)))
+    last = torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64)
+    rows = torch.cat((rows, last))
+    return torch.kron(rows, rows).float()
 
 
 def convolve(
@@ -137,12 +141,12 @@ def convolve(
     above = 1 - (x.shape[2] - out.shape[2]) // 2
     gain = torch.ones_like(bias) if gain is None else gain
     for index in range(len(x)):
-        other = _as_array(out[index, :, :0] if add is None else add[index])
+        other = as_array(out[index, :, :0] if add is None else add[index])
         call = _Call(
-            x=_as_array(x[index]),
+            x=as_array(x[index]),
             weight=weight,
             bias=bias.numpy(),
-            out=_as_array(out[index]),
+            out=as_array(out[index]),
             other=other,
             gain=gain.numpy(),
             slope=np.float32(slope),
@@ -178,7 +182,7 @@ class _Room:
     nothing: NDArray[Any]
 
 
-def _as_array(image: Tensor) -> NDArray[Any]:
+def as_array(image: Tensor) -> NDArray[Any]:
     """(channels, h, w) of channels_last as an array (h, w, channels), not copied."""
     pixels = image.permute(1, 2, 0)
     if pixels.dtype == torch.bfloat16:
@@ -198,7 +202,7 @@ def _run_strips(call: _Call) -> None:
     if threads == 1:
         work()
         return
-    for done in [_pool(threads).submit(work) for _ in range(threads)]:
+    for done in [pool(threads).submit(work) for _ in range(threads)]:
         done.result()
 
 
@@ -207,11 +211,11 @@ def _run_some(
     call: _Call, edges: list[int], numbers: Iterator[int], tiles: int
 ) -> None:
     """Take strips until there are none; `numbers` is shared by all threads."""
-    kernels = _kernels()
-    assert kernels is not None  # as `serves` says
-    enter_strip, leave_strip = kernels
+    compiled = kernels()
+    assert compiled is not None  # as `serves` says
+    enter_strip, leave_strip, _ = compiled
     room = _make_room(call, tiles)
-    entered = _as_bits(room.entered)
+    entered = as_bits(room.entered.flatten(0, 1))
     across = -(-call.out.shape[1] // 4)
     for number in numbers:
         if number >= len(edges) - 1:
@@ -220,7 +224,14 @@ def _run_some(
         if first == last:
             continue
         enter_strip(
-            call.x, call.above, first, last, entered, room.entering, room.nothing
+            call.x,
+            call.above,
+            first,
+            last,
+            entered,
+            (36, 1),
+            room.entering,
+            room.nothing,
         )
         used = (last - first) * across
         maps = room.entered[:used].view(1, used, 1, -1).permute(0, 3, 1, 2)
@@ -228,7 +239,7 @@ def _run_some(
             maps, call.weight, None, *_PLACE, "none", [], ""
         )
         leave_strip(
-            _as_bits(left.permute(0, 2, 3, 1).view(used, 36, -1)),
+            as_bits(left.permute(0, 2, 3, 1).view(used, 36, -1)),
             first,
             last,
             call.bias,
@@ -241,7 +252,8 @@ def _run_some(
         )
 
 
-def _as_bits(values: Tensor) -> NDArray[Any]:
+def as_bits(values: Tensor) -> NDArray[Any]:
+    """The values as an array, not copied; bfloat16 as its 16 bits."""
     if values.dtype == torch.bfloat16:
         values = values.view(torch.uint16)
     return values.numpy()
@@ -266,25 +278,25 @@ def _make_room(call: _Call, tiles: int) -> _Room:
 
 
 @cache
-def _kernels() -> tuple[Callable[..., None], Callable[..., None]] | None:
+def kernels() -> tuple[Callable[..., None], ...] | None:
     """The compiled transforms; None where they cannot be had."""
     if not is_available():
         return None
     try:
-        kernels = importlib.import_module("srcli.models.winograd_kernels")
+        compiled = importlib.import_module("srcli.models.winograd_kernels")
     except (ImportError, RuntimeError) as error:
         # A NumPy that is too new for Numba, or no folder where it may keep its code.
         log.warning("numba is installed but of no use here: %s", error)
         return None
-    return kernels.enter_strip, kernels.leave_strip
+    return compiled.enter_strip, compiled.leave_strip, compiled.return_strip
 
 
 @cache
-def _pool(threads: int) -> ThreadPoolExecutor:
+def pool(threads: int) -> ThreadPoolExecutor:
     """Threads that torch computes in without further threads of its own."""
-    pool = ThreadPoolExecutor(threads, "winograd", partial(torch.set_num_threads, 1))
+    workers = ThreadPoolExecutor(threads, "winograd", partial(torch.set_num_threads, 1))
     barrier = threading.Barrier(threads)
-    for done in [pool.submit(barrier.wait) for _ in range(threads)]:
+    for done in [workers.submit(barrier.wait) for _ in range(threads)]:
         done.result()  # all of them have started
     torch.set_num_threads(threads)  # the number that new threads begin with
-    return pool
+    return workers

@@ -78,7 +78,7 @@ def _enter(source, target):
 
 
 @njit(**_COMPILED)
-def enter_strip(x, above, first, last, products, rows, nothing):
+def enter_strip(x, above, first, last, products, steps, rows, nothing):
     """The tiles of some rows of tiles, ready to be multiplied.
 
     Args:
@@ -86,13 +86,15 @@ def enter_strip(x, above, first, last, products, rows, nothing):
         above: Rows of zeros above `x`, 0 or 1.
         first: The first row of tiles.
         last: The row of tiles that is no longer meant.
-        products: Gets them, (tiles, 36, channels).
+        products: Gets them, (36 * tiles, channels).
+        steps: Its rows from one tile to the next, and from one of the 36 to the next.
         rows: Room for (6, (4 * 16 + 2) * channels) float32.
         nothing: Zeros, as many as a row of `x` has values.
     """
     height, width, channels = x.shape
     flat = x.reshape(height, width * channels)
     across = (width + 3) // 4
+    to_tile, to_point = steps
     for row in range(first, last):
         base = (row - first) * across
         y = 4 * row - above
@@ -133,7 +135,7 @@ def enter_strip(x, above, first, last, products, rows, nothing):
             for k in range(6):
                 for tile in range(begin, end):
                     z = 4 * (tile - begin) * channels
-                    place = base + tile
+                    place = (base + tile) * to_tile + 6 * k * to_point
                     _enter(
                         (
                             rows[k, z : z + channels],
@@ -144,12 +146,12 @@ def enter_strip(x, above, first, last, products, rows, nothing):
                             rows[k, z + 5 * channels : z + 6 * channels],
                         ),
                         (
-                            products[place, 6 * k],
-                            products[place, 6 * k + 1],
-                            products[place, 6 * k + 2],
-                            products[place, 6 * k + 3],
-                            products[place, 6 * k + 4],
-                            products[place, 6 * k + 5],
+                            products[place],
+                            products[place + to_point],
+                            products[place + 2 * to_point],
+                            products[place + 3 * to_point],
+                            products[place + 4 * to_point],
+                            products[place + 5 * to_point],
                         ),
                     )
 
@@ -262,3 +264,90 @@ def leave_strip(products, first, last, bias, slope, other, gain, share, out, row
                         _finish_sum(column[i], out[y, x], slope, other[y, x], gain)
                     else:
                         _finish(column[i], out[y, x], slope)
+
+
+@njit(**_COMPILED)
+def _return(source, target):
+    """Four values to six, A of the paper; `source` are four rows, `target` six."""
+    x0, x1, x2, x3 = source
+    y0, y1, y2, y3, y4, y5 = target
+    zero = y0[0]
+    for i in range(x0.shape[0]):
+        a, b, c, d = _widen(x0[i]), _widen(x1[i]), _widen(x2[i]), _widen(x3[i])
+        p, q = a + _A2 * c, _A * b + _A3 * d
+        r, s = a + _B2 * c, _B * b + _B3 * d
+        y0[i] = _narrow(a, zero)
+        y1[i] = _narrow(p + q, zero)
+        y2[i] = _narrow(p - q, zero)
+        y3[i] = _narrow(r + s, zero)
+        y4[i] = _narrow(r - s, zero)
+        y5[i] = _narrow(d, zero)
+
+
+@njit(**_COMPILED)
+def return_strip(gradient, first, last, products, steps, rows, nothing):
+    """What `leave_strip` was given for some rows of tiles, as its gradient.
+
+    Args:
+        gradient: Of what `leave_strip` wrote, (h, w, channels).
+        first: The first row of tiles.
+        last: The row of tiles that is no longer meant.
+        products: Gets them, (36 * tiles, channels).
+        steps: Its rows from one tile to the next, and from one of the 36 to the next.
+        rows: Room for (6, (4 * 16 + 2) * channels) float32.
+        nothing: Zeros, as many as a row of `gradient` has values.
+    """
+    height, width, channels = gradient.shape
+    flat = gradient.reshape(height, width * channels)
+    across = (width + 3) // 4
+    to_tile, to_point = steps
+    for row in range(first, last):
+        base = (row - first) * across
+        y = 4 * row
+        lines = (
+            flat[y],
+            flat[y + 1] if y + 1 < height else nothing,
+            flat[y + 2] if y + 2 < height else nothing,
+            flat[y + 3] if y + 3 < height else nothing,
+        )
+        for begin in range(0, across, _RUN):
+            end = min(begin + _RUN, across)
+            start, stop = 4 * begin * channels, min(4 * end, width) * channels
+            length = stop - start
+            rows[:, length : 4 * (end - begin) * channels] = 0.0
+            _return(
+                (
+                    lines[0][start:stop],
+                    lines[1][start:stop],
+                    lines[2][start:stop],
+                    lines[3][start:stop],
+                ),
+                (
+                    rows[0, :length],
+                    rows[1, :length],
+                    rows[2, :length],
+                    rows[3, :length],
+                    rows[4, :length],
+                    rows[5, :length],
+                ),
+            )
+            for k in range(6):
+                for tile in range(begin, end):
+                    z = 4 * (tile - begin) * channels
+                    place = (base + tile) * to_tile + 6 * k * to_point
+                    _return(
+                        (
+                            rows[k, z : z + channels],
+                            rows[k, z + channels : z + 2 * channels],
+                            rows[k, z + 2 * channels : z + 3 * channels],
+                            rows[k, z + 3 * channels : z + 4 * channels],
+                        ),
+                        (
+                            products[place],
+                            products[place + to_point],
+                            products[place + 2 * to_point],
+                            products[place + 3 * to_point],
+                            products[place + 4 * to_point],
+                            products[place + 5 * to_point],
+                        ),
+                    )

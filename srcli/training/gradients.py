@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from srcli.models import winograd_gradient
 from srcli.models.base import SRModel
 from srcli.training.losses import Norm, supervised_loss
 from srcli.training.recipe import Recipe
@@ -79,10 +80,11 @@ class Gradients:
     def _differentiate(self, crops: Sequence[Crops], alpha: float | Tensor) -> Tensor:
         self.model.zero_grad(set_to_none=True)
         total: Tensor | None = None
-        for each in crops:
-            loss = self._loss(each, alpha) * each.weight
-            loss.backward()  # type: ignore[no-untyped-call]
-            total = loss.detach() if total is None else total + loss.detach()
+        with winograd_gradient.used_by(self.model):
+            for each in crops:
+                loss = self._loss(each, alpha) * each.weight
+                loss.backward()  # type: ignore[no-untyped-call]
+                total = loss.detach() if total is None else total + loss.detach()
         if total is None:  # a device without a crop in this step
             return torch.zeros((), device=next(self.model.parameters()).device)
         return total

@@ -127,7 +127,7 @@ def test_a_numba_that_cannot_be_used_is_said_once_and_done_without(monkeypatch, 
         raise ImportError("Numba needs NumPy 2.4 or less")
 
     monkeypatch.setattr(winograd.importlib, "import_module", refuse)
-    winograd._kernels.cache_clear()
+    winograd.kernels.cache_clear()
     weight = torch.randn(64, 64, 3, 3) / 24
     layer = FusedConv(weight, torch.randn(64), weight)
     x = draw(1, 64, 64, 64)
@@ -135,7 +135,7 @@ def test_a_numba_that_cannot_be_used_is_said_once_and_done_without(monkeypatch, 
         with torch.inference_mode():
             results = [layer(x), layer(x)]
     finally:
-        winograd._kernels.cache_clear()
+        winograd.kernels.cache_clear()
     for result in results:
         check(result, by_definition(x, layer.weight, layer.bias))
     assert [record.levelname for record in caplog.records] == ["WARNING"]
