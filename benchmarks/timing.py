@@ -22,6 +22,7 @@ from torch.backends import cudnn
 from srcli.errors import UsageError
 from srcli.imaging.resize import imresize
 from srcli.inference.device import DTYPES, choose_device, choose_precision
+from srcli.models import winograd
 from srcli.models.base import SRModel
 from srcli.models.counting import MacCounter, outline
 from srcli.training.data import CropSampler, find_pictures
@@ -67,6 +68,7 @@ class Row:
     peak_precision: str
     matrix_peak: float
     convolution_peak: float | None  # on the CPU
+    alone: float | None  # a step by torch's convolutions alone, with the extra fast-cpu
 
 
 class Sampler(CropSampler):
@@ -139,12 +141,18 @@ def measure_network(job: Job, pictures: Path) -> Row:
     network.train()
     alone = recipe.scale_mode == "one"
     turns = [(scale,) for scale in recipe.scales] if alone else [recipe.scales]
+
+    def time_turns() -> list[tuple[int, float, float]]:
+        each = job.seconds / len(turns)
+        return [time_steps_at(turn, trainer, sampler, job, each) for turn in turns]
+
     with cudnn.flags(enabled=True, benchmark=True):  # as srcli.training.run
-        times = [
-            time_steps_at(turn, trainer, sampler, job, job.seconds / len(turns))
-            for turn in turns
-        ]
+        times = time_turns()
     memory = read_peak_memory(device)
+    alone_seconds = None
+    if device.type == "cpu" and winograd.is_available():
+        with winograd.suspended():
+            alone_seconds = sum(seconds for _, seconds, _ in time_turns())
     steps, seconds, lost = (sum(values) for values in zip(*times, strict=True))
     step_flop = sum(count_step_flop(network, recipe, turn) for turn in turns)
     on_cpu = device.type == "cpu"
@@ -162,6 +170,7 @@ def measure_network(job: Job, pictures: Path) -> Row:
         peak_precision=peak_precision,
         matrix_peak=max(matrix_peak, measure_matrix_peak(device, dtype)),
         convolution_peak=measure_convolution_peak(device, dtype) if on_cpu else None,
+        alone=alone_seconds and alone_seconds / len(turns),
     )
 
 

@@ -39,6 +39,7 @@ log = logging.getLogger("srcli.benchmarks.training")
 _ABOUT = (
     "Time: median of the timed steps. FLOP: three times those of the forward pass's "
     "learned layers, two for each multiply-accumulate; recomputation does not count. "
+    "By fast-cpu: how many times as fast as with torch's convolutions alone. "
     "Where a step draws one scale at random, each scale is timed by itself, and all "
     "weigh the same."
 )
@@ -121,6 +122,7 @@ def _describe(command: str, rows: Sequence[Row]) -> dict[str, Any]:
                 "share_of_matrix": row.step_flop / row.step / matrix,
                 "share_of_convolution": convolution
                 and row.step_flop / row.step / convolution,
+                "speed_up": row.alone and row.alone / row.step,
                 "data_share": row.data_share,
                 "peak_memory_bytes": row.memory,
             }
@@ -133,6 +135,7 @@ def _format_cells(document: dict[str, Any]) -> Iterator[dict[str, str]]:
     """The table's rows, each a cell by its column's name."""
     for row in document["rows"]:
         bare, memory = row["share_of_convolution"], row["peak_memory_bytes"]
+        speed_up = row["speed_up"]
         yield {
             "network": row["network"],
             "crops": row["crops"],
@@ -141,6 +144,7 @@ def _format_cells(document: dict[str, Any]) -> Iterator[dict[str, str]]:
             "GFLOP/s": f"{row['gflops']:,.0f}",
             "of matrix peak": f"{row['share_of_matrix']:.1%}",
             **({} if bare is None else {"of bare 3x3": f"{bare:.1%}"}),
+            **({} if speed_up is None else {"by fast-cpu": f"x{speed_up:.2f}"}),
             "data": f"{row['data_share']:.1%}",
             "peak memory": "?" if memory is None else f"{memory / 1e9:.2f} GB",
         }

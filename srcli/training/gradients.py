@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from srcli.inference.device import keep_freed_memory
 from srcli.models import winograd_gradient
 from srcli.models.base import SRModel
 from srcli.training.losses import Norm, supervised_loss
@@ -60,7 +61,10 @@ class Gradients:
         self.model = model
         self.recipe = recipe
         self.precision = precision
-        self.records = next(model.parameters()).device.type == "cuda"
+        device = next(model.parameters()).device
+        self.records = device.type == "cuda"
+        if device.type == "cpu":
+            keep_freed_memory()
         self._recordings: dict[_Key, _Recording] = {}
         # The graphs' memory, which they share as long as they share their stream.
         self._pool: Any = None
