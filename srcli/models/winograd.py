@@ -19,13 +19,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.util import find_spec
-from itertools import count
-from typing import Any
+from itertools import count, pairwise
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+_Result = TypeVar("_Result")
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +35,7 @@ _MULTIPLE = 16  # of which both sides' channels are one
 # Channels of both sides. With fewer, the transforms take what the products save: of 64
 # channels in bfloat16, oneDNN's own convolution is as fast, and rounds less.
 _CHANNELS = {torch.float32: 32, torch.bfloat16: 128}
-# Pixels of a picture, below which calls, or several threads, cost more than they save.
-_LEAST = 1 << 10, 1 << 11
+_LEAST = 1 << 11  # pixels of all pictures, below which threads cost more than they save
 _TILES = 150  # of a strip, about: what they are multiplied into stays in the cache
 
 # Where the polynomials of section 4.1 are evaluated besides: 0, a, -a, b, -b, infinity.
@@ -77,7 +78,7 @@ def serves(x: Tensor, weight: Tensor) -> bool:
         and kernel == [3, 3]
         and min(outputs, inputs) >= _CHANNELS[x.dtype]
         and outputs % _MULTIPLE == inputs % _MULTIPLE == 0
-        and x.shape[2] * x.shape[3] >= _LEAST[torch.get_num_threads() > 1]
+        and x.shape[0] * x.shape[2] * x.shape[3] >= _LEAST
         and not _suspensions
         and kernels() is not None
     )
@@ -138,28 +139,36 @@ def convolve(
         gain: (outputs,) float32; None is one.
         share: Zero is none.
     """
-    above = 1 - (x.shape[2] - out.shape[2]) // 2
     gain = torch.ones_like(bias) if gain is None else gain
-    for index in range(len(x)):
-        other = as_array(out[index, :, :0] if add is None else add[index])
-        call = _Call(
-            x=as_array(x[index]),
-            weight=weight,
-            bias=bias.numpy(),
-            out=as_array(out[index]),
-            other=other,
-            gain=gain.numpy(),
-            slope=np.float32(slope),
-            share=np.float32(share),
-            above=above,
-        )
-        _run_strips(call)
+    call = _Call(
+        x=as_array(x),
+        weight=weight,
+        bias=bias.numpy(),
+        out=as_array(out),
+        other=as_array(out[:, :, :0] if add is None else add),
+        gain=gain.numpy(),
+        slope=np.float32(slope),
+        share=np.float32(share),
+        above=1 - (x.shape[2] - out.shape[2]) // 2,
+    )
+    strips = _cut(*call.out.shape[:3])
+    in_threads(partial(_run_some, call, strips, count()))
     return out
+
+
+def in_threads(work: Callable[[int, int], _Result]) -> list[_Result]:
+    """The results of `work`, given each thread's number and how many there are."""
+    threads = torch.get_num_threads()
+    if threads == 1:
+        return [work(0, 1)]
+    pool = _pool(threads)
+    parts = [pool.submit(work, part, threads) for part in range(threads)]
+    return [part.result() for part in parts]
 
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """One picture's convolution; the arrays are (h, w, channels)."""
+    """A convolution; the arrays are (N, h, w, channels)."""
 
     x: NDArray[Any]
     weight: Tensor
@@ -182,49 +191,44 @@ class _Room:
     nothing: NDArray[Any]
 
 
-def as_array(image: Tensor) -> NDArray[Any]:
-    """(channels, h, w) of channels_last as an array (h, w, channels), not copied."""
-    pixels = image.permute(1, 2, 0)
-    if pixels.dtype == torch.bfloat16:
-        pixels = pixels.view(torch.uint16)
-    return pixels.numpy()
+def as_array(images: Tensor) -> NDArray[Any]:
+    """(N, channels, h, w) of channels_last as (N, h, w, channels), not copied."""
+    return as_bits(images.permute(0, 2, 3, 1))
 
 
-def _run_strips(call: _Call) -> None:
-    height, width, _ = call.out.shape
+def _cut(number: int, height: int, width: int) -> list[tuple[int, int, int]]:
+    """The strips of some pictures: of which, and from which to which row of tiles.
+
+    They are about as high as each other, and as many for every thread.
+    """
     down, across = -(-height // 4), -(-width // 4)
     threads = torch.get_num_threads()
-    most = max(1, _TILES // across)
-    # As many strips for every thread, of about the same height.
-    strips = threads * -(-down // (most * threads))
+    strips = -(-down * across // _TILES)
+    while strips < down and number * strips % threads:
+        strips += 1
+    strips = min(strips, down)
     edges = [down * index // strips for index in range(strips + 1)]
-    work = partial(_run_some, call, edges, count(), max(np.diff(edges)) * across)
-    if threads == 1:
-        work()
-        return
-    for done in [pool(threads).submit(work) for _ in range(threads)]:
-        done.result()
+    return [(index, *edge) for index in range(number) for edge in pairwise(edges)]
 
 
 @torch.inference_mode()
 def _run_some(
-    call: _Call, edges: list[int], numbers: Iterator[int], tiles: int
+    call: _Call, strips: list[tuple[int, int, int]], numbers: Iterator[int], *_: int
 ) -> None:
     """Take strips until there are none; `numbers` is shared by all threads."""
     compiled = kernels()
     assert compiled is not None  # as `serves` says
-    enter_strip, leave_strip, _ = compiled
-    room = _make_room(call, tiles)
+    enter_strip, leave_strip, _return_strip = compiled
+    across = -(-call.out.shape[2] // 4)
+    most = max(last - first for _, first, last in strips)
+    room = _make_room(call, most * across)
     entered = as_bits(room.entered.flatten(0, 1))
-    across = -(-call.out.shape[1] // 4)
     for number in numbers:
-        if number >= len(edges) - 1:
+        if number >= len(strips):
             break
-        first, last = edges[number], edges[number + 1]
-        if first == last:
-            continue
+        index, first, last = strips[number]
         enter_strip(
-            call.x,
+            call.x[index],
             call.above,
             first,
             last,
@@ -244,10 +248,10 @@ def _run_some(
             last,
             call.bias,
             call.slope,
-            call.other,
+            call.other[index],
             call.gain,
             call.share,
-            call.out,
+            call.out[index],
             room.leaving,
         )
 
@@ -261,8 +265,8 @@ def as_bits(values: Tensor) -> NDArray[Any]:
 
 def _make_room(call: _Call, tiles: int) -> _Room:
     """The thread's own, kept for the next convolution of the same kind."""
-    _, width, inputs = call.x.shape
-    outputs, dtype = call.out.shape[2], call.weight.dtype
+    *_, width, inputs = call.x.shape
+    outputs, dtype = call.out.shape[3], call.weight.dtype
     key = inputs, outputs, dtype, width
     rooms = _state.__dict__.setdefault("rooms", {})
     room = rooms.get(key)
@@ -292,7 +296,7 @@ def kernels() -> tuple[Callable[..., None], ...] | None:
 
 
 @cache
-def pool(threads: int) -> ThreadPoolExecutor:
+def _pool(threads: int) -> ThreadPoolExecutor:
     """Threads that torch computes in without further threads of its own."""
     workers = ThreadPoolExecutor(threads, "winograd", partial(torch.set_num_threads, 1))
     barrier = threading.Barrier(threads)

@@ -14,7 +14,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property, partial
-from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -162,13 +161,25 @@ def _multiply(x: Tensor, gradient: Tensor) -> Tensor:
         x: What was convolved, (N, inputs, h, w).
         gradient: Of the result, (N, outputs, h, w), of the same dtype.
     """
-    pair = _Pair(_side_by_side(x), _side_by_side(gradient))
-    total: Tensor | None = None
-    for first in range(0, pair.rows, pair.most):
-        entered, returned = pair.transform(first, min(first + pair.most, pair.rows))
-        part = torch.bmm(returned.transpose(1, 2), entered).float()
-        total = part if total is None else total.add_(part)
-    assert total is not None
+    work = partial(_multiply_some, _side_by_side(x), _side_by_side(gradient))
+    total, *others = winograd.in_threads(work)
+    for other in others:
+        total += other
+    return total
+
+
+def _multiply_some(x: Tensor, gradient: Tensor, part: int, parts: int) -> Tensor:
+    """What one of so many parts of all tiles adds to it."""
+    pair = _Pair(x, gradient)
+    first, end = (pair.rows * edge // parts for edge in (part, part + 1))
+    product = _room("product", gradient.shape[1], x)
+    total = torch.zeros(product.shape)
+    while first < end:
+        last = min(end, first + pair.most)
+        entered, returned = pair.transform(first, last)
+        torch.bmm(returned.transpose(1, 2), entered, out=product)
+        total += product
+        first = last
     return total
 
 
@@ -181,54 +192,43 @@ class _Pair:
     """
 
     def __init__(self, x: Tensor, gradient: Tensor) -> None:
-        self.both = x, gradient
-        self.down, self.across = -(-x.shape[2] // 4), -(-x.shape[3] // 4)
-        self.rows = len(x) * self.down
+        self.both = winograd.as_array(x), winograd.as_array(gradient)
+        number, height, width, _ = self.both[0].shape
+        self.down, self.across = -(-height // 4), -(-width // 4)
+        self.rows = number * self.down
         self.most = min(self.rows, max(1, _TILES // self.across))
         # One more, or what is written for a tile would all be of one set of the cache.
         room = self.most * self.across + 1
-        self.tiles = tuple(_room(n, room, each) for n, each in enumerate(self.both))
+        self.tiles = _room("entered", room, x), _room("returned", room, gradient)
 
-    def transform(self, first: int, last: int) -> tuple[Tensor, Tensor]:
+    def transform(self, start: int, end: int) -> tuple[Tensor, Tensor]:
         """Rows of tiles, (36, tiles, channels) each; the next go to the same memory."""
-        threads = torch.get_num_threads()
-        fill = partial(self._fill, first)
-        if threads == 1:
-            fill(first, last)
-        else:
-            workers = winograd.pool(threads)
-            edges = [first + (last - first) * n // threads for n in range(threads + 1)]
-            for done in [workers.submit(fill, *edge) for edge in pairwise(edges)]:
-                done.result()
-        used = (last - first) * self.across
-        entered, returned = self.tiles
-        return entered[:, :used], returned[:, :used]
-
-    def _fill(self, start: int, first: int, last: int) -> None:
-        """The rows from `first`; the first tile in memory is of the row `start`."""
         compiled = winograd.kernels()
         assert compiled is not None  # as `winograd.serves` says
         enter_strip, _, return_strip = compiled
         entered, returned = (winograd.as_bits(t.flatten(0, 1)) for t in self.tiles)
-        channels = max(each.shape[1] for each in self.both)
+        width, channels = self.both[0].shape[2], max(t.shape[2] for t in self.tiles)
         steps = 1, self.tiles[0].shape[1]
         rows = np.empty((6, 66 * channels), np.float32)
-        nothing = np.zeros(self.both[0].shape[3] * channels, entered.dtype)
-        while first < last:
-            picture, top = divmod(first, self.down)
-            bottom = min(self.down, top + last - first)
-            place = (first - start) * self.across
-            x, gradient = (winograd.as_array(each[picture]) for each in self.both)
-            enter_strip(x, 1, top, bottom, entered[place:], steps, rows, nothing)
-            return_strip(gradient, top, bottom, returned[place:], steps, rows, nothing)
-            first += bottom - top
+        nothing = np.zeros(width * channels, entered.dtype)
+        row = start
+        while row < end:
+            picture, first = divmod(row, self.down)
+            last = min(self.down, first + end - row)
+            place = (row - start) * self.across
+            x, gradient = (each[picture] for each in self.both)
+            enter_strip(x, 1, first, last, entered[place:], steps, rows, nothing)
+            return_strip(gradient, first, last, returned[place:], steps, rows, nothing)
+            row += last - first
+        used = (end - start) * self.across
+        return self.tiles[0][:, :used], self.tiles[1][:, :used]
 
 
-def _room(index: int, tiles: int, like: Tensor) -> Tensor:
-    """(36, tiles, channels), the thread's own and kept for the next convolution."""
+def _room(name: str, rows: int, like: Tensor) -> Tensor:
+    """(36, rows, channels), the thread's own and kept for the next convolution."""
     rooms = _state.__dict__.setdefault("rooms", {})
-    size = 36, tiles, like.shape[1]
-    room = rooms.get(index)
+    size = 36, rows, like.shape[1]
+    room = rooms.get(name)
     if room is None or room.shape != size or room.dtype != like.dtype:
-        rooms[index] = room = torch.empty(size, dtype=like.dtype)
+        rooms[name] = room = torch.empty(size, dtype=like.dtype)
     return cast("Tensor", room)
