@@ -207,18 +207,22 @@ class _Pair:
         assert compiled is not None  # as `winograd.serves` says
         enter_strip, _, return_strip = compiled
         entered, returned = (winograd.as_bits(t.flatten(0, 1)) for t in self.tiles)
-        width, channels = self.both[0].shape[2], max(t.shape[2] for t in self.tiles)
         steps = 1, self.tiles[0].shape[1]
-        rows = np.empty((6, 66 * channels), np.float32)
-        nothing = np.zeros(width * channels, entered.dtype)
+        inner, outer = (
+            (
+                np.empty((6, 66 * each.shape[3]), np.float32),
+                np.zeros(each.shape[2] * each.shape[3], each.dtype),
+            )
+            for each in self.both
+        )
         row = start
         while row < end:
             picture, first = divmod(row, self.down)
             last = min(self.down, first + end - row)
             place = (row - start) * self.across
             x, gradient = (each[picture] for each in self.both)
-            enter_strip(x, 1, first, last, entered[place:], steps, rows, nothing)
-            return_strip(gradient, first, last, returned[place:], steps, rows, nothing)
+            enter_strip(x, 1, first, last, entered[place:], steps, *inner)
+            return_strip(gradient, first, last, returned[place:], steps, *outer)
             row += last - first
         used = (end - start) * self.across
         return self.tiles[0][:, :used], self.tiles[1][:, :used]

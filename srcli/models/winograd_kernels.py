@@ -22,6 +22,7 @@ _COMPILED = {
     "cache": True,
 }
 _RUN = 16  # tiles of a row that are taken together: what they read stays in the cache
+_READ = 4 * _RUN + 2  # pixels of a line that they read: 66
 # The points a, b of `winograd.POINTS`, their powers, and sum and product of squares.
 _A, _B = (np.float32(point) for point in POINTS)
 _A2, _B2, _A3, _B3 = _A * _A, _B * _B, _A * _A * _A, _B * _B * _B
@@ -59,6 +60,32 @@ def _narrow_compiled(value, like):
 
 
 @njit(**_COMPILED)
+def _take(rows, first, step):
+    """Six of `rows`, each so many after the one before."""
+    return (
+        rows[first],
+        rows[first + step],
+        rows[first + 2 * step],
+        rows[first + 3 * step],
+        rows[first + 4 * step],
+        rows[first + 5 * step],
+    )
+
+
+@njit(**_COMPILED)
+def _span(rows, start, stop):
+    """The same part of six rows."""
+    return (
+        rows[0][start:stop],
+        rows[1][start:stop],
+        rows[2][start:stop],
+        rows[3][start:stop],
+        rows[4][start:stop],
+        rows[5][start:stop],
+    )
+
+
+@njit(**_COMPILED)
 def _enter(source, target):
     """Six values to six, B^T of the paper; `source` and `target` are six rows each."""
     x0, x1, x2, x3, x4, x5 = source
@@ -88,13 +115,14 @@ def enter_strip(x, above, first, last, products, steps, rows, nothing):
         last: The row of tiles that is no longer meant.
         products: Gets them, (36 * tiles, channels).
         steps: Its rows from one tile to the next, and from one of the 36 to the next.
-        rows: Room for (6, (4 * 16 + 2) * channels) float32.
+        rows: Room, (6, 66 * channels) float32.
         nothing: Zeros, as many as a row of `x` has values.
     """
     height, width, channels = x.shape
     flat = x.reshape(height, width * channels)
     across = (width + 3) // 4
     to_tile, to_point = steps
+    pixels = rows.reshape(-1, channels)
     for row in range(first, last):
         base = (row - first) * across
         y = 4 * row - above
@@ -114,45 +142,14 @@ def enter_strip(x, above, first, last, products, steps, rows, nothing):
             length = stop - start
             rows[:, :lead] = 0.0
             rows[:, lead + length : (right - left) * channels] = 0.0
-            _enter(
-                (
-                    lines[0][start:stop],
-                    lines[1][start:stop],
-                    lines[2][start:stop],
-                    lines[3][start:stop],
-                    lines[4][start:stop],
-                    lines[5][start:stop],
-                ),
-                (
-                    rows[0, lead : lead + length],
-                    rows[1, lead : lead + length],
-                    rows[2, lead : lead + length],
-                    rows[3, lead : lead + length],
-                    rows[4, lead : lead + length],
-                    rows[5, lead : lead + length],
-                ),
-            )
+            _enter(_span(lines, start, stop), _span(rows, lead, lead + length))
             for k in range(6):
                 for tile in range(begin, end):
-                    z = 4 * (tile - begin) * channels
+                    pixel = _READ * k + 4 * (tile - begin)
                     place = (base + tile) * to_tile + 6 * k * to_point
                     _enter(
-                        (
-                            rows[k, z : z + channels],
-                            rows[k, z + channels : z + 2 * channels],
-                            rows[k, z + 2 * channels : z + 3 * channels],
-                            rows[k, z + 3 * channels : z + 4 * channels],
-                            rows[k, z + 4 * channels : z + 5 * channels],
-                            rows[k, z + 5 * channels : z + 6 * channels],
-                        ),
-                        (
-                            products[place],
-                            products[place + to_point],
-                            products[place + 2 * to_point],
-                            products[place + 3 * to_point],
-                            products[place + 4 * to_point],
-                            products[place + 5 * to_point],
-                        ),
+                        _take(pixels, pixel, 1),
+                        _take(products, place, to_point),
                     )
 
 
@@ -240,14 +237,7 @@ def leave_strip(products, first, last, bias, slope, other, gain, share, out, row
             place = base + tile
             for k in range(6):
                 _leave_row(
-                    (
-                        products[place, 6 * k],
-                        products[place, 6 * k + 1],
-                        products[place, 6 * k + 2],
-                        products[place, 6 * k + 3],
-                        products[place, 6 * k + 4],
-                        products[place, 6 * k + 5],
-                    ),
+                    _take(products[place], 6 * k, 1),
                     rows[k, :channels],
                     rows[k, channels : 2 * channels],
                     rows[k, 2 * channels : 3 * channels],
@@ -294,13 +284,14 @@ def return_strip(gradient, first, last, products, steps, rows, nothing):
         last: The row of tiles that is no longer meant.
         products: Gets them, (36 * tiles, channels).
         steps: Its rows from one tile to the next, and from one of the 36 to the next.
-        rows: Room for (6, (4 * 16 + 2) * channels) float32.
+        rows: Room, (6, 66 * channels) float32.
         nothing: Zeros, as many as a row of `gradient` has values.
     """
     height, width, channels = gradient.shape
     flat = gradient.reshape(height, width * channels)
     across = (width + 3) // 4
     to_tile, to_point = steps
+    pixels = rows.reshape(-1, channels)
     for row in range(first, last):
         base = (row - first) * across
         y = 4 * row
@@ -322,32 +313,13 @@ def return_strip(gradient, first, last, products, steps, rows, nothing):
                     lines[2][start:stop],
                     lines[3][start:stop],
                 ),
-                (
-                    rows[0, :length],
-                    rows[1, :length],
-                    rows[2, :length],
-                    rows[3, :length],
-                    rows[4, :length],
-                    rows[5, :length],
-                ),
+                _span(rows, 0, length),
             )
             for k in range(6):
                 for tile in range(begin, end):
-                    z = 4 * (tile - begin) * channels
+                    pixel = _READ * k + 4 * (tile - begin)
                     place = (base + tile) * to_tile + 6 * k * to_point
                     _return(
-                        (
-                            rows[k, z : z + channels],
-                            rows[k, z + channels : z + 2 * channels],
-                            rows[k, z + 2 * channels : z + 3 * channels],
-                            rows[k, z + 3 * channels : z + 4 * channels],
-                        ),
-                        (
-                            products[place],
-                            products[place + to_point],
-                            products[place + 2 * to_point],
-                            products[place + 3 * to_point],
-                            products[place + 4 * to_point],
-                            products[place + 5 * to_point],
-                        ),
+                        _take(pixels, pixel, 1)[:4],
+                        _take(products, place, to_point),
                     )
