@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from srcli.errors import UsageError
 
@@ -306,6 +307,10 @@ def imresize_torch(
     Raises:
         UsageError: As `imresize`.
     """
+    if has_torch_function_unary(images):
+        # Written down by torch.fx, for one, as one operation.
+        options: dict[str, Any] = {"scale": scale, "size": size, "antialias": antialias}
+        return handle_torch_function(imresize_torch, (images,), images, **options)
     height, width = int(images.shape[-2]), int(images.shape[-1])
     out_size, scales = _output_size(height, width, scale, size)
     compute = images.dtype if images.dtype == torch.float64 else torch.float32

@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 from srcli.errors import DeviceError, UsageError, unknown
 from srcli.models import winograd
 from srcli.models.base import SRModel
-from srcli.models.folded import thin_strips
+from srcli.models.fused import thin_strips
 
 Precision = Literal["fp32", "bf16", "fp16"]
 

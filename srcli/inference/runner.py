@@ -39,6 +39,7 @@ from srcli.inference.tiling import (
     split_tile,
 )
 from srcli.models.base import Color, SRModel
+from srcli.models.fast import make_fast
 from srcli.progress import SILENT, Progress
 
 log = logging.getLogger(__name__)
@@ -95,7 +96,7 @@ class Runner:
         """
         check_tiling(tile, overlap)
         self.scale = model.resolve_scale(scale)
-        self._model = copy.deepcopy(model).eval().folded()
+        self._model = make_fast(copy.deepcopy(model).eval(), self.scale)
         self._model.to(memory_format=model.memory_format)  # type: ignore[call-overload]
         self._precision_wanted = precision
         self._tile_wanted = tile

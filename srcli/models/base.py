@@ -6,12 +6,14 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, wraps
 from typing import (
     Any,
     ClassVar,
     Literal,
     Self,
+    TypeVar,
+    cast,
     get_args,
     get_origin,
     get_type_hints,
@@ -25,8 +27,7 @@ from srcli.errors import UsageError, unknown
 from srcli.models.transitions import resample_transitions
 
 Color = Literal["y", "rgb"]
-# `SRModel.run_recursion`, as the modules inside a network are given it.
-Runner = Callable[..., Any]
+_Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 def check_value(name: str, value: Any, hint: Any) -> Any:  # noqa: ANN401 - any JSON value
@@ -89,6 +90,32 @@ class ModelConfig:
                 raise unknown(f"{cls.__name__} field", key, hints)
             fields[key] = check_value(f"{cls.__name__} field {key}", value, hints[key])
         return cls(**fields)
+
+
+def recomputed(method: _Method) -> _Method:
+    """A network's method that is computed again for its gradient, if `recompute` is on.
+
+    What the backward pass needs is then not kept. The method may not change its
+    arguments, nor anything else.
+    Source: Chen et al., "Training Deep Nets with Sublinear Memory Cost", arXiv
+    1604.06174.
+    """
+
+    @wraps(method)
+    def run(self: SRModel, *args: Any) -> Any:  # noqa: ANN401 - as the method's
+        if not (self.recompute and torch.is_grad_enabled()):
+            return method(self, *args)
+        norms = [layer for layer in self.modules() if isinstance(layer, nn.BatchNorm2d)]
+        return checkpoint(
+            method,
+            self,
+            *args,
+            use_reentrant=False,
+            preserve_rng_state=False,  # nothing is random
+            context_fn=partial(_contexts, norms) if norms else noop_context_fn,
+        )
+
+    return cast("_Method", run)
 
 
 class SRModel(nn.Module):
@@ -181,32 +208,6 @@ class SRModel(nn.Module):
             raise UsageError(f"at least one recursion must run, not {limit}")
         self.recursion_limit = limit
 
-    @property
-    def recomputes(self) -> bool:
-        """Whether what runs now will run again for its gradient."""
-        return self.recompute and torch.is_grad_enabled()
-
-    def run_recursion(self, function: Callable[..., Any], *args: Any) -> Any:  # noqa: ANN401
-        """`function(*args)`, computed again for its gradient where `recompute` is on.
-
-        What the backward pass needs is then not kept. Source: Chen et al., "Training
-        Deep Nets with Sublinear Memory Cost", arXiv 1604.06174.
-
-        Args:
-            function: May not change its arguments, nor anything else.
-            args: Tensors, tuples of tensors or other values that never change.
-        """
-        if not self.recomputes:
-            return function(*args)
-        norms = [layer for layer in self.modules() if isinstance(layer, nn.BatchNorm2d)]
-        return checkpoint(
-            function,
-            *args,
-            use_reentrant=False,
-            preserve_rng_state=False,  # nothing is random
-            context_fn=partial(_contexts, norms) if norms else noop_context_fn,
-        )
-
     def predictions(self, lr: Tensor, scale: int | None = None) -> tuple[Tensor, ...]:
         """Every estimate that the paper's loss supervises, the final one last.
 
@@ -240,15 +241,6 @@ class SRModel(nn.Module):
         }
         return same | resample_transitions(self, source)
 
-    def folded(self) -> SRModel:
-        """The same function for inference alone, as fast as it can be had.
-
-        What training keeps apart is joined, with the weights and the limit of now. The
-        results are those of evaluation (`eval()`), but for rounding. A network with
-        nothing to join returns itself.
-        """
-        return self
-
     def receptive_radius(self, scale: int | None = None) -> int:
         """Furthest LR pixel, counted along one axis, that can touch an output pixel."""
         raise NotImplementedError
@@ -260,6 +252,15 @@ class SRModel(nn.Module):
         The exact radius unless a measurement allows less (docs/design.md).
         """
         return self.receptive_radius(scale)
+
+
+def find_hr_radius(reach: int, scale: int) -> int:
+    """The receptive radius in LR pixels of a network on the bicubic picture.
+
+    The last of an LR pixel's HR pixels reads `reach` of them further; bicubic
+    interpolation reads two LR pixels around there.
+    """
+    return (2 * (reach - 1) + 5 * scale) // (2 * scale)
 
 
 def _contexts(

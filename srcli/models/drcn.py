@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import ClassVar, Literal, cast, get_args
 
 import torch
@@ -17,14 +18,18 @@ from torch.nn import functional as F
 
 from srcli.errors import UsageError, unknown
 from srcli.imaging.resize import imresize_torch
-from srcli.models.base import ModelConfig, SRModel
-from srcli.models.drcn_folded import FoldedDRCN
+from srcli.models.base import ModelConfig, SRModel, find_hr_radius, recomputed
 
 # Figure 3: (a) everything, (b) all but the reconstruction, (c) nothing is shared.
 Sharing = Literal["all", "recursion", "none"]
 # How the weights begin: as in section 4.2; the same with an ordinary convolution for
 # recursion; section 4.2 changed so that the network sees details first.
 Start = Literal["details", "identity", "he"]
+
+# Recursions that are recomputed at once: what one hands on is all that its gradient
+# needs, so alone it saves nothing. The root of their number balances what groups hand
+# on against what one holds.
+_TOGETHER = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,30 +161,7 @@ class DRCN(SRModel):
         # w_d of equation 10; the paper does not say how they start: as the mean.
         weights = torch.full((depth,), 1 / depth) if config.supervision else None
         self.weights = None if weights is None else nn.Parameter(weights)
-        self._initialise()
-
-    def _initialise(self) -> None:
-        """Change He's weights as `start` says (section 4.2).
-
-        The recursive convolutions become the identity. For "details", kernels of the
-        first one also sum to zero, four times as large, and the last one is a
-        twentieth: the network begins near the bicubic picture, with states that hold
-        details, not the brightness that bicubic has right (docs/models.md). Without the
-        skip-connection the brightness is needed, and "details" is the identity.
-        """
-        if self.config.start == "he":
-            return
-        for name, layer in self.named_modules():
-            if name.endswith("recurse") or "layers." in name:
-                nn.init.dirac_(cast(nn.Conv2d, layer).weight)
-        if self.config.start == "identity" or not self.config.skip:
-            return
-        with torch.no_grad():
-            for name, weight in self.named_parameters():
-                if name.endswith("embed.0.weight"):
-                    weight.sub_(weight.mean(dim=(1, 2, 3), keepdim=True)).mul_(4.0)
-                elif name.endswith("output.weight"):
-                    weight.mul_(0.05)
+        _initialise(self)
 
     @property
     def stage_weights(self) -> Tensor | None:
@@ -188,38 +170,7 @@ class DRCN(SRModel):
         They show what each further recursion adds (section 3.2). None without
         supervision, where the last recursion is the only prediction.
         """
-        return None if self.weights is None else self._shares(self.weights.detach())
-
-    def _groups(self, steps: int) -> list[range]:
-        """The recursions as they are run: one by one, or four where they run again.
-
-        What one hands on is all that its gradient needs, so alone it saves nothing. The
-        root of their number balances what groups hand on against what one holds.
-        """
-        size = 4 if self.recomputes else 1
-        return [range(steps)[first : first + size] for first in range(0, steps, size)]
-
-    def _residuals(self, picture: Tensor, steps: int) -> list[Tensor]:
-        """f3 of every recursion that is predicted from, (N, 1, H, W) each."""
-        if self.config.sharing == "none":
-            chains = self.chains[:steps]
-            return [self.run_recursion(chain, picture) for chain in chains]
-        state = self.embed(picture)
-        residuals: list[Tensor] = []
-        for some in self._groups(steps):
-            state, *fresh = self.run_recursion(self._predict, state, some, steps - 1)
-            residuals += fresh
-        return residuals
-
-    def _predict(self, state: Tensor, some: range, last: int) -> tuple[Tensor, ...]:
-        """The state after `some` recursions, and what is predicted on the way."""
-        residuals = []
-        for step in some:
-            state = F.relu(self.recurse(state), inplace=True)
-            if self.config.supervision or step == last:
-                network = self.reconstruct[step % len(self.reconstruct)]
-                residuals.append(network(state))
-        return state, *residuals
+        return None if self.weights is None else self._shares().detach()
 
     def predictions(self, lr: Tensor, scale: int | None = None) -> tuple[Tensor, ...]:
         """The D estimates of equation 9, then their weighted sum, equation 10.
@@ -227,16 +178,14 @@ class DRCN(SRModel):
         Without supervision the last recursion's estimate alone.
         """
         picture = imresize_torch(lr, self.resolve_scale(scale))
-        steps = self.limited(self.config.recursions)
-        estimates = [
-            residual.to(picture.dtype) for residual in self._residuals(picture, steps)
-        ]
-        if self.config.skip:
-            estimates = [picture + residual for residual in estimates]
+        residuals = [each.to(lr.dtype) for each in self._residuals(picture)]
+        skip = self.config.skip
+        estimates = [picture + each if skip else each for each in residuals]
         if self.weights is None:
             return tuple(estimates)
-        shares = self._shares(self.weights).to(picture.dtype).view(-1, 1, 1, 1, 1)
-        return (*estimates, (shares * torch.stack(estimates)).sum(dim=0))
+        pairs = zip(self._shares(), estimates, strict=True)
+        parts = [share * estimate for share, estimate in pairs]
+        return (*estimates, reduce(torch.add, parts))
 
     def forward(self, lr: Tensor, scale: int | None = None) -> Tensor:
         """Equation 10 with one last convolution for all recursions.
@@ -247,38 +196,65 @@ class DRCN(SRModel):
         if self.weights is None or self.config.sharing != "all":
             return self.predictions(lr, scale)[-1]
         picture = imresize_torch(lr, self.resolve_scale(scale))
-        shares = self._shares(self.weights)
-        network = cast(_Reconstruction, self.reconstruct[0])
         state = self.embed(picture)
         features = torch.zeros_like(state)
-        for some in self._groups(len(shares)):
-            state, features = self.run_recursion(
-                self._gather, state, features, shares[some.start : some.stop]
-            )
-        sr = network.output(features).to(picture.dtype)
+        for shares in torch.split(self._shares(), _TOGETHER):
+            state, features = self._gather(state, features, shares)
+        network = cast(_Reconstruction, self.reconstruct[0])
+        sr: Tensor = network.output(features).to(lr.dtype)
         return sr + picture if self.config.skip else sr
 
-    def _shares(self, weights: Tensor) -> Tensor:
+    def _shares(self) -> Tensor:
         """The w_d of equation 10, of the recursions that run: they add up to one.
 
         A "weighted average" is one whatever the learned weights add up to. Otherwise
         their gradients would hold little but the noise of the picture's brightness,
         which is in every prediction (docs/models.md).
         """
-        weights = weights[: self.limited(self.config.recursions)]
+        assert self.weights is not None  # with supervision
+        weights = self.weights[: self.limited(self.config.recursions)]
         return weights / weights.sum()
 
+    def _residuals(self, picture: Tensor) -> list[Tensor]:
+        """f3 of every recursion that is predicted from, (N, 1, H, W) each."""
+        steps = self.limited(self.config.recursions)
+        if self.config.sharing == "none":
+            return [self._run_chain(picture, depth) for depth in range(steps)]
+        state = self.embed(picture)
+        residuals: list[Tensor] = []
+        for first in range(0, steps, _TOGETHER):
+            some = range(first, min(first + _TOGETHER, steps))
+            state, *fresh = self._predict(state, some, steps - 1)
+            residuals += fresh
+        return residuals
+
+    @recomputed
+    def _predict(self, state: Tensor, some: range, last: int) -> tuple[Tensor, ...]:
+        """The state after `some` recursions, and what is predicted on the way."""
+        residuals = []
+        for step in some:
+            state = F.relu(self.recurse(state), inplace=True)  # equation 4
+            if self.config.supervision or step == last:
+                network = self.reconstruct[step % len(self.reconstruct)]
+                residuals.append(network(state))
+        return state, *residuals
+
+    @recomputed
     def _gather(
         self, state: Tensor, features: Tensor, shares: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The state after a recursion for each share, and their features added up."""
-        add = Tensor.addcmul if self.recomputes else Tensor.addcmul_
         network = cast(_Reconstruction, self.reconstruct[0])
         for share in shares:
-            state = F.relu(self.recurse(state), inplace=True)
+            state = F.relu(self.recurse(state), inplace=True)  # equation 4
             fresh = network.features(state)
-            features = add(features, fresh, share.to(fresh.dtype))
+            features = torch.addcmul(features, fresh, share)
         return state, features
+
+    @recomputed
+    def _run_chain(self, picture: Tensor, depth: int) -> Tensor:
+        """Figure 3(c)'s residual after `depth` + 1 recursions."""
+        return cast(Tensor, self.chains[depth](picture))
 
     def limit_recursions(self, limit: int | None) -> None:
         """Run at most `limit` recursions; their weights take over the others' sum.
@@ -293,13 +269,33 @@ class DRCN(SRModel):
             self.weights[:limit] += self.weights[limit:].sum() / limit
             self.weights[limit:] = 0.0
 
-    def folded(self) -> SRModel:
-        """Two feature maps instead of four, where one reconstruction serves all."""
-        return FoldedDRCN(self) if self.config.sharing == "all" else self
-
     def receptive_radius(self, scale: int | None = None) -> int:
         """D + 4 layers on the HR grid (20: 41x41, section 4.2), then the bicubic's."""
-        scale = self.resolve_scale(scale)
-        reach = self.config.recursions + 4
-        # The last of a cell's pixels reads `reach` further; two LR pixels around there.
-        return (2 * (reach - 1) + 5 * scale) // (2 * scale)
+        return find_hr_radius(self.config.recursions + 4, self.resolve_scale(scale))
+
+
+# Where training starts: ours, but for "identity".
+
+
+def _initialise(model: DRCN) -> None:
+    """Change He's weights as `start` says (section 4.2).
+
+    The recursive convolutions become the identity. For "details", kernels of the
+    first one also sum to zero, four times as large, and the last one is a
+    twentieth: the network begins near the bicubic picture, with states that hold
+    details, not the brightness that bicubic has right (docs/models.md). Without the
+    skip-connection the brightness is needed, and "details" is the identity.
+    """
+    if model.config.start == "he":
+        return
+    for name, layer in model.named_modules():
+        if name.endswith("recurse") or "layers." in name:
+            nn.init.dirac_(cast(nn.Conv2d, layer).weight)
+    if model.config.start == "identity" or not model.config.skip:
+        return
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.endswith("embed.0.weight"):
+                weight.sub_(weight.mean(dim=(1, 2, 3), keepdim=True)).mul_(4.0)
+            elif name.endswith("output.weight"):
+                weight.mul_(0.05)

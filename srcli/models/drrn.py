@@ -18,12 +18,8 @@ from torch.nn import functional as F
 
 from srcli.errors import UsageError, unknown
 from srcli.imaging.resize import imresize_torch
-from srcli.models.base import ModelConfig, Runner, SRModel
-from srcli.models.drrn_folded import FoldedDRRN
-
-# Where a network without statistics starts: measured, docs/models.md.
-_DETAIL_GAIN = 4.0
-_RESIDUAL_SHARE = 0.02
+from srcli.models.base import ModelConfig, SRModel, find_hr_radius, recomputed
+from srcli.models.layers import Affine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,24 +62,11 @@ class DRRNConfig(ModelConfig):
         return 2 if units else 1
 
 
-class _Affine(nn.Module):
-    """A scale and a shift per channel: batch normalisation without its statistics."""
-
-    def __init__(self, channels: int, scale: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.full((channels,), scale))
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight.to(x.dtype).view(-1, 1, 1)
-        return torch.addcmul(self.bias.to(x.dtype).view(-1, 1, 1), x, weight)
-
-
 def _normalization(config: DRRNConfig, channels: int, square: int = 1) -> nn.Module:
     """One application's own normalisation of values with that expected mean square."""
     if config.norm == "batch":
         return nn.BatchNorm2d(channels)
-    return _Affine(channels, square**-0.5)
+    return Affine(channels, square**-0.5)
 
 
 def _convolution(inputs: int, outputs: int, bias: bool = False) -> nn.Conv2d:
@@ -113,7 +96,6 @@ class _RecursiveBlock(nn.Module):
     def __init__(self, config: DRRNConfig, inputs: int, square: int) -> None:
         super().__init__()
         width = config.width
-        self.chain = config.path == "chain"
         self.enter = _Layer(
             _normalization(config, inputs, square), _convolution(inputs, width)
         )
@@ -128,14 +110,6 @@ class _RecursiveBlock(nn.Module):
             _convolution(width, width) for _ in range(2 * min(own, config.units))
         )
 
-    def forward(self, x: Tensor, units: int, run: Runner) -> Tensor:
-        """x_{b-1} to x_b with the block's first `units` units."""
-        first = state = run(self.enter, x)
-        for unit in range(units):
-            identity = state if self.chain else first
-            state = run(self._residual, state, unit) + identity
-        return state
-
     def spread(self, before: int, units: int) -> None:
         """Let the first `units` units do what the first `before` have learned to do."""
         for index in reversed(range(2 * units)):
@@ -144,18 +118,12 @@ class _RecursiveBlock(nn.Module):
                 if index < len(layers):
                     layers[index].load_state_dict(layers[source].state_dict())
 
-    def _residual(self, state: Tensor, unit: int) -> Tensor:
-        """What a unit adds: its two layers."""
+    def residual(self, state: Tensor, unit: int) -> Tensor:
+        """What a unit adds to its identity: F of equation 4, its two layers."""
         for index in (2 * unit, 2 * unit + 1):
             convolution = self.convolutions[index % len(self.convolutions)]
             state = convolution(F.relu(self.norms[index](state), inplace=True))
         return state
-
-
-def _spread(index: int, before: int, units: int) -> int:
-    """Which layer of `before` units stands for a layer of `units`, two in each."""
-    unit, layer = divmod(index, 2)
-    return 2 * (unit * before // units) + layer
 
 
 class DRRN(SRModel):
@@ -219,28 +187,28 @@ class DRRN(SRModel):
             _convolution(config.width, 1, bias=True),
         )
         if config.norm == "affine":
-            self._start_without_the_mean()
-
-    def _start_without_the_mean(self) -> None:
-        """Let the first layer start blind to plain areas, and the output near bicubic.
-
-        A picture is mostly its local mean, of which the residual holds nothing. Batch
-        normalisation takes it out of the features; scale and shift have to learn to.
-        """
-        with torch.no_grad():
-            first = self.get_parameter("blocks.0.enter.convolution.weight")
-            first.sub_(first.mean(dim=(2, 3), keepdim=True)).mul_(_DETAIL_GAIN)
-            self.reconstruct.convolution.weight *= _RESIDUAL_SHARE
+            _start_without_the_mean(self)
 
     def predictions(self, lr: Tensor, scale: int | None = None) -> tuple[Tensor, ...]:
         """The one estimate that the loss of equation 10 supervises; equation 9."""
         picture = imresize_torch(lr, self.resolve_scale(scale))
-        units = self.limited(self.config.units)
         state = picture
-        for block in self.blocks:
-            state = block(state, units, self.run_recursion)
+        for block in self.blocks:  # equation 8
+            state = identity = self._enter(block, state)  # H^0
+            for unit in range(self.limited(self.config.units)):
+                state = self._residual(block, state, unit) + identity  # equation 5
+                if self.config.path == "chain":
+                    identity = state
         residual = self.reconstruct(state)
         return (picture + residual.to(picture.dtype),)
+
+    @recomputed
+    def _enter(self, block: nn.Module, state: Tensor) -> Tensor:
+        return cast("_RecursiveBlock", block).enter(state)
+
+    @recomputed
+    def _residual(self, block: nn.Module, state: Tensor, unit: int) -> Tensor:
+        return cast("_RecursiveBlock", block).residual(state, unit)
 
     def limit_recursions(self, limit: int | None) -> None:
         """Run at most the first `limit` units of each block.
@@ -284,13 +252,30 @@ class DRRN(SRModel):
             parts[3] = str(index)
         return ".".join(parts)
 
-    def folded(self) -> FoldedDRRN:
-        """Normalisations, ReLUs and sums joined with the convolutions."""
-        return FoldedDRRN(self)
-
     def receptive_radius(self, scale: int | None = None) -> int:
         """One HR pixel for each of the d layers, then what the bicubic reads."""
-        scale = self.resolve_scale(scale)
-        reach = self.config.depth
-        # The last of a cell's pixels reads `reach` further; two LR pixels around there.
-        return (2 * (reach - 1) + 5 * scale) // (2 * scale)
+        return find_hr_radius(self.config.depth, self.resolve_scale(scale))
+
+
+# Where training starts, and goes on from fewer units: ours.
+
+_DETAIL_GAIN = 4.0  # measured, docs/models.md
+_RESIDUAL_SHARE = 0.02
+
+
+@torch.no_grad()
+def _start_without_the_mean(model: DRRN) -> None:
+    """Let the first layer start blind to plain areas, and the output near bicubic.
+
+    A picture is mostly its local mean, of which the residual holds nothing. Batch
+    normalisation takes it out of the features; scale and shift have to learn to.
+    """
+    first = model.get_parameter("blocks.0.enter.convolution.weight")
+    first.sub_(first.mean(dim=(2, 3), keepdim=True)).mul_(_DETAIL_GAIN)
+    model.reconstruct.convolution.weight *= _RESIDUAL_SHARE
+
+
+def _spread(index: int, before: int, units: int) -> int:
+    """Which layer of `before` units stands for a layer of `units`, two in each."""
+    unit, layer = divmod(index, 2)
+    return 2 * (unit * before // units) + layer

@@ -19,10 +19,8 @@ from torch.nn import functional as F
 
 from srcli.errors import UsageError
 from srcli.imaging.resize import imresize_torch
-from srcli.models.base import ModelConfig, SRModel
-from srcli.models.dsrn_folded import FoldedDSRN
-from srcli.models.dsrn_layers import Input, check_kernel, make_down, make_up, pick
-from srcli.models.residual import ResidualBlock
+from srcli.models.base import ModelConfig, SRModel, find_hr_radius, recomputed
+from srcli.models.layers import ResidualBlock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +48,17 @@ class DSRNConfig(ModelConfig):
         if len(self.kernel) != 3:
             raise UsageError("kernel takes three sizes, for x2, x3 and x4")
         for scale, kernel in zip((2, 3, 4), self.kernel, strict=True):
-            check_kernel(kernel, scale)
+            least, most = scale, 3 * scale - 2
+            fault = "leaves pixels out"
+            if (
+                kernel > most
+            ):  # further than a residual block, on which the radius rests
+                fault = "reaches beyond the ring of pixels that tiles count on"
+            if not least <= kernel <= most:
+                raise UsageError(
+                    f"kernel takes sizes from {least} to {most} for x{scale}, not "
+                    f"{kernel}: it {fault}"
+                )
 
     def find_first(self, layers: str) -> int:
         """The first step, counted from 0, that runs `low`, `high`, `up` or `down`.
@@ -58,6 +66,30 @@ class DSRNConfig(ModelConfig):
         The first step of two states has no HR state yet that it could pass on.
         """
         return int(self.dual and layers in ("high", "down"))
+
+
+class _Input(nn.Module):
+    """s_l^0, from Y: two 3x3 convolutions with a skip.
+
+    The skip takes the first convolution's channels past the second, with zeros for the
+    channels that it lacks: the shortcut between unequal widths that needs no weights.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.empty = width - width // 2
+        self.conv1 = nn.Conv2d(1, width // 2, 3, padding=1)
+        self.conv2 = nn.Conv2d(width // 2, width, 3, padding=1)
+
+    def forward(self, y: Tensor) -> Tensor:
+        first = F.relu(self.conv1(y))
+        skip = F.pad(first, (0, 0, 0, 0, 0, self.empty))
+        return F.relu(self.conv2(first) + skip)
+
+
+def _pick(modules: nn.ModuleList, use: int) -> nn.Module:
+    """The module of the given use: the only one where weights are shared."""
+    return modules[min(use, len(modules) - 1)]
 
 
 class DSRN(SRModel):
@@ -98,39 +130,30 @@ class DSRN(SRModel):
             return nn.ModuleList(make() for _ in range(copies))
 
         scale = self.config.scales[0]
-        sizes = width, self.config.kernel[scale - 2], scale
-        self.enter = Input(width)
+        kernel = self.config.kernel[scale - 2]
+        # So padded, both grids are exact; an odd surplus reaches one pixel further
+        # before an LR pixel's own HR pixels than after them.
+        surplus = kernel - scale
+        sizes = width, width, kernel, scale, -(-surplus // 2)
+        self.enter = _Input(width)
         # The first step of two states has no HR state yet to pass on.
         block = partial(ResidualBlock, width)
         self.high = repeat(block, steps - 1 if dual else steps)
         self.low = repeat(block, steps if dual else 0)
-        self.up = repeat(partial(make_up, *sizes), steps if dual else 0)
+        self.up = repeat(
+            partial(nn.ConvTranspose2d, *sizes, surplus % 2), steps if dual else 0
+        )
         fed_back = steps - 1 if dual and self.config.feedback else 0
-        self.down = repeat(partial(make_down, *sizes), fed_back)
-        self.slopes = _make_slopes(self.config)
+        self.down = repeat(partial(nn.Conv2d, *sizes), fed_back)
+        # Below zero, of the states' PReLUs: one scalar per state and step, never shared
+        # (section 5.2); the last row is the HR state's.
+        self.slopes = None
+        if self.config.activation in ("prelu", "shared-prelu"):
+            columns = steps if self.config.activation == "prelu" else 1
+            slopes = torch.full((2 if dual else 1, columns), 0.25)
+            self.slopes = nn.Parameter(slopes)
         self.leave = nn.Conv2d(width, 1, 3, padding=1)
-        self._initialise()
-
-    def _initialise(self) -> None:
-        """Glorot's uniform weights (section 5.2) and no biases, but for three changes.
-
-        A tenth of that in f_out and in the second convolution of every residual block:
-        training starts near the bicubic picture and the states grow slowly with t.
-        Kernels of the first convolution that sum to zero, four times as large: the
-        states then begin with details, not with the brightness that bicubic has right
-        (docs/models.md).
-        """
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        blocks = (*self.low, *self.high)
-        for last in (self.leave, *(block.conv2 for block in blocks)):
-            nn.init.xavier_uniform_(last.weight, gain=0.1)
-        with torch.no_grad():
-            first = self.enter.conv1.weight
-            first.sub_(first.mean(dim=(1, 2, 3), keepdim=True)).mul_(4.0)
+        _initialise(self)
 
     def _unroll(self, lr: Tensor, bicubic: Tensor) -> Iterator[Tensor]:
         """The HR states s_h^1 to s_h^T, one after the other."""
@@ -138,31 +161,34 @@ class DSRN(SRModel):
         if not self.config.dual:
             high = self.enter(bicubic)
             for step in range(steps):
-                high = self.run_recursion(self._advance_alone, high, step)
+                high = self._advance_alone(high, step)
                 yield high
             return
         low, high = self.enter(lr), None  # s_l^0, and no s_h^0
         for step in range(steps):
-            low = self.run_recursion(self._update_low, low, high, step)
-            high = self.run_recursion(self._update_high, low, high, step)
+            low = self._update_low(low, high, step)
+            high = self._update_high(low, high, step)
             yield high
 
+    @recomputed
     def _advance_alone(self, high: Tensor, step: int) -> Tensor:
         """The single state, s_h^t from s_h^{t-1}; `step` is t - 1."""
-        return self._activate(pick(self.high, step)(high), -1, step)
+        return self._activate(_pick(self.high, step)(high), -1, step)
 
+    @recomputed
     def _update_low(self, low: Tensor, high: Tensor | None, step: int) -> Tensor:
         """Equation 2: s_l^t from both states of before; `step` is t - 1."""
-        low = pick(self.low, step)(low)
+        low = _pick(self.low, step)(low)
         if high is not None and self.config.feedback:
-            low = low + pick(self.down, step - 1)(high)
+            low = low + _pick(self.down, step - 1)(high)
         return self._activate(low, 0, step)
 
+    @recomputed
     def _update_high(self, low: Tensor, high: Tensor | None, step: int) -> Tensor:
         """Equation 2: s_h^t from s_l^t and s_h^{t-1}; `step` is t - 1."""
-        raised = pick(self.up, step)(low)
+        raised = _pick(self.up, step)(low)
         if high is not None:
-            raised = raised + pick(self.high, step - 1)(high)
+            raised = raised + _pick(self.high, step - 1)(high)
         return self._activate(raised, -1, step)
 
     def _activate(self, state: Tensor, row: int, step: int) -> Tensor:
@@ -208,7 +234,7 @@ class DSRN(SRModel):
             own, known = getattr(self, name), getattr(source, name)
             mine, others = (each.config.find_first(name) for each in (self, source))
             uses = [max(min(mine + i, last) - others, 0) for i in range(len(own))]
-            picked = [copy.deepcopy(pick(known, use)) for use in uses if len(known)]
+            picked = [copy.deepcopy(_pick(known, use)) for use in uses if len(known)]
             setattr(matched, name, nn.ModuleList(picked))
         if self.slopes is not None and source.slopes is not None:
             last = min(last, source.slopes.shape[1] - 1)
@@ -232,34 +258,14 @@ class DSRN(SRModel):
         residual = self.leave(total / self.limited(self.config.steps))
         return (bicubic + residual.to(lr.dtype),)
 
-    def find_slopes(self, step: int) -> tuple[float, float]:
-        """Below zero, of what follows the sums of a step: the LR and the HR state's."""
-        if self.slopes is None:
-            slope = 0.0 if self.config.activation == "relu" else 1.0
-            return slope, slope
-        column = min(step, self.slopes.shape[1] - 1)
-        slopes = self.slopes.detach()
-        return float(slopes[0, column]), float(slopes[-1, column])
-
-    def folded(self) -> SRModel:
-        """Sums and PReLUs inside the convolutions, where there are two states."""
-        return FoldedDSRN(self) if self.config.dual else self
-
     def receptive_radius(self, scale: int | None = None) -> int:
         """2 a step at LR size, 2 for the input, 1 through f_out and the last f_up.
 
         f_down and f_up reach no further than the step's f_lr while their padding is
-        below the scale. A single HR state counts HR pixels, and 2 for the bicubic.
+        below the scale. A single HR state counts HR pixels.
         """
-        scale = self.resolve_scale(scale)
-        steps = self.config.steps
-        if self.config.dual:
-            return 2 * steps + 3
-        # The first sub-pixel of an LR pixel reaches furthest. `high` HR pixels before
-        # it lies (1 - 2 high - scale) / (2 scale) in LR pixels, and the cubic weighs
-        # the LR pixel before the one that this falls in.
-        high = 2 * steps + 3
-        return 1 - (1 - 2 * high - scale) // (2 * scale)
+        scale, reach = self.resolve_scale(scale), 2 * self.config.steps + 3
+        return reach if self.config.dual else find_hr_radius(reach, scale)
 
     def tile_overlap(self, scale: int | None = None) -> int:
         """14 LR pixels up to T = 7, then 2 T; the exact radius where that is less.
@@ -272,13 +278,26 @@ class DSRN(SRModel):
         return min(measured, radius) if self.config.dual else radius
 
 
-def _make_slopes(config: DSRNConfig) -> nn.Parameter | None:
-    """The slopes below zero of the states' PReLUs: a row per state, a column per step.
+# Where training starts: ours, beside section 5.2.
 
-    One scalar per state and step, never shared (section 5.2), where the activation is
-    the paper's. The last row is that of the HR state.
+
+def _initialise(model: DSRN) -> None:
+    """Glorot's uniform weights (section 5.2) and no biases, but for three changes.
+
+    A tenth of that in f_out and in the second convolution of every residual block:
+    training starts near the bicubic picture and the states grow slowly with t.
+    Kernels of the first convolution that sum to zero, four times as large: the
+    states then begin with details, not with the brightness that bicubic has right
+    (docs/models.md).
     """
-    if config.activation not in ("prelu", "shared-prelu"):
-        return None
-    columns = config.steps if config.activation == "prelu" else 1
-    return nn.Parameter(torch.full((2 if config.dual else 1, columns), 0.25))
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    blocks = (*model.low, *model.high)
+    for last in (model.leave, *(block.conv2 for block in blocks)):
+        nn.init.xavier_uniform_(last.weight, gain=0.1)
+    with torch.no_grad():
+        first = model.enter.conv1.weight
+        first.sub_(first.mean(dim=(1, 2, 3), keepdim=True)).mul_(4.0)

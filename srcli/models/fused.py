@@ -3,18 +3,16 @@
 A feature map of HR size is far larger than any cache: to add to it or to rectify it
 afterwards costs a pass over memory each. oneDNN (the CPU) and cuDNN take both as a
 part of the convolution, and so does `winograd` (the CPU); everywhere else the result is
-the same, made in place.
-
-No gradient passes: these are for inference. They compute in the dtype of what they are
-given, whatever autocast says.
+the same, made in place. No gradient passes: these are for inference.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
-from typing import Any
+from itertools import product
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,25 +20,18 @@ from torch.nn import functional as F
 
 from srcli.models import winograd
 
+# Values of a feature map that are computed at once: what stays in a CPU's cache, and
+# what keeps a GPU busy.
+_STRIP = 1 << 23
+_GPU_STRIP = 1 << 26
+_FEW_ROWS = 24
 _ONEDNN = torch.ops.mkldnn
-_CUDNN_PLACE = ([1, 1], [1, 1], [1, 1], 1)  # stride, padding, dilation, groups
-
-
-def keep_buffers(module: nn.Module, like: Tensor, **values: Tensor) -> None:
-    """Give a module tensors that no weight file is to hold.
-
-    Args:
-        module: Gets them as buffers.
-        like: Has the dtype and the device that they get.
-        values: The tensors, by name.
-    """
-    for name, value in values.items():
-        kept = value.to(like.dtype).to(like.device)
-        module.register_buffer(name, kept, persistent=False)
+_ONES = [1, 1]  # stride and dilation
+_thin: list[None] = []
 
 
 class _Forms(dict[Any, Any]):
-    """A weight in the forms that were needed so far; a copy of a layer begins anew."""
+    """A layer's weights in the forms that were needed; a copy of it begins anew."""
 
     def __deepcopy__(self, _memo: object) -> _Forms:
         return _Forms()
@@ -49,25 +40,42 @@ class _Forms(dict[Any, Any]):
 class FusedConv(nn.Module):
     """A convolution with an odd kernel that keeps the size, and what follows it.
 
+    It computes in what autocast chooses; one that reads or writes a picture, in the
+    dtype of its weight: rounded, the picture itself would be seen in the result.
     Its weight is brought into the form that the device computes with once, not at every
     call: recurrent networks call the same layer dozens of times a picture.
     """
 
     weight: Tensor
     bias: Tensor
+    gain: Tensor | None
 
-    def __init__(self, weight: Tensor, bias: Tensor, like: Tensor) -> None:
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor,
+        *,
+        gain: Tensor | None = None,
+        reads: bool = False,
+        writes: bool = False,
+    ) -> None:
         """Take over a kernel.
 
         Args:
             weight: (outputs, inputs, k, k), k odd.
-            bias: (outputs,).
-            like: Has the dtype and the device that they get.
+            bias: (outputs,), of the same dtype and device.
+            gain: What each channel of a sum's other part is multiplied by, (outputs,),
+                in one more pass; None is one.
+            reads: Whether a picture is what it is given.
+            writes: Whether a picture is what it gives.
         """
         super().__init__()
-        keep_buffers(self, like, weight=weight, bias=bias)
-        self._forms = _Forms()
+        self.register_buffer("weight", weight, persistent=False)
+        self.register_buffer("bias", bias, persistent=False)
+        self.register_buffer("gain", gain, persistent=False)
+        self._reads, self._writes = reads, writes
         self._reach = weight.shape[-1] // 2
+        self._forms = _Forms()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FusedConv:
         self._forms.clear()  # of another device or dtype from now on
@@ -76,69 +84,166 @@ class FusedConv(nn.Module):
     def forward(
         self,
         x: Tensor,
+        add: Tensor | None = None,
         *,
         slope: float = 1.0,
-        add: Tensor | None = None,
-        gain: Tensor | None = None,
-        rows: bool = True,
+        share: float | None = None,
+        into: Literal["x", "add"] | None = None,
     ) -> Tensor:
-        """act(convolution of `x` + gain * add), as a new tensor.
+        """act(convolution of `x` + gain * add), or add + share * act(convolution of x).
 
         Args:
             x: (N, inputs, h, w).
+            add: (N, outputs, h, w).
             slope: act is v where v is positive, else slope * v: 0 is the ReLU.
-            add: (N, outputs, h, w) of the same dtype.
-            gain: What each channel of `add` is multiplied by first, (outputs,); without
-                Winograd this costs one more pass.
-            rows: Pad with rows of zeros above and below, so that the result is as high
-                as `x`. False: it lacks those.
+            share: A factor.
+            into: Whose memory the result gets; None is its own.
         """
+        inner = choose_dtype(self.weight)
+        compute = self.weight.dtype if self._reads or self._writes else inner
+        result = self.weight.dtype if self._writes else inner
+        if x.shape[1] == 1:
+            x = align_channels(x)
+        if add is not None and into != "add":
+            add = align_channels(add)
+        if share is not None and into is None and add is not None:
+            add, into = add.clone(memory_format=torch.preserve_format), "add"
+        plain = x.dtype == compute == result and into != "x" and not self._spreads(x)
+        if plain and (share is None or _winograd_serves(x, self.weight)):
+            return self._compute(x, add, slope, share, into == "add")
+        out = x if into == "x" else add if into == "add" else None
+        if out is None:
+            out = _make_map(x, len(self.bias), x.shape[2], result)
+        with without_autocast(x):
+            for rows, made in self._cut(x, add, slope, share, compute, out is x):
+                if share is None:
+                    out[:, :, rows] = made
+                else:
+                    out[:, :, rows].add_(made, alpha=share)
+        return out
+
+    def _cut(
+        self,
+        x: Tensor,
+        add: Tensor | None,
+        slope: float,
+        share: float | None,
+        compute: torch.dtype,
+        late: bool,
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """What `forward` writes, rows by rows, and which, computed in `compute`.
+
+        With `late`, what is written is `x`: rows that the next strip reads come then.
+        """
+        reach, height = self._reach, x.shape[2]
+        across = len(x) * x.shape[3] * max(self.weight.shape[:2])
+        waiting = None
+        least, most = max(1, reach), _FEW_ROWS if self._spreads(x) else height
+        for top, bottom in cut_strips(height, across, x.device, least, most):
+            zeros = max(0, reach - top), max(0, bottom + reach - height)
+            rows = x[:, :, max(0, top - reach) : bottom + reach].to(compute)
+            other = None
+            if add is not None and share is None:
+                other = add[:, :, top:bottom].to(compute)
+            made = self._compute(rows, other, slope, zeros=zeros)
+            if waiting is not None:
+                yield slice(top - reach, top), waiting
+            end = bottom - reach if late and bottom < height else bottom
+            yield slice(top, end), made[:, :, : end - top]
+            waiting = made[:, :, end - top :].clone() if end < bottom else None
+
+    def _compute(
+        self,
+        x: Tensor,
+        add: Tensor | None,
+        slope: float = 1.0,
+        share: float | None = None,
+        in_place: bool = False,
+        zeros: tuple[int, int] | None = None,
+    ) -> Tensor:
+        """As `forward`, at once, in the dtype of `x` and, if `in_place`, into `add`.
+
+        `zeros` are the rows of zeros above and below; None is as many as the kernel
+        reads, with which the result is as high as `x`.
+        """
+        reach = self._reach
+        above, below = zeros or (reach, reach)
+        if self.gain is not None and add is not None:
+            add, in_place = add * self.gain.to(add.dtype).view(-1, 1, 1), True
+        if self._spreads(x):
+            return rectify(self._spread(x, above, below), slope, in_place=True)
         if _winograd_serves(x, self.weight):
-            out = _make_map(x, len(self.bias), x.shape[2] - (0 if rows else 2))
+            height = x.shape[2] + above + below - 2
+            out = add if in_place else _make_map(x, len(self.bias), height, x.dtype)
+            assert out is not None
             return winograd.convolve(
                 x,
                 *self._winograd_form(x),
                 out,
                 slope=slope,
-                add=add,
-                gain=None if gain is None else gain.float(),
+                add=None if share else add,
+                share=share or 0.0,
+                above=above,
             )
-        if gain is not None and add is not None:
-            add = add * gain.to(add.dtype).view(-1, 1, 1)
-            return self._add_to(add, x, slope)
-        if add is None:
-            return self._convolve(x, slope, rows)
-        return self._convolve_add(x, add, slope)
+        if above == below:
+            return self._compute_plainly(x, add, slope, in_place, above)
+        most = max(above, below)  # and what is too much is cut off
+        out = self._compute_plainly(x, None, 1.0, False, most)
+        out = out[:, :, most - above : out.shape[2] - (most - below)]
+        return rectify(out if add is None else out.add_(add), slope, in_place=True)
 
-    def add_to(
-        self,
-        total: Tensor,
-        x: Tensor,
-        *,
-        slope: float = 1.0,
-        share: float | None = None,
+    def _compute_plainly(
+        self, x: Tensor, add: Tensor | None, slope: float, in_place: bool, zeros: int
     ) -> Tensor:
-        """`total` with the convolution of `x` added, in place.
+        """As `_compute`, without Winograd, and as much above as below."""
+        padding = [zeros, self._reach]
+        weight, bias = self._plain_form(x)
+        if _onednn_fuses(x):
+            return _convolve_onednn(x, weight, bias, padding, add, slope, in_place)
+        if slope == 0 and self._reach == 1 and _cudnn_fuses(x, weight):
+            place = (_ONES, padding, _ONES, 1)
+            if add is None:
+                return torch.cudnn_convolution_relu(x, weight, bias, *place)
+            return torch.cudnn_convolution_add_relu(x, weight, add, 1.0, bias, *place)
+        with without_autocast(x):
+            out = F.conv2d(x, weight, bias, padding=padding)
+        if add is not None:
+            out = add.add_(out) if in_place else out.add_(add)
+        return rectify(out, slope, in_place=True)
 
-        With a share that is total + share * act(convolution), else act(total +
-        convolution).
+    def _spreads(self, x: Tensor) -> bool:
+        """Whether there are so few outputs that `_spread` is faster."""
+        return self._writes and len(self.bias) <= 4 and x.device.type == "cpu"
 
-        Args:
-            total: (N, outputs, h, w), channels_last; or h - 2k rows, if `x` brings the
-                rows above and below.
-            x: (N, inputs, h, w) of the same dtype.
-            slope: As `forward`.
-            share: A factor.
+    def _spread(self, x: Tensor, above: int, below: int) -> Tensor:
+        """The convolution to a picture: products with all taps, each put in its place.
+
+        oneDNN computes sixteen outputs where there are three or one.
         """
-        if _winograd_serves(x, self.weight):
-            form = self._winograd_form(x)
-            if share is None:
-                return winograd.convolve(x, *form, total, slope=slope, add=total)
-            return winograd.convolve(x, *form, total, slope=slope, share=share)
-        if share is None:
-            return self._add_to(total, x, slope)
-        rows = total.shape[2] == x.shape[2]
-        return total.add_(self._convolve(x, slope, rows), alpha=share)
+        batch, _, rows, columns = x.shape
+        matrix, reach, side = self._taps_form(x), self._reach, 2 * self._reach + 1
+        values = F.linear(x.permute(0, 2, 3, 1).flatten(0, 2), matrix)
+        values = values.view(batch, rows, columns, -1).permute(0, 3, 1, 2)
+        count = side**2 * len(self.bias)
+        height, width = rows + above + below, columns + 2 * reach
+        placed = x.new_zeros(batch, count, height, width)
+        inner = placed[..., above : above + rows, reach : reach + columns]
+        inner.copy_(values[:, :count])
+        taps = placed.view(batch, side, side, -1, height, width)
+        height -= 2 * reach
+        out = self.bias.to(x.dtype).view(-1, 1, 1).repeat(batch, 1, height, columns)
+        for row, column in product(range(side), repeat=2):
+            part = taps[:, row, column, :, row : row + height]
+            out += part[..., column : column + columns]
+        return out
+
+    def _taps_form(self, x: Tensor) -> Tensor:
+        """The weight of `_spread`: a row for each tap, and rows of zeros to fill up."""
+        key = "taps", x.dtype
+        if key not in self._forms:
+            rows = self.weight.permute(2, 3, 0, 1).flatten(0, 2).to(x.dtype)
+            self._forms[key] = F.pad(rows, (0, 0, 0, -len(rows) % 16))
+        return self._forms[key]
 
     def _winograd_form(self, x: Tensor) -> tuple[Tensor, Tensor]:
         key = "winograd", x.dtype
@@ -153,73 +258,52 @@ class FusedConv(nn.Module):
         if key not in self._forms:
             weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
             if _onednn_fuses(x):
-                size, ones = list(x.shape), [1, 1]
+                padding = [self._reach] * 2
                 weight = _ONEDNN._reorder_convolution_weight(
-                    weight, [self._reach] * 2, ones, ones, 1, size
+                    weight, padding, _ONES, _ONES, 1, list(x.shape)
                 )
             self._forms[key] = weight, bias
         return self._forms[key]
 
-    def _convolve(self, x: Tensor, slope: float, rows: bool) -> Tensor:
-        weight, bias = self._plain_form(x)
-        padding = [self._reach * int(rows), self._reach]
-        if _onednn_fuses(x):
-            attribute = {1.0: "none", 0.0: "relu"}.get(slope, "leaky_relu")
-            factors = [slope] if attribute == "leaky_relu" else []
-            return _ONEDNN._convolution_pointwise(
-                x, weight, bias, padding, [1, 1], [1, 1], 1, attribute, factors, ""
-            )
-        if slope == 0 and self._reach == 1 and _cudnn_fuses(x, weight):
-            ones = [1, 1]
-            return torch.cudnn_convolution_relu(x, weight, bias, ones, padding, ones, 1)
-        return rectify(convolve_plainly(x, weight, bias, padding), slope)
 
-    def _convolve_add(self, x: Tensor, add: Tensor, slope: float) -> Tensor:
-        weight, bias = self._plain_form(x)
-        padding = [self._reach] * 2
-        if _onednn_fuses(x):
-            then = "relu" if slope == 0 else None
-            out = _ONEDNN._convolution_pointwise.binary(
-                x,
-                add,
-                weight,
-                bias,
-                padding,
-                [1, 1],
-                [1, 1],
-                1,
-                "add",
-                1.0,
-                then,
-                [],
-                "",
-            )
-            return out if slope == 0 else rectify(out, slope)
-        if slope == 0 and self._reach == 1 and _cudnn_fuses(x, weight):
-            return torch.cudnn_convolution_add_relu(
-                x, weight, add, 1.0, bias, *_CUDNN_PLACE
-            )
-        return rectify(convolve_plainly(x, weight, bias, padding).add_(add), slope)
-
-    def _add_to(self, total: Tensor, x: Tensor, slope: float) -> Tensor:
-        """act(`total` + convolution of `x`), in place."""
-        weight, bias = self._plain_form(x)
-        padding = [self._reach] * 2
-        if not _onednn_fuses(x):
-            total.add_(convolve_plainly(x, weight, bias, padding))
-            return rectify(total, slope)
-        # The result is `total` itself only where the layout is the same.
-        then = "relu" if slope == 0 else None
-        total = _ONEDNN._convolution_pointwise_.binary(
-            total, x, weight, bias, padding, [1, 1], [1, 1], 1, "add", 1.0, then, [], ""
-        )
-        return total if slope == 0 else rectify(total, slope)
+def _convolve_onednn(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    padding: list[int],
+    add: Tensor | None,
+    slope: float,
+    in_place: bool,
+) -> Tensor:
+    """act(convolution + add) by oneDNN, whose sums know the ReLU alone."""
+    place = (weight, bias, padding, _ONES, _ONES, 1)
+    if add is None:
+        act = {1.0: "none", 0.0: "relu"}.get(slope, "leaky_relu")
+        factors = [slope] if act == "leaky_relu" else []
+        return _ONEDNN._convolution_pointwise(x, *place, act, factors, "")
+    then: tuple[Any, ...] = ("add", 1.0, "relu" if slope == 0 else None, [], "")
+    if in_place:  # the result is `add` itself only where the layout is the same
+        out = _ONEDNN._convolution_pointwise_.binary(add, x, *place, *then)
+    else:
+        out = _ONEDNN._convolution_pointwise.binary(x, add, *place, *then)
+    return out if slope == 0 else rectify(out, slope, in_place=True)
 
 
-def _make_map(x: Tensor, channels: int, height: int) -> Tensor:
-    """Room for a feature map beside `x`, channels_last."""
-    shape = (len(x), height, x.shape[3], channels)
-    return x.new_empty(shape).permute(0, 3, 1, 2)
+def rectify(x: Tensor, slope: float, *, in_place: bool = False) -> Tensor:
+    """`x` with what is negative times `slope`; 1 leaves it as it is."""
+    if slope == 1:
+        return x
+    if slope == 0:
+        return F.relu(x, inplace=in_place)
+    return F.leaky_relu(x, slope, inplace=in_place)
+
+
+def choose_dtype(weight: Tensor) -> torch.dtype:
+    """What a layer computes in: autocast's choice, or the dtype of its weight."""
+    device = weight.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return weight.dtype
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
@@ -228,25 +312,6 @@ def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
     if torch.amp.is_autocast_available(device):
         return torch.autocast(device, enabled=False)
     return nullcontext()
-
-
-def convolve_plainly(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    padding: Sequence[int] = (0, 0),
-    groups: int = 1,
-) -> Tensor:
-    """`F.conv2d` in the dtype of `x`, whatever autocast says."""
-    with without_autocast(x):
-        return F.conv2d(x, weight, bias, padding=padding, groups=groups)
-
-
-def rectify(x: Tensor, slope: float) -> Tensor:
-    """What is negative, times `slope`; in place."""
-    if slope == 1:
-        return x
-    return x.relu_() if slope == 0 else F.leaky_relu_(x, slope)
 
 
 def align_channels(x: Tensor) -> Tensor:
@@ -259,6 +324,45 @@ def align_channels(x: Tensor) -> Tensor:
     if x.shape[1] > 1:
         return x.contiguous(memory_format=torch.channels_last)
     return x.contiguous().view(-1, *x.shape[2:], 1).permute(0, 3, 1, 2)
+
+
+@contextmanager
+def thin_strips() -> Iterator[None]:
+    """Strips of one row for a while.
+
+    So small pictures have strips, too, and tell what large ones need beside them.
+    """
+    _thin.append(None)
+    try:
+        yield
+    finally:
+        _thin.pop()
+
+
+def cut_strips(
+    height: int, across: int, device: torch.device, least: int = 1, most: int = 1 << 30
+) -> Iterator[tuple[int, int]]:
+    """Strips of rows, from top to bottom: where they begin and end.
+
+    Args:
+        height: Of all.
+        across: Values in a row of the largest tensor that is made of them.
+        device: Where.
+        least: Rows of a strip, at least.
+        most: And at most.
+    """
+    values = _GPU_STRIP if device.type in ("cuda", "mps") else _STRIP
+    rows = least if _thin else max(least, min(most, values // across))
+    if 4 < rows < height:
+        rows -= rows % 4  # as Winograd's tiles
+    for top in range(0, height, rows):
+        yield top, min(top + rows, height)
+
+
+def _make_map(x: Tensor, channels: int, height: int, dtype: torch.dtype) -> Tensor:
+    """Room for a feature map beside `x`, channels_last."""
+    shape = (len(x), height, x.shape[3], channels)
+    return x.new_empty(shape, dtype=dtype).permute(0, 3, 1, 2)
 
 
 def _winograd_serves(x: Tensor, weight: Tensor) -> bool:
@@ -307,12 +411,11 @@ def _try_cudnn(
     weight = draw(outputs, inputs, 3, 3) / (3 * inputs**0.5)
     bias = torch.linspace(-1, 1, outputs, device=device, dtype=dtype)
     plain = F.conv2d(x, weight, bias, padding=1)
+    place = (_ONES, _ONES, _ONES, 1)
     try:
-        relu = torch.cudnn_convolution_relu(x, weight, bias, *_CUDNN_PLACE)
-        rows = torch.cudnn_convolution_relu(x, weight, bias, [1, 1], [0, 1], [1, 1], 1)
-        sum_ = torch.cudnn_convolution_add_relu(
-            x, weight, other, 1.0, bias, *_CUDNN_PLACE
-        )
+        relu = torch.cudnn_convolution_relu(x, weight, bias, *place)
+        rows = torch.cudnn_convolution_relu(x, weight, bias, _ONES, [0, 1], _ONES, 1)
+        sum_ = torch.cudnn_convolution_add_relu(x, weight, other, 1.0, bias, *place)
     except torch.OutOfMemoryError:
         raise  # which another time may not: not an answer to keep
     except RuntimeError:

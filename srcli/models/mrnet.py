@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from srcli.errors import UsageError
-from srcli.models.base import ModelConfig, SRModel
-from srcli.models.mrnet_folded import FoldedMRNet
-from srcli.models.residual import ResidualBlock
+from srcli.models.base import ModelConfig, SRModel, recomputed
+from srcli.models.layers import JointConv, ResidualBlock
 
 # Table 1 and Figure 5: how one recursion's input is made from what came before.
 Recursion = Literal["mrm", "input-encoder", "memory-updater", "residual", "baseline"]
@@ -52,37 +51,30 @@ class _MemoryRecursiveModule(nn.Module):
 
     def __init__(self, config: MRNetConfig) -> None:
         super().__init__()
-        width = config.width
-        kind = config.recursion
-        self.kind = kind
+        width, kind = config.width, config.recursion
         self.body = nn.Sequential(
             *(ResidualBlock(width) for _ in range(config.blocks)),
             nn.Conv2d(width, width, 3, padding=1),
         )
-        self.encode = (
-            nn.Conv2d(2 * width, width, 1)
-            if kind in ("mrm", "input-encoder")
-            else nn.Identity()
-        )
-        self.update = (
-            nn.Conv2d(2 * width, width, 1)
-            if kind in ("mrm", "memory-updater")
-            else nn.Identity()
-        )
+        self.encode = self.update = None
+        if kind in ("mrm", "input-encoder"):
+            self.encode = nn.Conv2d(2 * width, width, 1)
+        if kind in ("mrm", "memory-updater"):
+            self.update = nn.Conv2d(2 * width, width, 1)
+        self.adds_shallow = kind != "baseline"
 
     def forward(self, x0: Tensor, memory: Tensor, last: bool) -> tuple[Tensor, Tensor]:
-        """One recursion: (x0, h_{i-1}) to (x_i, h_i); the last needs no new memory."""
-        if self.kind in ("mrm", "input-encoder"):
-            encoded = self.encode(torch.cat((x0, memory), dim=1))
-        else:
-            encoded = memory
-        residual = self.body(encoded)
-        out = residual if self.kind == "baseline" else residual + x0
-        if self.kind not in ("mrm", "memory-updater"):
-            return out, out
+        """x_0 and h_{i-1} to r_i and h_i; the last recursion needs no new memory."""
+        state = memory
+        if self.encode is not None:
+            state = self.encode(torch.cat((x0, memory), dim=1))  # equation 8
+        residual = self.body(state)  # equation 9
         if last:
-            return out, memory
-        return out, self.update(torch.cat((residual, memory), dim=1))
+            return residual, memory
+        if self.update is not None:
+            joined = torch.cat((residual, memory), dim=1)
+            return residual, self.update(joined)  # equation 11
+        return residual, residual + x0 if self.adds_shallow else residual
 
 
 class _ShuffleConv(nn.Module):
@@ -95,39 +87,46 @@ class _ShuffleConv(nn.Module):
     def __init__(self, config: MRNetConfig, scale: int) -> None:
         super().__init__()
         self.scale = scale
-        self.kernel = config.fusion_kernel
-        steps = config.steps(scale)
+        self.reach = config.fusion_kernel // 2
         self.groups = config.width
-        outputs = config.width * scale * scale
-        shape = (outputs, steps, self.kernel, self.kernel)
+        steps, outputs = config.steps(scale), config.width * scale * scale
+        shape = (outputs, steps, config.fusion_kernel, config.fusion_kernel)
         # Drawn as torch draws a convolution with this fan-in.
-        bound = (steps * self.kernel**2) ** -0.5
+        bound = (steps * config.fusion_kernel**2) ** -0.5
         self.weight = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(outputs).uniform_(-bound, bound))
-        _equalise_subpixels(self.weight, scale)
-        _equalise_subpixels(self.bias, scale)
 
-    def forward(self, features: list[Tensor]) -> Tensor:
-        if features[0].is_cuda and self.kernel == 1:
-            return self._fuse_densely(features)
-        stacked = torch.stack(features, dim=2).flatten(1, 2)  # (N, 64*T, h, w)
+    def forward(self, residuals: list[Tensor], x0: Tensor | None) -> Tensor:
+        """r_1 ... r_T to the enlarged features, (N, width, s*h, s*w).
+
+        Equation 10, x_i = x_0 + r_i, and all up to the ReLU are linear: x_0 is read
+        once, with the sum of its weights. In half precision each x_i would be rounded.
+        """
+        features, weight = residuals, self.weight[:, : len(residuals)]
+        if x0 is not None:
+            features = [*residuals, x0]
+            weight = torch.cat((weight, weight.sum(dim=1, keepdim=True)), dim=1)
+        if features[0].is_cuda and self.reach == 0:
+            return self._fuse_densely(features, weight)
+        last = [feature.permute(0, 2, 3, 1) for feature in features]
+        stacked = torch.stack(last, dim=-1).flatten(3)  # (N, h, w, 64*(T+1))
         fused = F.conv2d(
-            stacked,
-            self.weight[:, : len(features)],
+            stacked.permute(0, 3, 1, 2),
+            weight,
             self.bias,
-            padding=self.kernel // 2,
+            padding=self.reach,
             groups=self.groups,
         )
         return F.pixel_shuffle(F.relu(fused), self.scale)
 
-    def _fuse_densely(self, features: list[Tensor]) -> Tensor:
+    def _fuse_densely(self, features: list[Tensor], weight: Tensor) -> Tensor:
         """As `forward`, with zeros between the groups: one product, in channels_last.
 
         A GPU multiplies by zero faster than it runs 64 groups of a few channels, and
         its pixel_shuffle would leave channels_last.
         """
         steps, s, width = len(features), self.scale, self.groups
-        own = self.weight[:, :steps, 0, 0].view(width, s * s, steps)
+        own = weight[:, :, 0, 0].view(width, s * s, steps)
         dense = torch.diag_embed(own.permute(1, 2, 0), dim1=1, dim2=3)
         dense = dense.reshape(s * s * width, steps * width, 1, 1)
         bias = self.bias.view(width, s * s).t().reshape(-1)
@@ -138,18 +137,6 @@ class _ShuffleConv(nn.Module):
         return x.permute(0, 3, 1, 2)
 
 
-@torch.no_grad()
-def _equalise_subpixels(parameter: Tensor, scale: int) -> None:
-    """Give the s*s sub-pixels of a channel one and the same initial value.
-
-    The first enlarged features are then free of a checkerboard, which the convolutions
-    after the shuffle would have to unlearn (docs/models.md has the measurement).
-    Source: Aitken et al., arXiv 1707.02937, section 2.
-    """
-    channels = parameter.view(-1, scale * scale, *parameter.shape[1:])
-    channels.copy_(channels[:, :1].expand_as(channels).clone())
-
-
 class _ConvFusion(nn.Module):
     """Table 2's baseline: 1x1 fusion of all recursions, a 3x3 to s*s sub-pixels."""
 
@@ -157,17 +144,14 @@ class _ConvFusion(nn.Module):
         super().__init__()
         self.scale = scale
         width = config.width
-        self.fuse = nn.Conv2d(config.steps(scale) * width, width, 1)
+        self.fuse = JointConv(config.steps(scale) * width, width)
         self.expand = nn.Conv2d(width, width * scale * scale, 3, padding=1)
-        _equalise_subpixels(self.expand.weight, scale)
-        assert self.expand.bias is not None
-        _equalise_subpixels(self.expand.bias, scale)
 
-    def forward(self, features: list[Tensor]) -> Tensor:
-        stacked = torch.cat(features, dim=1)
-        weight = self.fuse.weight[:, : stacked.shape[1]]
-        fused = F.conv2d(stacked, weight, self.fuse.bias)
-        return F.pixel_shuffle(self.expand(fused), self.scale)
+    def forward(self, residuals: list[Tensor], x0: Tensor | None) -> Tensor:
+        features = residuals
+        if x0 is not None:
+            features = [x0 + residual for residual in residuals]  # equation 10
+        return F.pixel_shuffle(self.expand(self.fuse(features)), self.scale)
 
 
 class _Head(nn.Module):
@@ -181,11 +165,9 @@ class _Head(nn.Module):
             nn.ReLU(),
             nn.Conv2d(width, width, 3, padding=1),
         )
-        self.fusion: _ShuffleConv | _ConvFusion = (
-            _ShuffleConv(config, scale)
-            if config.fusion == "shuffle"
-            else _ConvFusion(config, scale)
-        )
+        fusion = _ShuffleConv if config.fusion == "shuffle" else _ConvFusion
+        self.fusion = fusion(config, scale)
+        _equalise_subpixels(self.fusion, scale)
         self.reconstruct = nn.Sequential(
             nn.Conv2d(width, width, 3, padding=1),
             nn.ReLU(),
@@ -235,16 +217,21 @@ class MRNet(SRModel):
         """The one estimate that the L1 loss of section 4.1 supervises."""
         scale = self.resolve_scale(scale)
         head = self._head(scale)
+        memory = shallow = head.extract(lr)  # x_0 and h_0
+        residuals = []
         steps = self.limited(self.config.steps(scale))
-        shallow = head.extract(lr)
-        memory = shallow
-        features: list[Tensor] = []
-        for step in range(steps):
-            last = step == steps - 1
-            out, memory = self.run_recursion(self.recurse, shallow, memory, last)
-            features.append(out)
-        sr: Tensor = head.reconstruct(head.fusion(features))
+        for step in range(1, steps + 1):
+            residual, memory = self._recurse(shallow, memory, step == steps)
+            residuals.append(residual)
+        added = shallow if self.recurse.adds_shallow else None
+        sr: Tensor = head.reconstruct(head.fusion(residuals, added))
         return (sr.to(lr.dtype),)  # autocast computes in half precision
+
+    @recomputed
+    def _recurse(
+        self, shallow: Tensor, memory: Tensor, last: bool
+    ) -> tuple[Tensor, Tensor]:
+        return cast("tuple[Tensor, Tensor]", self.recurse(shallow, memory, last))
 
     def limit_recursions(self, limit: int | None) -> None:
         """Run at most `limit` recursions; the fusion weights beyond it become zero.
@@ -263,11 +250,6 @@ class MRNet(SRModel):
                 else:
                     head.fusion.fuse.weight[:, limit * self.config.width :] = 0.0
 
-    def folded(self) -> SRModel:
-        """Sums and ReLUs inside the convolutions, for all but Table 2's variants."""
-        plain = self.config.fusion == "shuffle" and self.config.fusion_kernel == 1
-        return FoldedMRNet(self) if plain else self
-
     def receptive_radius(self, scale: int | None = None) -> int:
         """3 + 1 for the shallow features, 21 a recursion, the tail on the HR grid."""
         scale = self.resolve_scale(scale)
@@ -281,3 +263,20 @@ class MRNet(SRModel):
     def tile_overlap(self, scale: int | None = None) -> int:
         """20 LR pixels: measured, docs/design.md; the exact radius is 89 to 173."""
         return min(20, self.receptive_radius(scale))
+
+
+# Where training starts: ours, for the paper names nothing.
+
+
+@torch.no_grad()
+def _equalise_subpixels(fusion: _ShuffleConv | _ConvFusion, scale: int) -> None:
+    """Give the s*s sub-pixels of a channel one and the same initial value.
+
+    The first enlarged features are then free of a checkerboard, which the convolutions
+    after the shuffle would have to unlearn (docs/models.md has the measurement).
+    Source: Aitken et al., arXiv 1707.02937, section 2.
+    """
+    layer = fusion if isinstance(fusion, _ShuffleConv) else fusion.expand
+    for parameter in layer.parameters():
+        channels = parameter.view(-1, scale * scale, *parameter.shape[1:])
+        channels.copy_(channels[:, :1].expand_as(channels).clone())

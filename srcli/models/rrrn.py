@@ -9,17 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from srcli.errors import UsageError
-from srcli.models.base import Color, ModelConfig, Runner, SRModel
-from srcli.models.initial import keep_variance
-from srcli.models.joint import JointConv, JointConvOfSums
-from srcli.models.rrrn_folded import FoldedRRRN
+from srcli.models.base import Color, ModelConfig, SRModel, recomputed
+from srcli.models.layers import JointConv, JointConvOfSums, keep_variance
 from srcli.models.transitions import Convolution
 
 # Of D and D*: with kernel = stride + 2 * padding both grids are exact at every size.
@@ -70,28 +68,13 @@ class _Projection(nn.Module):
 
 
 class _Iteration(nn.Module):
-    """RL's iteration j, equations 5 to 7: the layers C, H* and H, whose inputs grow."""
+    """The layers C, H* and H of RL's iteration j, whose inputs grow."""
 
     def __init__(self, width: int, j: int) -> None:
         super().__init__()
         self.merge = _layer(JointConv(j * width, width), activated=False)
         self.restore = _layer(JointConv(j * width, width), activated=False)
         self.degrade = _layer(JointConvOfSums((j + 1) * width, width), activated=True)
-
-    def forward(
-        self,
-        y: Tensor,
-        deltas: tuple[Tensor, ...],
-        zetas: tuple[Tensor, ...],
-        up: nn.Module,
-        down: nn.Module,
-    ) -> tuple[Tensor, Tensor]:
-        """zeta^{j-1}, and D(H([Y^0 ... Y^j])), from all that came before.
-
-        By equation 6 Y^j is Y^0 and all zetas before it added up.
-        """
-        zeta = self.restore((*zetas, up(self.merge(deltas))))
-        return zeta, down(self.degrade((y, *zetas, zeta)))
 
 
 class _Learning(nn.Module):
@@ -112,18 +95,20 @@ class _Learning(nn.Module):
         self.downs = nn.ModuleList(_downsampler(width, scale) for _ in range(own))
 
     def forward(
-        self, x: Tensor, y: Tensor, delta: Tensor, run: Runner
-    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """All delta^0 ... delta^t (LR size) and zeta^0 ... zeta^{t-1} (HR size)."""
-        deltas: tuple[Tensor, ...] = (delta,)
-        zetas: tuple[Tensor, ...] = ()
-        for index, iteration in enumerate(self.iterations):
-            use = min(index, len(self.ups) - 1)
-            transitions = self.ups[use], self.downs[use]
-            zeta, lowered = run(iteration, y, deltas, zetas, *transitions)
-            zetas = (*zetas, zeta)
-            deltas = (*deltas, x - lowered)
-        return deltas, zetas
+        self,
+        index: int,
+        y: Tensor,
+        deltas: tuple[Tensor, ...],
+        zetas: tuple[Tensor, ...],
+    ) -> tuple[Tensor, Tensor]:
+        """zeta^{j-1}, and D(H([Y^0 ... Y^j])), from all that came before; j - 1 given.
+
+        By equation 6 Y^j is Y^0 and all zetas before it added up.
+        """
+        layers = cast("_Iteration", self.iterations[index])
+        own = min(index, len(self.ups) - 1)
+        zeta = layers.restore((*zetas, self.ups[own](layers.merge(deltas))))  # 5
+        return zeta, self.downs[own](layers.degrade((y, *zetas, zeta)))  # 7
 
 
 class _Reconstruction(nn.Module):
@@ -192,31 +177,55 @@ class RRRN(SRModel):
         Each residual is divided by how many there are, which the last convolution can
         make up for. So a higher recursion limit leaves the last image as it was, as
         long as RF hands on X: all sub-networks then add the same.
-        `recompute` takes RP, each iteration of RL, and RR by themselves: the features
-        of all iterations, there at once, are more than what all of them hand on.
         """
-        run = self.run_recursion
         scale = self.resolve_scale(scale)
-        image = _bilinear(lr, scale)
+        # I_0
+        image = F.interpolate(lr, scale_factor=float(scale), mode="bilinear")
         x = self.extract(lr)
         images: list[Tensor] = []
         last = self.limited(self.config.sub_networks)
         for index in range(1, last + 1):
-            residual, delta = self._refine(x, run)
-            image = image + residual.to(image.dtype) / last
-            images.append(image.to(lr.dtype))
+            residual, delta = self._refine(x)
+            image = image + residual.to(lr.dtype) / last  # equation 9
+            images.append(image)
             if index < last:
                 x = self.fuse(torch.cat((x, delta), dim=1))
         return tuple(images)
 
-    def _refine(self, x: Tensor, run: Runner) -> tuple[Tensor, Tensor]:
-        """One sub-network: the residual picture, and delta^t for the next."""
-        deltas, zetas = self.learn(x, *run(self.project, x), run)
-        return run(self.reconstruct, deltas, zetas), deltas[-1]
+    def _refine(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """One sub-network: the residual picture, and delta^t for the next.
 
-    def folded(self) -> FoldedRRRN:
-        """The features of all iterations side by side."""
-        return FoldedRRRN(self)
+        RP, each iteration of RL, and RR are recomputed by themselves: the features of
+        all iterations, there at once, are more than what all of them hand on.
+        """
+        y, delta = self._project(x)
+        deltas: tuple[Tensor, ...] = (delta,)
+        zetas: tuple[Tensor, ...] = ()
+        for index in range(self.config.iterations):
+            zeta, lowered = self._iterate(index, y, deltas, zetas)
+            zetas = (*zetas, zeta)
+            deltas = (*deltas, x - lowered)  # equation 7
+        return self._reconstruct(deltas, zetas), deltas[-1]
+
+    @recomputed
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return cast("tuple[Tensor, Tensor]", self.project(x))
+
+    @recomputed
+    def _iterate(
+        self,
+        index: int,
+        y: Tensor,
+        deltas: tuple[Tensor, ...],
+        zetas: tuple[Tensor, ...],
+    ) -> tuple[Tensor, Tensor]:
+        return self.learn(index, y, deltas, zetas)
+
+    @recomputed
+    def _reconstruct(
+        self, deltas: tuple[Tensor, ...], zetas: tuple[Tensor, ...]
+    ) -> Tensor:
+        return cast("Tensor", self.reconstruct(deltas, zetas))
 
     def receptive_radius(self, scale: int | None = None) -> int:
         """One for each 3x3 of the extraction, then g (t + 1) rounds up and down.
@@ -239,13 +248,6 @@ class RRRN(SRModel):
         alone, 8 leaves 0.03 grey levels.
         """
         return min(16, self.receptive_radius(scale))
-
-
-def _bilinear(lr: Tensor, scale: int) -> Tensor:
-    """I_0, in float32 at least."""
-    compute = lr if lr.dtype == torch.float64 else lr.float()
-    size = (lr.shape[-2] * scale, lr.shape[-1] * scale)
-    return F.interpolate(compute, size=size, mode="bilinear", align_corners=False)
 
 
 def _extraction(config: RRRNConfig, channels: int) -> nn.Sequential:

@@ -121,35 +121,34 @@ def convolve(
     *,
     slope: float = 1.0,
     add: Tensor | None = None,
-    gain: Tensor | None = None,
     share: float = 0.0,
+    above: int = 1,
 ) -> Tensor:
     """Convolve with the kernel of `transform_weight` and write to `out`.
 
-    That gets act(conv(x) + gain * add), or with a share out + share * act(conv(x)).
+    That gets act(conv(x) + add), or with a share out + share * act(conv(x)).
 
     Args:
         x: (N, inputs, h, w), channels_last.
         weight: Of `transform_weight`, of the same dtype.
         bias: (outputs,) float32.
-        out: (N, outputs, h, w), or h - 2 rows if `x` brings its own row above and
-            below; channels_last, of the same dtype, and no part of `x`.
+        out: (N, outputs, h, w), or fewer rows if `x` brings its own row above or below;
+            channels_last, of the same dtype, and no part of `x`.
         slope: act is max(v, 0) + slope * min(v, 0).
-        add: As `out`.
-        gain: (outputs,) float32; None is one.
+        add: As `out`, or `out` itself.
         share: Zero is none.
+        above: Rows of zeros above `x`, 1 or 0; there are as many below as it takes.
     """
-    gain = torch.ones_like(bias) if gain is None else gain
     call = _Call(
         x=as_array(x),
         weight=weight,
         bias=bias.numpy(),
         out=as_array(out),
-        other=as_array(out[:, :, :0] if add is None else add),
-        gain=gain.numpy(),
+        other=as_array(out[:, :, :0] if add is None or add is out else add),
+        onto=add is out,
         slope=np.float32(slope),
         share=np.float32(share),
-        above=1 - (x.shape[2] - out.shape[2]) // 2,
+        above=above,
     )
     strips = _cut(*call.out.shape[:3])
     in_threads(partial(_run_some, call, strips, count()))
@@ -175,7 +174,7 @@ class _Call:
     bias: NDArray[Any]
     out: NDArray[Any]
     other: NDArray[Any]
-    gain: NDArray[Any]
+    onto: bool
     slope: np.float32
     share: np.float32
     above: int
@@ -249,7 +248,7 @@ def _run_some(
             call.bias,
             call.slope,
             call.other[index],
-            call.gain,
+            call.onto,
             call.share,
             call.out[index],
             room.leaving,

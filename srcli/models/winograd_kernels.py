@@ -192,10 +192,19 @@ def _finish(value, target, slope):
 
 
 @njit(**_COMPILED)
-def _finish_sum(value, target, slope, other, gain):
+def _finish_sum(value, target, slope, other):
     zero, none = target[0], np.float32(0)
     for i in range(value.shape[0]):
-        v = value[i] + gain[i] * _widen(other[i])
+        v = value[i] + _widen(other[i])
+        target[i] = _narrow(max(v, none) + slope * min(v, none), zero)
+
+
+@njit(**_COMPILED)
+def _finish_onto(value, target, slope):
+    """As `_finish_sum` of what is there: two names of one array are slow."""
+    zero, none = target[0], np.float32(0)
+    for i in range(value.shape[0]):
+        v = value[i] + _widen(target[i])
         target[i] = _narrow(max(v, none) + slope * min(v, none), zero)
 
 
@@ -209,12 +218,12 @@ def _finish_total(value, target, slope, share):
 
 
 @njit(**_COMPILED)
-def leave_strip(products, first, last, bias, slope, other, gain, share, out, rows):
+def leave_strip(products, first, last, bias, slope, other, onto, share, out, rows):
     """What the products of some rows of tiles are in the picture, and what follows.
 
-    `out` becomes act(x + bias + gain * other), or, where `other` has no rows,
-    act(x + bias); or, where `share` is not zero, out + share * act(x + bias). act is
-    max(v, 0) + slope * min(v, 0).
+    `out` becomes act(x + bias + other), or, where `other` has no rows, act(x + bias);
+    or, with `onto`, act(x + bias + out); or, where `share` is not zero,
+    out + share * act(x + bias). act is max(v, 0) + slope * min(v, 0).
 
     Args:
         products: (tiles, 36, channels).
@@ -223,7 +232,7 @@ def leave_strip(products, first, last, bias, slope, other, gain, share, out, row
         bias: (channels,) float32.
         slope: float32.
         other: (h, w, channels) or (0, 0, channels).
-        gain: (channels,) float32.
+        onto: Whether `out` is what is added.
         share: float32.
         out: (h, w, channels).
         rows: Room for (7, 4 * channels) float32.
@@ -250,8 +259,10 @@ def leave_strip(products, first, last, bias, slope, other, gain, share, out, row
                     y = 4 * row + i
                     if share != 0:
                         _finish_total(column[i], out[y, x], slope, share)
+                    elif onto:
+                        _finish_onto(column[i], out[y, x], slope)
                     elif other.shape[0]:
-                        _finish_sum(column[i], out[y, x], slope, other[y, x], gain)
+                        _finish_sum(column[i], out[y, x], slope, other[y, x])
                     else:
                         _finish(column[i], out[y, x], slope)
 

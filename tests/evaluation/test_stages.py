@@ -19,8 +19,8 @@ from srcli.imaging.resize import imresize
 from srcli.models import MODELS
 from srcli.models.drcn import DRCN, DRCNConfig
 from srcli.models.drrn import DRRN, DRRNConfig
+from srcli.models.fast import FastModel
 from srcli.models.rrrn import RRRN, RRRNConfig
-from srcli.models.rrrn_folded import FoldedRRRN
 from srcli.pretrained.catalog import save_weights
 
 LUMA = np.array([65.481, 128.553, 24.966]) / 255
@@ -232,18 +232,13 @@ def test_the_row_and_its_saved_pictures_are_those_without_stages(
 
 def test_all_stages_come_from_one_run(measure, rrrn, monkeypatch):
     calls = []
+    original = FastModel.predictions
 
-    def count(network):
-        original = network.predictions
+    def counted(self, lr, scale=None):
+        calls.append(lr.shape)
+        return original(self, lr, scale)
 
-        def counted(self, lr, scale=None):
-            calls.append(lr.shape)
-            return original(self, lr, scale)
-
-        monkeypatch.setattr(network, "predictions", counted)
-
-    count(RRRN)
-    count(FoldedRRRN)
+    monkeypatch.setattr(FastModel, "predictions", counted)
     measure(rrrn, stages=True)
     pictures = [shape for shape in calls if min(shape[2:]) > 16]
     assert pictures

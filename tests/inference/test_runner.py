@@ -145,22 +145,8 @@ def test_a_runner_does_not_change_the_callers_model():
         assert torch.equal(value, state[name])
 
 
-def test_a_runner_runs_the_folded_network():
-    told = []
-
-    class Folding(Nearest):
-        def folded(self):
-            assert not self.training
-            return Nearest(lambda lr: told.append(lr.shape))
-
-    lr = noise(3, 6, 7)
-    sr = Runner(Folding().train(), 2, device="cpu", tile=0).enlarge(lr)
-    torch.testing.assert_close(sr, whole(Nearest(), lr, 2))
-    assert told == [(1, 3, 6, 7)]
-
-
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_folded_networks_result_is_the_networks(precision):
+def test_a_fast_networks_result_is_the_networks(precision):
     model = build_small("drrn", 3)
     lr = noise(1, 12, 15)
     expected = whole(model, lr, 3)

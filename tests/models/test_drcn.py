@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import weakref
-
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from srcli.errors import UsageError
 from srcli.imaging.resize import imresize
@@ -114,30 +111,6 @@ def test_forward_and_predictions_have_the_same_gradients():
             first = gradients
     for key, gradient in gradients.items():
         torch.testing.assert_close(first[key], gradient, atol=1e-9, rtol=1e-9)
-
-
-class _LiveMaps(TorchDispatchMode):
-    """The most full-width HR maps that were alive at once."""
-
-    def __init__(self, values: int) -> None:
-        super().__init__()
-        self.values = values
-        self.live: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
-        self.most = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        if isinstance(out, torch.Tensor) and out.numel() == self.values:
-            self.live.add(out.untyped_storage())
-            self.most = max(self.most, len(self.live))
-        return out
-
-
-def test_forward_keeps_few_maps_alive():
-    model = build()
-    with torch.no_grad(), _LiveMaps(8 * 10 * 14) as maps:
-        model(draw())
-    assert 1 <= maps.most <= 4
 
 
 @pytest.mark.parametrize("start", ["identity", "details"])

@@ -30,7 +30,7 @@ def check(result: Tensor, expected: Tensor, allowed: float | None = None) -> Non
 
 def build(outputs: int, inputs: int, dtype: torch.dtype, kernel: int = 3) -> FusedConv:
     weight = (torch.randn(outputs, inputs, kernel, kernel) / kernel).to(dtype)
-    return FusedConv(weight, torch.randn(outputs).to(dtype), weight)
+    return FusedConv(weight, torch.randn(outputs).to(dtype))
 
 
 def convolve_in_double(layer: FusedConv, x: Tensor) -> Tensor:
@@ -58,38 +58,73 @@ def test_fused_is_one_after_the_other(dtype, inputs, outputs, kernel, size):
     check(layer(x, add=other), plain + other.double())
     check(layer(x, add=other, slope=0.0), (plain + other.double()).relu())
     # In half precision the product may be rounded before it is added.
-    product = (other * gain.view(-1, 1, 1)).double()
-    if dtype != torch.bfloat16 or HAS_ONEDNN:
-        result = layer(x, add=other, gain=gain, slope=0.0)
-        check(result, (plain + product).relu())
+    if dtype != torch.bfloat16:
+        product = (other * gain.view(-1, 1, 1)).double()
+        scaled = FusedConv(layer.weight, layer.bias, gain=gain)
+        check(scaled(x, other, slope=0.0), (plain + product).relu())
     assert torch.equal(x, given[0])
     assert torch.equal(other, given[1])
-    total = layer.add_to(other, x)
+    total = layer(x, other, into="add")
     check(total, plain + given[1].double())
     assert total.data_ptr() == other.data_ptr()
     assert torch.equal(total, other)
 
 
+@pytest.mark.parametrize("strip", [1, 200, 1 << 23])
 @torch.inference_mode()
-def test_a_share_of_what_was_rectified_is_added_in_place():
+def test_a_share_of_what_was_rectified_is_added(strip, monkeypatch):
+    monkeypatch.setattr(fused, "_STRIP", strip)
     layer = build(8, 8, torch.float32)
     x = draw(2, 8, 6, 5, dtype=torch.float32)
     plain = convolve_in_double(layer, x).relu()
     total = draw(2, 8, 6, 5, dtype=torch.float32)
     expected = total.double() + 0.3 * plain
-    check(layer.add_to(total, x, slope=0.0, share=0.3), expected)
-    rows = total[:, :, 1:-1]
-    expected = rows.double() + 0.3 * plain[:, :, 1:-1]
-    result = layer.add_to(rows, x, slope=0.0, share=0.3)
-    torch.testing.assert_close(result.double(), expected, atol=1e-5, rtol=1e-5)
-    assert torch.equal(total[:, :, 1:-1], result)
+    given = total.clone()
+    check(layer(x, total, slope=0.0, share=0.3), expected)
+    assert torch.equal(total, given)
+    check(layer(x, total, slope=0.0, share=0.3, into="add"), expected)
+    check(total, expected)
+
+
+@pytest.mark.parametrize("strip", [1, 200, 1 << 23])
+@pytest.mark.parametrize("kernel", [1, 3, 7])
+@pytest.mark.parametrize("height", [1, 2, 7, 17])
+@torch.inference_mode()
+def test_the_result_may_be_written_over_the_input(height, kernel, strip, monkeypatch):
+    monkeypatch.setattr(fused, "_STRIP", strip)
+    layer = build(8, 8, torch.float32, kernel)
+    x, other = (draw(2, 8, height, 5, dtype=torch.float32) for _ in range(2))
+    plain = convolve_in_double(layer, x)
+    over = x.clone(memory_format=torch.preserve_format)
+    check(layer(over, slope=0.0, into="x"), plain.relu())
+    check(over, plain.relu())
+    over = x.clone(memory_format=torch.preserve_format)
+    check(layer(over, other, into="x"), plain + other.double())
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 7])
+@pytest.mark.parametrize("outputs", [1, 3, 48])
+@torch.inference_mode()
+def test_what_writes_a_picture_computes_in_full_precision(outputs, kernel, monkeypatch):
+    monkeypatch.setattr(fused, "_STRIP", 200)
+    weight = torch.randn(outputs, 8, kernel, kernel) / kernel
+    layer = FusedConv(weight, torch.randn(outputs), writes=True)
+    x = draw(2, 8, 30, 5, dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        made = layer(x, slope=0.2)
+    assert made.dtype == torch.float32
+    expected = F.leaky_relu(convolve_in_double(layer, x), 0.2)
+    torch.testing.assert_close(made.double(), expected, atol=1e-5, rtol=1e-5)
 
 
 @torch.inference_mode()
-def test_rows_that_were_brought_along_are_not_padded():
-    layer = build(8, 8, torch.float32)
-    x = draw(1, 8, 6, 5, dtype=torch.float32)
-    check(layer(x, rows=False), convolve_in_double(layer, x)[:, :, 1:-1])
+def test_what_reads_a_picture_computes_in_full_precision():
+    layer = FusedConv(torch.randn(8, 3, 3, 3), torch.randn(8), reads=True)
+    picture = torch.rand(2, 3, 9, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        made = layer(picture)
+    assert made.dtype == torch.bfloat16
+    assert torch.equal(made, layer(picture).bfloat16())
 
 
 @torch.inference_mode()
@@ -118,8 +153,7 @@ def test_without_onednn_the_results_are_the_same(monkeypatch):
                 fresh(x, slope=0.0),
                 fresh(x, add=other, slope=0.0),
                 fresh(x, add=other, slope=0.3),
-                fresh(x, add=other, gain=layer.bias, slope=0.0),
-                fresh.add_to(other.clone(), x),
+                fresh(x, other.clone(), into="add"),
             ]
 
     assert fused._onednn_fuses(x)
@@ -148,7 +182,7 @@ def test_cuda_equals_the_cpu(dtype):
         results = [
             layer(x, slope=0.0),
             layer(x, add=other, slope=0.0),
-            layer.add_to(total, x),
+            layer(x, total, into="add"),
         ]
     expected = [plain.relu(), (plain + other).relu(), plain + other]
     for result, wanted in zip(results, expected, strict=True):

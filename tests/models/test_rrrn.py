@@ -252,8 +252,12 @@ def test_the_first_delta_and_zeta_leave_no_trace_in_their_image(scale):
     model = build(scales=(scale,), sub_networks=1)
     x = torch.rand(1, 4, 5, 5, dtype=torch.float64)
     with torch.no_grad():
-        features = model.learn(x, *model.project(x), model.run_recursion)
-        deltas, zetas = (list(each) for each in features)
+        y, delta = model.project(x)
+        deltas, zetas = [delta], []
+        for index in range(model.config.iterations):
+            zeta, lowered = model.learn(index, y, (*deltas,), (*zetas,))
+            zetas.append(zeta)
+            deltas.append(x - lowered)
         whole = model.reconstruct(deltas, zetas)
         deltas[0] = torch.zeros_like(deltas[0])
         zetas[0] = torch.zeros_like(zetas[0])
@@ -268,10 +272,10 @@ def test_the_residual_keeps_its_sign_on_the_way_up():
     for layer in (iteration.merge, iteration.restore, up):
         nn.init.zeros_(layer.bias)
     x = torch.rand(1, 4, 3, 3, dtype=torch.float64)
-    y, down = torch.zeros(1, 4, 6, 6, dtype=torch.float64), model.learn.downs[0]
+    y = torch.zeros(1, 4, 6, 6, dtype=torch.float64)
     with torch.no_grad():
-        zeta, *_ = iteration(y, (x,), (), up, down)
-        negative, *_ = iteration(y, (-x,), (), up, down)
+        zeta, *_ = model.learn(0, y, (x,), ())
+        negative, *_ = model.learn(0, y, (-x,), ())
     torch.testing.assert_close(negative, -zeta)
 
 

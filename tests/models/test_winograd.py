@@ -42,7 +42,6 @@ def test_a_convolution_and_what_follows(size, channels, dtype):
     inputs, outputs = channels
     x, other = draw(2, inputs, *size, dtype=dtype), draw(2, outputs, *size, dtype=dtype)
     weight, bias = draw(outputs, inputs, 3, 3) / inputs**0.5, torch.randn(outputs)
-    gain = torch.rand(outputs)
     kernel = winograd.transform_weight(weight, dtype)
     plain = by_definition(x, weight, bias)
 
@@ -52,13 +51,15 @@ def test_a_convolution_and_what_follows(size, channels, dtype):
 
     check(run(), plain)
     check(run(slope=0.0), plain.relu())
-    summed = plain + other.double() * gain.double().view(-1, 1, 1)
-    check(run(slope=0.25, add=other, gain=gain), F.leaky_relu(summed, 0.25))
-    check(run(slope=1.5, add=other), F.leaky_relu(plain + other.double(), 1.5))
+    summed = plain + other.double()
+    check(run(slope=0.25, add=other), F.leaky_relu(summed, 0.25))
+    total = other.clone(memory_format=torch.preserve_format)
+    check(run(total, slope=1.5, add=total), F.leaky_relu(summed, 1.5))
     total = other.clone(memory_format=torch.preserve_format)
     check(run(total, slope=0.0, share=0.3), other.double() + 0.3 * plain.relu())
     if size[0] > 2:
-        check(run(other[:, :, 1:-1]), plain[:, :, 1:-1])
+        check(run(other[:, :, 1:-1], above=0), plain[:, :, 1:-1])
+        check(run(other[:, :, :-1]), plain[:, :, :-1])
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -88,7 +89,7 @@ def test_layers_use_it_where_it_is_faster_and_not_while_suspended(monkeypatch):
 
     monkeypatch.setattr(winograd, "convolve", spy)
     weight = torch.randn(64, 64, 3, 3) / 24
-    layer = FusedConv(weight, torch.randn(64), weight)
+    layer = FusedConv(weight, torch.randn(64))
     large, small = draw(1, 64, 64, 64), draw(1, 64, 8, 8)
     with torch.inference_mode():
         fast = layer(large, add=large, slope=0.0)
@@ -129,7 +130,7 @@ def test_a_numba_that_cannot_be_used_is_said_once_and_done_without(monkeypatch, 
     monkeypatch.setattr(winograd.importlib, "import_module", refuse)
     winograd.kernels.cache_clear()
     weight = torch.randn(64, 64, 3, 3) / 24
-    layer = FusedConv(weight, torch.randn(64), weight)
+    layer = FusedConv(weight, torch.randn(64))
     x = draw(1, 64, 64, 64)
     try:
         with torch.inference_mode():
