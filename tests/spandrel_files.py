@@ -31,6 +31,18 @@ def compact(scale=4, channels=3, layers=3):
     )  # fmt: skip
 
 
+def esrgan(scale=4):
+    """Dense blocks of 3x3 kernels; the enlargement at the end."""
+    from srcli.pretrained.community import import_spandrel
+
+    import_spandrel()
+    from spandrel.architectures.ESRGAN import ESRGAN
+
+    return random_weights(
+        ESRGAN(in_nc=3, out_nc=3, num_filters=8, num_blocks=1, scale=scale)
+    )
+
+
 def swinir(scale=2):
     """A transformer with windows of 8x8 pixels, shifted in every second layer."""
     from srcli.pretrained.community import import_spandrel

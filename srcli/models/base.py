@@ -241,6 +241,14 @@ class SRModel(nn.Module):
         }
         return same | resample_transitions(self, source)
 
+    def find_core(self) -> nn.Module:
+        """What a fast copy is made of: the network, or the part that does its work."""
+        return self
+
+    def with_core(self, core: SRModel) -> SRModel:
+        """This network with a fast copy of its core, which stays as it is."""
+        return core
+
     def receptive_radius(self, scale: int | None = None) -> int:
         """Furthest LR pixel, counted along one axis, that can touch an output pixel."""
         raise NotImplementedError

@@ -68,14 +68,19 @@ def make_fast(model: SRModel, scale: int) -> SRModel:
     Returns:
         A `FastModel`, or the network itself if it does what no rule knows.
     """
-    draft = _Draft(model, model.resolve_scale(scale))
+    core = model.find_core()
+    if isinstance(core, SRModel):
+        core = _AtScale(core, model.resolve_scale(scale))
+    draft = _Draft(core, model.channels)
     try:
         draft.write()
         draft.apply_rules()
+        fast = FastModel(model, *draft.split())
+        draft.compare(fast)
     except _UnknownError as error:
         log.debug("%s runs as it is: %s", model.arch, error)
         return model
-    return FastModel(model, *draft.split())
+    return model.with_core(fast)
 
 
 class FastModel(SRModel):
@@ -172,7 +177,7 @@ class _Kernel:
             key=None,
             weight=weight * scale.view(-1, 1, 1, 1),
             bias=bias * scale + shift,
-            gain=scale if adds else None,
+            gain=(scale if self.gain is None else scale * self.gain) if adds else None,
         )
 
     def after(self, scale: Tensor) -> _Kernel:
@@ -236,9 +241,13 @@ class _Draft:
     and whether it is `fresh`, which is: in memory of its own.
     """
 
-    def __init__(self, model: SRModel, scale: int) -> None:
-        self.root = _AtScale(model, scale)
-        self.like = next(model.parameters(), torch.zeros(())).detach()
+    def __init__(self, network: nn.Module, channels: int) -> None:
+        self.root = network
+        self.like = next(network.parameters(), torch.zeros(())).detach()
+        count = channels * _SIDE**2
+        wave = torch.arange(count).sin().view(1, channels, _SIDE, _SIDE)
+        self.lr = (0.5 + 0.5 * wave).to(self.like)
+        self.result = torch.empty(0)
         self.graph = fx.Graph()
         self.layers: dict[str, nn.Module] = {}
         self.names: dict[Hashable, str] = {}
@@ -250,14 +259,25 @@ class _Draft:
         Raises:
             _UnknownError: If what it does depends on the picture.
         """
-        lr = self.like.new_zeros(1, self.root.model.channels, _SIDE, _SIDE)
-        with without_autocast(lr):
+        with without_autocast(self.like):
             try:
                 self.graph = _Tracer().trace(self.root)
             # What a network does with symbols instead of tensors has no bounds.
             except Exception as error:
                 raise _UnknownError(str(error)) from error
-            _Sizes(fx.GraphModule(self.root, self.graph)).run(lr)
+            self.result = _Sizes(fx.GraphModule(self.root, self.graph)).run(self.lr)
+
+    def compare(self, fast: SRModel) -> None:
+        """See to it that the copy does what the network does: it may be anybody's.
+
+        Raises:
+            _UnknownError: If its result is another one.
+        """
+        with torch.no_grad(), without_autocast(self.like):
+            difference = (fast(self.lr) - self.result).abs().max()
+        allowed = 1000 * torch.finfo(self.like.dtype).eps
+        if not difference <= allowed * self.result.abs().max().clamp_min(1):
+            raise _UnknownError(f"its copy is off by {difference}")
 
     def apply_rules(self) -> None:
         """Rules 1 to 3 and 5.
@@ -445,7 +465,8 @@ class _Draft:
     def _keep(self, node: fx.Node, module: nn.Module) -> None:
         """A layer as it is, but for the layout of what it gives."""
         self.layers[str(node.target)] = copy.deepcopy(module).requires_grad_(False)
-        node.meta["reach"] = getattr(module, "reach", None)
+        is_local = getattr(module, "mode", None) == "nearest"
+        node.meta["reach"] = 0 if is_local else getattr(module, "reach", None)
         fresh = any(True for _ in module.parameters())
         aligned = self._put(node, align_channels, node, fresh=fresh)
         node.replace_all_uses_with(aligned, lambda user: user is not aligned)
@@ -559,7 +580,8 @@ class _Draft:
             if reach > _CONTEXT:
                 break
             need = max(peaks[index], needs[node])
-            if need < least:
+            # What is aligned is part of the layer before, whose memory it may share.
+            if need < least and node.target is not align_channels:
                 start, least, context = index, need, reach
         wanted = output.all_input_nodes
         if start == len(nodes):
@@ -661,7 +683,8 @@ class _Chain:
 
     def _take_sum(self, user: fx.Node) -> bool:
         other = _find_other(user, self.nodes[-1])
-        if other is None or self.kernel.reads or self.kernel.writes:
+        kernel = self.kernel
+        if other is None or kernel.reads or kernel.writes or kernel.gain is not None:
             return False
         theirs = other.meta.get("kernel")
         will_take = theirs and not (theirs.reads or theirs.writes)

@@ -7,6 +7,7 @@ that hold them and refuses everything else; no such file is read in another way.
 
 from __future__ import annotations
 
+import copy
 import importlib
 import importlib.util
 import math
@@ -91,6 +92,18 @@ class CommunityNetwork(SRModel):
         with _without_warnings(), torch.random.fork_rng(devices), there:
             torch.manual_seed(0)  # some draw noise: the same in every tile
             return (self._descriptor(lr.clone()),)  # some work in place
+
+    def find_core(self) -> nn.Module:
+        """The network without what spandrel does around it."""
+        return self.network
+
+    def with_core(self, core: SRModel) -> CommunityNetwork:
+        """A copy that runs another module in place of the network."""
+        twin = copy.copy(self)
+        twin._modules = {"network": core}
+        twin._descriptor = copy.copy(self._descriptor)
+        twin._descriptor._model = core
+        return twin
 
     def receptive_radius(self, scale: int | None = None) -> int:
         """Refused: no file says how far its network sees.

@@ -206,6 +206,15 @@ def test_a_sum_of_three_is_made_by_its_last_convolution():
     assert count(model) == {"convolution": 4}
 
 
+def test_factors_of_nested_sums_are_each_their_own():
+    def body(own, x):
+        y = x + own.one(x) * 0.2
+        z = (y + own.two(y) * 0.5) * 0.3 + x
+        return own.last((z + own.one(z)) * 0.7 / 3)
+
+    check(make(body, one=conv(), two=conv(), last=conv()), 2)
+
+
 @pytest.mark.parametrize("share", [0.3, -2.0, 0.0])
 def test_a_share_of_what_was_rectified_is_added(share):
     def body(own, x):

@@ -12,11 +12,12 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 from safetensors.torch import save_file
-from spandrel_files import compact, rcan, swinir
+from spandrel_files import compact, esrgan, rcan, swinir
 
 from srcli.errors import DeviceError, UsageError, WeightsError
 from srcli.imaging.resize import imresize
 from srcli.inference.runner import Runner
+from srcli.models.fast import FastModel, make_fast
 from srcli.pretrained.catalog import load_model, read_file
 from srcli.pretrained.community import CommunityNetwork, import_spandrel
 
@@ -54,6 +55,29 @@ def test_weights_are_found_in_what_training_programs_leave(tmp_path, lr):
         with torch.no_grad():
             sr = read_file(tmp_path / name)(lr[None])
             assert torch.equal(sr, network(lr[None]).clamp(0, 1)), name
+
+
+@pytest.mark.parametrize("make", [compact, esrgan])
+def test_convolutional_networks_have_a_fast_copy(tmp_path, lr, make):
+    network = make()
+    read = load_model(save(network, tmp_path / "m.pth"), 4)
+    fast = make_fast(read, 4)
+    assert isinstance(fast.network, FastModel)
+    assert read.network is not fast.network
+    given = lr[None, :, :40, :30]
+    with torch.no_grad():
+        expected = network(given).clamp(0, 1)
+        torch.testing.assert_close(fast(given), expected, atol=1e-4, rtol=0)
+        assert torch.equal(read(given), expected)
+        with torch.autocast("cpu", torch.bfloat16):
+            rough, rougher = fast(given), read(given)
+    off = (rough - expected).abs().mean(), (rougher - expected).abs().mean()
+    assert off[0] < off[1]  # the picture is not rounded
+
+
+def test_networks_that_no_rule_knows_run_as_they_are(tmp_path):
+    read = load_model(save(swinir(), tmp_path / "m.pth"), 2)
+    assert make_fast(read, 2) is read
 
 
 @pytest.mark.parametrize(("make", "scale"), [(compact, 4), (swinir, 2)])
