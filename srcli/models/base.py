@@ -93,17 +93,17 @@ class ModelConfig:
 
 
 def recomputed(method: _Method) -> _Method:
-    """A network's method that is computed again for its gradient, if `recompute` is on.
+    """A method of a network, or of a module in it, that `recompute` computes again.
 
-    What the backward pass needs is then not kept. The method may not change its
-    arguments, nor anything else.
+    What its gradient needs is then not kept. It may not change its arguments, nor
+    anything else.
     Source: Chen et al., "Training Deep Nets with Sublinear Memory Cost", arXiv
     1604.06174.
     """
 
     @wraps(method)
-    def run(self: SRModel, *args: Any) -> Any:  # noqa: ANN401 - as the method's
-        if not (self.recompute and torch.is_grad_enabled()):
+    def run(self: nn.Module, *args: Any) -> Any:  # noqa: ANN401 - as the method's
+        if not (getattr(self, "_recompute", False) and torch.is_grad_enabled()):
             return method(self, *args)
         norms = [layer for layer in self.modules() if isinstance(layer, nn.BatchNorm2d)]
         return checkpoint(
@@ -155,13 +155,21 @@ class SRModel(nn.Module):
     sees_whole: bool = False
     # Run at most this many recursions; None runs all. Training starts shallow with it.
     recursion_limit: int | None = None
-    # Training keeps what goes from recursion to recursion and computes the rest again.
-    recompute: bool = False
 
     @property
     def channels(self) -> int:
         """Channels of input and output pictures."""
         return 1 if self.color == "y" else 3
+
+    @property
+    def recompute(self) -> bool:
+        """Whether training computes again what is `recomputed`, to save memory."""
+        return getattr(self, "_recompute", False)
+
+    @recompute.setter
+    def recompute(self, value: bool) -> None:
+        for module in self.modules():
+            module._recompute = value  # type: ignore[assignment]
 
     @property
     def stage_weights(self) -> Tensor | None:

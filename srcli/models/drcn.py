@@ -27,8 +27,7 @@ Sharing = Literal["all", "recursion", "none"]
 Start = Literal["details", "identity", "he"]
 
 # Recursions that are recomputed at once: what one hands on is all that its gradient
-# needs, so alone it saves nothing. The root of their number balances what groups hand
-# on against what one holds.
+# needs. The root of their number balances what groups hand on against what one holds.
 _TOGETHER = 4
 
 
@@ -69,12 +68,8 @@ def _convolution(inputs: int, outputs: int) -> nn.Conv2d:
 
 def _embedding(width: int) -> nn.Sequential:
     """Equations 1 to 3: the picture to the first state H_0."""
-    return nn.Sequential(
-        _convolution(1, width),
-        nn.ReLU(inplace=True),
-        _convolution(width, width),
-        nn.ReLU(inplace=True),
-    )
+    relu = nn.ReLU(inplace=True)
+    return nn.Sequential(_convolution(1, width), relu, _convolution(width, width), relu)
 
 
 class _Reconstruction(nn.Module):
@@ -102,6 +97,7 @@ class _Chain(nn.Module):
         self.layers = nn.ModuleList(_convolution(width, width) for _ in range(depth))
         self.reconstruct = _Reconstruction(width)
 
+    @recomputed
     def forward(self, picture: Tensor) -> Tensor:
         state = self.embed(picture)
         for layer in self.layers:
@@ -165,18 +161,11 @@ class DRCN(SRModel):
 
     @property
     def stage_weights(self) -> Tensor | None:
-        """The learned w_d of equation 10, of the recursions that run; their sum is one.
-
-        They show what each further recursion adds (section 3.2). None without
-        supervision, where the last recursion is the only prediction.
-        """
+        """What each recursion adds, `_shares`; None without supervision."""
         return None if self.weights is None else self._shares().detach()
 
     def predictions(self, lr: Tensor, scale: int | None = None) -> tuple[Tensor, ...]:
-        """The D estimates of equation 9, then their weighted sum, equation 10.
-
-        Without supervision the last recursion's estimate alone.
-        """
+        """Equation 9's D estimates and equation 10's; without supervision the last."""
         picture = imresize_torch(lr, self.resolve_scale(scale))
         residuals = [each.to(lr.dtype) for each in self._residuals(picture)]
         skip = self.config.skip
@@ -190,8 +179,7 @@ class DRCN(SRModel):
     def forward(self, lr: Tensor, scale: int | None = None) -> Tensor:
         """Equation 10 with one last convolution for all recursions.
 
-        The layer is linear and shared, so that its average over recursions is its value
-        at the average of its inputs. Only that is kept.
+        It is linear and shared: its average is its value at its inputs' average.
         """
         if self.weights is None or self.config.sharing != "all":
             return self.predictions(lr, scale)[-1]
@@ -207,9 +195,8 @@ class DRCN(SRModel):
     def _shares(self) -> Tensor:
         """The w_d of equation 10, of the recursions that run: they add up to one.
 
-        A "weighted average" is one whatever the learned weights add up to. Otherwise
-        their gradients would hold little but the noise of the picture's brightness,
-        which is in every prediction (docs/models.md).
+        Else their gradients would hold little but the noise of the picture's
+        brightness, which is in every prediction (docs/models.md).
         """
         assert self.weights is not None  # with supervision
         weights = self.weights[: self.limited(self.config.recursions)]
@@ -219,7 +206,7 @@ class DRCN(SRModel):
         """f3 of every recursion that is predicted from, (N, 1, H, W) each."""
         steps = self.limited(self.config.recursions)
         if self.config.sharing == "none":
-            return [self._run_chain(picture, depth) for depth in range(steps)]
+            return [chain(picture) for chain in self.chains[:steps]]
         state = self.embed(picture)
         residuals: list[Tensor] = []
         for first in range(0, steps, _TOGETHER):
@@ -251,11 +238,6 @@ class DRCN(SRModel):
             features = torch.addcmul(features, fresh, share)
         return state, features
 
-    @recomputed
-    def _run_chain(self, picture: Tensor, depth: int) -> Tensor:
-        """Figure 3(c)'s residual after `depth` + 1 recursions."""
-        return cast(Tensor, self.chains[depth](picture))
-
     def limit_recursions(self, limit: int | None) -> None:
         """Run at most `limit` recursions; their weights take over the others' sum.
 
@@ -280,11 +262,10 @@ class DRCN(SRModel):
 def _initialise(model: DRCN) -> None:
     """Change He's weights as `start` says (section 4.2).
 
-    The recursive convolutions become the identity. For "details", kernels of the
-    first one also sum to zero, four times as large, and the last one is a
-    twentieth: the network begins near the bicubic picture, with states that hold
-    details, not the brightness that bicubic has right (docs/models.md). Without the
-    skip-connection the brightness is needed, and "details" is the identity.
+    Recursions begin as the identity. For "details" the first kernels also sum to zero,
+    four times as large, and the last one is a twentieth: the network begins near the
+    bicubic picture, with details in its states, not the brightness that bicubic has
+    right. Without the skip-connection that is needed, and "details" is the identity.
     """
     if model.config.start == "he":
         return

@@ -86,6 +86,7 @@ class _Layer(nn.Module):
         self.norm = norm
         self.convolution = convolution
 
+    @recomputed
     def forward(self, x: Tensor) -> Tensor:
         return self.convolution(F.relu(self.norm(x), inplace=True))
 
@@ -118,6 +119,7 @@ class _RecursiveBlock(nn.Module):
                 if index < len(layers):
                     layers[index].load_state_dict(layers[source].state_dict())
 
+    @recomputed
     def residual(self, state: Tensor, unit: int) -> Tensor:
         """What a unit adds to its identity: F of equation 4, its two layers."""
         for index in (2 * unit, 2 * unit + 1):
@@ -176,12 +178,8 @@ class DRRN(SRModel):
         super().__init__()
         self.config = config = config or DRRNConfig()
         square = config.expected_square(config.units)
-        self.blocks = nn.ModuleList(
-            _RecursiveBlock(
-                config, config.width if block else 1, square if block else 1
-            )
-            for block in range(config.blocks)
-        )
+        given = [(1, 1), *[(config.width, square)] * (config.blocks - 1)]
+        self.blocks = nn.ModuleList(_RecursiveBlock(config, *each) for each in given)
         self.reconstruct = _Layer(
             _normalization(config, config.width, square),
             _convolution(config.width, 1, bias=True),
@@ -193,30 +191,21 @@ class DRRN(SRModel):
         """The one estimate that the loss of equation 10 supervises; equation 9."""
         picture = imresize_torch(lr, self.resolve_scale(scale))
         state = picture
-        for block in self.blocks:  # equation 8
-            state = identity = self._enter(block, state)  # H^0
+        for block in cast("list[_RecursiveBlock]", self.blocks):  # equation 8
+            state = identity = block.enter(state)  # H^0
             for unit in range(self.limited(self.config.units)):
-                state = self._residual(block, state, unit) + identity  # equation 5
+                state = block.residual(state, unit) + identity  # equation 5
                 if self.config.path == "chain":
                     identity = state
         residual = self.reconstruct(state)
         return (picture + residual.to(picture.dtype),)
 
-    @recomputed
-    def _enter(self, block: nn.Module, state: Tensor) -> Tensor:
-        return cast("_RecursiveBlock", block).enter(state)
-
-    @recomputed
-    def _residual(self, block: nn.Module, state: Tensor, unit: int) -> Tensor:
-        return cast("_RecursiveBlock", block).residual(state, unit)
-
     def limit_recursions(self, limit: int | None) -> None:
         """Run at most the first `limit` units of each block.
 
-        When the limit is raised, all units that run from now on begin as those did
-        that ran before, each of them several times in turn (`_spread`). This changes
-        the output, but units that begin by handing their input on learn next to
-        nothing: their second scale was at 0.03 after 4,700 steps, the others' at 0.94.
+        When it is raised, all units that run from now on begin as those did that ran
+        before, each of them several times in turn (`_spread`). This changes the output,
+        but units that begin by handing their input on learn next to nothing.
         """
         before = self.limited(self.config.units)
         super().limit_recursions(limit)

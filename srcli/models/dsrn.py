@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from typing import ClassVar, Literal
 
 import torch
@@ -48,22 +48,18 @@ class DSRNConfig(ModelConfig):
         if len(self.kernel) != 3:
             raise UsageError("kernel takes three sizes, for x2, x3 and x4")
         for scale, kernel in zip((2, 3, 4), self.kernel, strict=True):
-            least, most = scale, 3 * scale - 2
-            fault = "leaves pixels out"
-            if (
-                kernel > most
-            ):  # further than a residual block, on which the radius rests
-                fault = "reaches beyond the ring of pixels that tiles count on"
-            if not least <= kernel <= most:
-                raise UsageError(
-                    f"kernel takes sizes from {least} to {most} for x{scale}, not "
-                    f"{kernel}: it {fault}"
-                )
+            # More would reach further than a residual block: the radius rests on that.
+            if not scale <= kernel <= 3 * scale - 2:
+                sizes = f"sizes from {scale} to {3 * scale - 2} for x{scale}"
+                does = "leaves pixels out"
+                if kernel > scale:
+                    does = "reaches beyond the ring of pixels that tiles count on"
+                raise UsageError(f"kernel takes {sizes}, not {kernel}: it {does}")
 
     def find_first(self, layers: str) -> int:
-        """The first step, counted from 0, that runs `low`, `high`, `up` or `down`.
+        """The first step, from 0, that runs `low`, `high`, `up` or `down`.
 
-        The first step of two states has no HR state yet that it could pass on.
+        That of two states has no HR state yet that it could pass on.
         """
         return int(self.dual and layers in ("high", "down"))
 
@@ -136,7 +132,6 @@ class DSRN(SRModel):
         surplus = kernel - scale
         sizes = width, width, kernel, scale, -(-surplus // 2)
         self.enter = _Input(width)
-        # The first step of two states has no HR state yet to pass on.
         block = partial(ResidualBlock, width)
         self.high = repeat(block, steps - 1 if dual else steps)
         self.low = repeat(block, steps if dual else 0)
@@ -157,17 +152,15 @@ class DSRN(SRModel):
 
     def _unroll(self, lr: Tensor, bicubic: Tensor) -> Iterator[Tensor]:
         """The HR states s_h^1 to s_h^T, one after the other."""
-        steps = self.limited(self.config.steps)
-        if not self.config.dual:
-            high = self.enter(bicubic)
-            for step in range(steps):
-                high = self._advance_alone(high, step)
-                yield high
-            return
-        low, high = self.enter(lr), None  # s_l^0, and no s_h^0
-        for step in range(steps):
-            low = self._update_low(low, high, step)
-            high = self._update_high(low, high, step)
+        dual = self.config.dual
+        low = self.enter(lr if dual else bicubic)  # s_l^0, or the single state
+        high = None  # no s_h^0
+        for step in range(self.limited(self.config.steps)):
+            if dual:
+                low = self._update_low(low, high, step)
+                high = self._update_high(low, high, step)
+            else:
+                low = high = self._advance_alone(low, step)
             yield high
 
     @recomputed
@@ -205,10 +198,9 @@ class DSRN(SRModel):
     def limit_recursions(self, limit: int | None) -> None:
         """Run at most the first `limit` steps.
 
-        When the limit is raised, all steps after the last one that ran before begin
-        with its slopes, and with its layers where they are untied; what they learned
-        before a limit was lowered is lost. Slopes of the start would let their states
-        explode (docs/models.md).
+        When the limit is raised, steps after the last one that ran before begin with
+        its slopes, and with its layers where they are untied. Slopes of the start would
+        let their states explode (docs/models.md).
         """
         before = self.limited(self.config.steps)
         start = self._match_steps(self).state_dict()
@@ -217,10 +209,9 @@ class DSRN(SRModel):
             self.load_state_dict(start)
 
     def fitting_weights(self, source: SRModel) -> dict[str, Tensor]:
-        """As `SRModel.fitting_weights`, step by step.
+        """As `SRModel.fitting_weights`, step by step; a last one stands for later ones.
 
-        Every step begins with the slopes and layers of the source's step of the same
-        number, or of its last one that ran; shared layers, with those of the first.
+        Shared layers begin with those of the first step.
         """
         if isinstance(source, DSRN):
             source = self._match_steps(source)
@@ -245,16 +236,13 @@ class DSRN(SRModel):
     def predictions(self, lr: Tensor, scale: int | None = None) -> tuple[Tensor, ...]:
         """The one estimate that the loss supervises, each step's prediction averaged.
 
-        Section 4 calls it deep supervision, yet equation 6 compares only the mean with
-        the target. f_out is linear and the same at every step: run once on the mean of
-        the HR states it gives the mean of the predictions (equations 4 and 5).
+        Section 4 calls it deep supervision, yet equation 6 compares the mean alone.
+        f_out is linear and shared: on the mean of the HR states it gives the mean of
+        the predictions (equations 4 and 5).
         """
         scale = self.resolve_scale(scale)
         bicubic = imresize_torch(lr, float(scale))
-        states = self._unroll(lr, bicubic)
-        total = next(states)
-        for state in states:
-            total = total + state
+        total = reduce(torch.add, self._unroll(lr, bicubic))
         residual = self.leave(total / self.limited(self.config.steps))
         return (bicubic + residual.to(lr.dtype),)
 
@@ -282,13 +270,11 @@ class DSRN(SRModel):
 
 
 def _initialise(model: DSRN) -> None:
-    """Glorot's uniform weights (section 5.2) and no biases, but for three changes.
+    """Glorot's uniform weights (section 5.2) and no biases, but for two changes.
 
-    A tenth of that in f_out and in the second convolution of every residual block:
-    training starts near the bicubic picture and the states grow slowly with t.
-    Kernels of the first convolution that sum to zero, four times as large: the
-    states then begin with details, not with the brightness that bicubic has right
-    (docs/models.md).
+    A tenth of that ends f_out and every residual block: training starts near bicubic,
+    and states grow slowly with t. The first kernels sum to zero, four times as large:
+    states begin with details, not with the brightness that bicubic has right.
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):

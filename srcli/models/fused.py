@@ -24,7 +24,7 @@ from srcli.models import winograd
 # what keeps a GPU busy.
 _STRIP = 1 << 23
 _GPU_STRIP = 1 << 26
-_FEW_ROWS = 24
+_FEW = 1 << 14  # pixels whose products with all taps stay in the cache
 _ONEDNN = torch.ops.mkldnn
 _ONES = [1, 1]  # stride and dilation
 _thin: list[None] = []
@@ -97,8 +97,10 @@ class FusedConv(nn.Module):
             add: (N, outputs, h, w).
             slope: act is v where v is positive, else slope * v: 0 is the ReLU.
             share: A factor.
-            into: Whose memory the result gets; None is its own.
+            into: Whose memory the result may take; None is its own.
         """
+        if into == "x" and len(list(self._strips(x))) == 1:
+            into = None  # what is made at once would only be copied
         inner = choose_dtype(self.weight)
         compute = self.weight.dtype if self._reads or self._writes else inner
         result = self.weight.dtype if self._writes else inner
@@ -122,6 +124,14 @@ class FusedConv(nn.Module):
                     out[:, :, rows].add_(made, alpha=share)
         return out
 
+    def _strips(self, x: Tensor) -> Iterator[tuple[int, int]]:
+        """Where strips of what is given begin and end."""
+        batch, _, height, width = x.shape
+        least = max(1, self._reach)
+        most = max(least, _FEW // width) if self._spreads(x) else height
+        across = batch * width * max(self.weight.shape[:2])
+        return cut_strips(height, across, x.device, least, most)
+
     def _cut(
         self,
         x: Tensor,
@@ -136,10 +146,8 @@ class FusedConv(nn.Module):
         With `late`, what is written is `x`: rows that the next strip reads come then.
         """
         reach, height = self._reach, x.shape[2]
-        across = len(x) * x.shape[3] * max(self.weight.shape[:2])
         waiting = None
-        least, most = max(1, reach), _FEW_ROWS if self._spreads(x) else height
-        for top, bottom in cut_strips(height, across, x.device, least, most):
+        for top, bottom in self._strips(x):
             zeros = max(0, reach - top), max(0, bottom + reach - height)
             rows = x[:, :, max(0, top - reach) : bottom + reach].to(compute)
             other = None
@@ -226,7 +234,11 @@ class FusedConv(nn.Module):
         values = values.view(batch, rows, columns, -1).permute(0, 3, 1, 2)
         count = side**2 * len(self.bias)
         height, width = rows + above + below, columns + 2 * reach
-        placed = x.new_zeros(batch, count, height, width)
+        placed = x.new_empty(batch, count, height, width)
+        for edge in (slice(above), slice(above + rows, None)):
+            placed[:, :, edge] = 0.0
+        for edge in (slice(reach), slice(reach + columns, None)):
+            placed[..., edge] = 0.0
         inner = placed[..., above : above + rows, reach : reach + columns]
         inner.copy_(values[:, :count])
         taps = placed.view(batch, side, side, -1, height, width)

@@ -63,6 +63,7 @@ class _MemoryRecursiveModule(nn.Module):
             self.update = nn.Conv2d(2 * width, width, 1)
         self.adds_shallow = kind != "baseline"
 
+    @recomputed
     def forward(self, x0: Tensor, memory: Tensor, last: bool) -> tuple[Tensor, Tensor]:
         """x_0 and h_{i-1} to r_i and h_i; the last recursion needs no new memory."""
         state = memory
@@ -221,17 +222,11 @@ class MRNet(SRModel):
         residuals = []
         steps = self.limited(self.config.steps(scale))
         for step in range(1, steps + 1):
-            residual, memory = self._recurse(shallow, memory, step == steps)
+            residual, memory = self.recurse(shallow, memory, step == steps)
             residuals.append(residual)
         added = shallow if self.recurse.adds_shallow else None
         sr: Tensor = head.reconstruct(head.fusion(residuals, added))
         return (sr.to(lr.dtype),)  # autocast computes in half precision
-
-    @recomputed
-    def _recurse(
-        self, shallow: Tensor, memory: Tensor, last: bool
-    ) -> tuple[Tensor, Tensor]:
-        return cast("tuple[Tensor, Tensor]", self.recurse(shallow, memory, last))
 
     def limit_recursions(self, limit: int | None) -> None:
         """Run at most `limit` recursions; the fusion weights beyond it become zero.

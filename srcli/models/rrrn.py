@@ -45,9 +45,8 @@ class RRRNConfig(ModelConfig):
             raise UsageError("an rrrn network serves one scale; build one for each")
         counts = (self.sub_networks, self.iterations, self.extract_layers)
         if min(*counts, self.width, self.extract_ratio) < 1:
-            raise UsageError(
-                "rrrn needs at least one sub-network, iteration, layer and channel"
-            )
+            least = "one sub-network, iteration, layer and channel"
+            raise UsageError(f"rrrn needs at least {least}")
         if self.reconstruct_kernel % 2 == 0:
             raise UsageError("reconstruct_kernel must be odd")
 
@@ -58,10 +57,11 @@ class _Projection(nn.Module):
     def __init__(self, width: int, scale: int) -> None:
         super().__init__()
         self.up = _upsampler(width, scale, activated=True)
-        self.restore = _pointwise(width, width, activated=True)
-        self.degrade = _pointwise(width, width, activated=True)
+        self.restore = _pointwise(width, width)
+        self.degrade = _pointwise(width, width)
         self.down = _downsampler(width, scale)
 
+    @recomputed
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         y = self.restore(self.up(x))
         return y, x - self.down(self.degrade(y))
@@ -94,6 +94,7 @@ class _Learning(nn.Module):
         )
         self.downs = nn.ModuleList(_downsampler(width, scale) for _ in range(own))
 
+    @recomputed
     def forward(
         self,
         index: int,
@@ -127,6 +128,7 @@ class _Reconstruction(nn.Module):
             keep_variance(self.to_image)
             self.to_image.weight.mul_(0.01)
 
+    @recomputed
     def forward(self, deltas: tuple[Tensor, ...], zetas: tuple[Tensor, ...]) -> Tensor:
         raised = self.up(self.merge(deltas[1:]))
         return self.to_image(self.restore((*zetas[1:], raised)))
@@ -138,8 +140,7 @@ class RRRN(SRModel):
     Source: sections 2.1 to 2.3. I_0 is the bilinear picture; sub-network i adds the
     residual that I_{i-1} still lacks, I_i = I_{i-1} + RR(RL(RP(X_i))) / g (equation 9),
     and hands on the LR feature X_{i+1} = RF(X_i, delta_i^t). All sub-networks have the
-    same weights; X_1 comes from the feature extraction. The division by g is ours, see
-    `predictions`.
+    same weights; X_1 comes from the feature extraction. The division by g is ours.
     """
 
     arch = "rrrn"
@@ -174,13 +175,11 @@ class RRRN(SRModel):
     def predictions(self, lr: Tensor, scale: int | None = None) -> tuple[Tensor, ...]:
         """I_1 ... I_g, which the mean L1 loss of equation 10 supervises alike.
 
-        Each residual is divided by how many there are, which the last convolution can
-        make up for. So a higher recursion limit leaves the last image as it was, as
-        long as RF hands on X: all sub-networks then add the same.
+        Each residual is divided by how many there are, so that a higher recursion limit
+        leaves the last image as it was, as long as RF hands on X.
         """
         scale = self.resolve_scale(scale)
-        # I_0
-        image = F.interpolate(lr, scale_factor=float(scale), mode="bilinear")
+        image = F.interpolate(lr, scale_factor=float(scale), mode="bilinear")  # I_0
         x = self.extract(lr)
         images: list[Tensor] = []
         last = self.limited(self.config.sub_networks)
@@ -198,34 +197,14 @@ class RRRN(SRModel):
         RP, each iteration of RL, and RR are recomputed by themselves: the features of
         all iterations, there at once, are more than what all of them hand on.
         """
-        y, delta = self._project(x)
+        y, delta = self.project(x)
         deltas: tuple[Tensor, ...] = (delta,)
         zetas: tuple[Tensor, ...] = ()
         for index in range(self.config.iterations):
-            zeta, lowered = self._iterate(index, y, deltas, zetas)
+            zeta, lowered = self.learn(index, y, deltas, zetas)
             zetas = (*zetas, zeta)
             deltas = (*deltas, x - lowered)  # equation 7
-        return self._reconstruct(deltas, zetas), deltas[-1]
-
-    @recomputed
-    def _project(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return cast("tuple[Tensor, Tensor]", self.project(x))
-
-    @recomputed
-    def _iterate(
-        self,
-        index: int,
-        y: Tensor,
-        deltas: tuple[Tensor, ...],
-        zetas: tuple[Tensor, ...],
-    ) -> tuple[Tensor, Tensor]:
-        return self.learn(index, y, deltas, zetas)
-
-    @recomputed
-    def _reconstruct(
-        self, deltas: tuple[Tensor, ...], zetas: tuple[Tensor, ...]
-    ) -> Tensor:
-        return cast("Tensor", self.reconstruct(deltas, zetas))
+        return self.reconstruct(deltas, zetas), deltas[-1]
 
     def receptive_radius(self, scale: int | None = None) -> int:
         """One for each 3x3 of the extraction, then g (t + 1) rounds up and down.
@@ -257,12 +236,12 @@ def _extraction(config: RRRNConfig, channels: int) -> nn.Sequential:
         _layer(nn.Conv2d(inputs, wide, 3, padding=1), activated=True)
         for inputs in (channels, *[wide] * (config.extract_layers - 1))
     ]
-    return nn.Sequential(*layers, _pointwise(wide, config.width, activated=True))
+    return nn.Sequential(*layers, _pointwise(wide, config.width))
 
 
-def _pointwise(inputs: int, outputs: int, *, activated: bool) -> nn.Module:
+def _pointwise(inputs: int, outputs: int) -> nn.Module:
     """The end of FE, and RP's H* and H: Conv(64, 1, 1) of one feature."""
-    return _layer(nn.Conv2d(inputs, outputs, 1), activated=activated)
+    return _layer(nn.Conv2d(inputs, outputs, 1), activated=True)
 
 
 def _fusion(width: int) -> nn.Module:
