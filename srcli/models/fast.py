@@ -71,7 +71,7 @@ def make_fast(model: SRModel, scale: int) -> SRModel:
     core = model.find_core()
     if isinstance(core, SRModel):
         core = _AtScale(core, model.resolve_scale(scale))
-    draft = _Draft(core, model.channels)
+    draft = _Draft(core, model.channels, scale)
     try:
         draft.write()
         draft.apply_rules()
@@ -241,8 +241,8 @@ class _Draft:
     and whether it is `fresh`, which is: in memory of its own.
     """
 
-    def __init__(self, network: nn.Module, channels: int) -> None:
-        self.root = network
+    def __init__(self, network: nn.Module, channels: int, scale: int) -> None:
+        self.root, self.scale = network, scale
         self.like = next(network.parameters(), torch.zeros(())).detach()
         count = channels * _SIDE**2
         wave = torch.arange(count).sin().view(1, channels, _SIDE, _SIDE)
@@ -294,7 +294,7 @@ class _Draft:
         for node in self._nodes():
             if "scaling" in node.meta:
                 self._pass_on(node, *node.meta["scaling"])
-        self._keep_start_precise()
+        self._keep_ends_precise()
         for node in self._nodes():
             if "kernel" in node.meta:
                 self._fuse(node)
@@ -496,23 +496,27 @@ class _Draft:
             node.replace_all_uses_with(cast("fx.Node", node.args[0]))
             self.graph.erase_node(node)
 
-    def _keep_start_precise(self) -> None:
+    def _keep_ends_precise(self) -> None:
         """Rule 5 for a network that adds no picture to what it computes.
 
         Its first features are all that it knows of the picture: what the first layer
-        gives the second there is not rounded either.
+        gives the second there is not rounded either. Nor is, at x2, what the last one
+        reads: there the picture has the least left to gain, and rounding shows most.
         """
         result = self.graph.output_node().all_input_nodes[0]
-        kernels = {node: node.meta.get("kernel") for node in self._nodes()}
-        for first, kernel in kernels.items():
-            if kernel is None or not kernel.reads or "kernel" not in result.meta:
-                continue
+        for first in self._nodes():
             second = _find_only_user(first)
             if second is not None and "slope" in second.meta:
                 second = _find_only_user(second)
-            if second is not None and "kernel" in second.meta:
-                first.meta["kernel"] = replace(kernel, writes=True)
-                second.meta["kernel"] = replace(second.meta["kernel"], reads=True)
+            pair = [
+                each.meta.get("kernel") if each else None for each in (first, second)
+            ]
+            if second is None or not all(pair) or "kernel" not in result.meta:
+                continue
+            is_start = pair[0].weight.shape[1] <= _PICTURE
+            if is_start or (self.scale == 2 and second is result):
+                first.meta["kernel"] = replace(pair[0], writes=True)
+                second.meta["kernel"] = replace(pair[1], reads=True)
 
     def _fuse(self, node: fx.Node) -> None:
         """A convolution with all that follows it alone, as one layer."""
