@@ -508,9 +508,9 @@ class _Draft:
             second = _find_only_user(first)
             if second is not None and "slope" in second.meta:
                 second = _find_only_user(second)
-            pair = [
-                each.meta.get("kernel") if each else None for each in (first, second)
-            ]
+            pair: list[Any] = [first.meta.get("kernel"), None]
+            if second is not None:
+                pair[1] = second.meta.get("kernel")
             if second is None or not all(pair) or "kernel" not in result.meta:
                 continue
             is_start = pair[0].weight.shape[1] <= _PICTURE

@@ -275,16 +275,16 @@ def test_a_picture_that_is_added_is_not_rounded(name):
     torch.testing.assert_close(result, expected, atol=1e-6, rtol=0)
 
 
-def test_without_a_picture_added_the_first_features_are_not_rounded_either():
+def test_without_a_picture_added_what_both_ends_hand_on_is_not_rounded_either():
     model = make(
-        lambda own, x: own.last(own.one(F.relu(own.enter(x)))),
-        picture=True, enter=conv(3), one=conv(), last=conv(WIDTH, 3),
+        lambda own, x: own.last(own.two(own.one(F.relu(own.enter(x))))),
+        picture=True, enter=conv(3), one=conv(), two=conv(), last=conv(WIDTH, 3),
     )  # fmt: skip
     lr = torch.rand(1, 3, 9, 8)
     own = model.body
     with torch.inference_mode():
         features = own.one(F.relu(own.enter(lr))).bfloat16()  # in float32 until there
-        expected = own.last(features.float())
+        expected = own.last(own.two(features.float()))
         with torch.autocast("cpu", torch.bfloat16):
             result = make_fast(model, 2)(lr)
     torch.testing.assert_close(result, expected, atol=1e-5, rtol=0)
