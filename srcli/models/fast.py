@@ -262,10 +262,10 @@ class _Draft:
         with without_autocast(self.like):
             try:
                 self.graph = _Tracer().trace(self.root)
-            # What a network does with symbols instead of tensors has no bounds.
+                self.result = _Sizes(fx.GraphModule(self.root, self.graph)).run(self.lr)
+            # What it does with symbols, or with so small a picture, has no bounds.
             except Exception as error:
                 raise _UnknownError(str(error)) from error
-            self.result = _Sizes(fx.GraphModule(self.root, self.graph)).run(self.lr)
 
     def compare(self, fast: SRModel) -> None:
         """See to it that the copy does what the network does: it may be anybody's.

@@ -334,7 +334,8 @@ def branch(own, x):
 
 @pytest.mark.parametrize(
     "body", [branch, lambda own, x: torch.softmax(own.one(x), 1),
-             lambda own, x: own.one(x) * x]
+             lambda own, x: own.one(x) * x,
+             lambda own, x: own.one(F.pad(x, (5, 5, 5, 5), "reflect"))]  # not so small
 )  # fmt: skip
 def test_what_no_rule_knows_runs_as_it_is(body):
     model = make(body, one=conv())
