@@ -20,6 +20,7 @@ import copy
 import logging
 import math
 import operator
+import threading
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
@@ -202,7 +203,28 @@ class _Scaling(nn.Module):
 
 
 class _Tracer(fx.Tracer):
-    """Writes down what a network does; weights are values, not symbols."""
+    """Writes down what a network does; weights are values, not symbols.
+
+    Meanwhile PyTorch asks it at every module's call, whatever thread makes it: there is
+    one at a time, and the calls of other threads are none of its own.
+    """
+
+    _only_one = threading.Lock()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
+
+    def trace(self, *args: Any, **kwargs: Any) -> fx.Graph:  # noqa: ANN401
+        """What `fx.Tracer.trace` gives, once no other thread traces."""
+        with self._only_one:
+            return super().trace(*args, **kwargs)
+
+    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401
+        """A symbol for what the module gives; in other threads what it gives."""
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Layers of PyTorch, and those of ours that say how far they reach."""

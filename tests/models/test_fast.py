@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
 import pytest
@@ -431,6 +432,30 @@ def test_a_copy_leaves_the_network_as_it_is():
 
 
 # A sixth network
+
+
+def test_other_threads_compute_as_ever_while_one_writes():
+    other, picture = conv(), torch.rand(1, WIDTH, 5, 5)
+    wanted, answers = other(picture), []
+
+    def body(own, x):
+        with ThreadPoolExecutor(1) as pool:
+            answers.append(pool.submit(other, picture).result())
+        return own.layer(x)
+
+    check(make(body, layer=conv()), 2)
+    for answer in answers:
+        torch.testing.assert_close(answer, wanted, rtol=0, atol=0)
+
+
+def test_several_threads_write_at_once():
+    networks = [make(lambda own, x: own.layer(x), layer=conv()) for _ in range(12)]
+    with ThreadPoolExecutor(4) as pool:
+        copies = list(pool.map(lambda each: make_fast(each, 2), networks))
+    assert all(isinstance(each, FastModel) for each in copies)
+    lr = torch.rand(1, 3, 6, 6)
+    for network, fast in zip(networks, copies, strict=True):
+        torch.testing.assert_close(fast(lr, 2), network(lr, 2))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
