@@ -431,9 +431,6 @@ def test_a_copy_leaves_the_network_as_it_is():
         assert getattr(fast, question) == getattr(model, question)
 
 
-# A sixth network
-
-
 def test_other_threads_compute_as_ever_while_one_writes():
     other, picture = conv(), torch.rand(1, WIDTH, 5, 5)
     wanted, answers = other(picture), []
@@ -456,6 +453,9 @@ def test_several_threads_write_at_once():
     lr = torch.rand(1, 3, 6, 6)
     for network, fast in zip(networks, copies, strict=True):
         torch.testing.assert_close(fast(lr, 2), network(lr, 2))
+
+
+# A sixth network
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
