@@ -245,7 +245,7 @@ def _export(
     """Pack a run's best weights, and print where they are and how they measure."""
     from srcli.cli.console import out as stdout
     from srcli.cli.console import print_json, progress_bar
-    from srcli.evaluation.table import print_table
+    from srcli.evaluation.tables import print_table
     from srcli.training.checkpoint import TrainRequest, fill, read_kept
     from srcli.training.export import export_run
 
