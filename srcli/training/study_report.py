@@ -21,11 +21,11 @@ from srcli.evaluation.tables import format_fixed, format_table, quote_code, wide
 from srcli.models.counting import count_macs, count_parameters, outline
 from srcli.storage import quote_path, show_path
 from srcli.training.recipe import STUDY
-from srcli.training.study.plan import (
+from srcli.training.study import (
     Claim,
-    Outcome,
     Study,
     StudyRun,
+    TrainedVariant,
     outline_config,
     subtract_printed,
 )
@@ -101,7 +101,7 @@ def _describe_variant(study: Study, name: str) -> _Document:
 
 
 def _describe_runs(
-    outcomes: Mapping[int, Outcome], shown: Sequence[float]
+    outcomes: Mapping[int, TrainedVariant], shown: Sequence[float]
 ) -> _Document:
     """What a variant's runs came to; `shown` are the figures that means are over."""
     runs = outcomes.values()
