@@ -41,7 +41,9 @@ def benchmark(
             "for several. Bicubic is always shown.",
         ),
     ] = None,
-    scale: options.Scales = None,
+    scale: Annotated[
+        list[str] | None, options.scales(show_default="2,3,4; 3 with --degradation")
+    ] = None,
     degradation: Annotated[
         str | None,
         Option(
@@ -111,22 +113,18 @@ def benchmark(
 
     PSNR and SSIM are those of the luma, averaged over the pictures, as in the papers.
     """
-    scales = read_scales(scale) or None
-
-    from srcli.evaluation import report as reports
-    from srcli.evaluation.benchmark import BenchmarkRequest, run_benchmark
+    from srcli.evaluation import tables
     from srcli.evaluation.contenders import Engine, Selection, choose_degradation
-    from srcli.evaluation.page import check_page, write_benchmark
-    from srcli.evaluation.stage_table import print_stages
-    from srcli.evaluation.table import format_line, print_table
+    from srcli.evaluation.measurement import BenchmarkRequest, run_benchmark
+    from srcli.evaluation.showcase import check_page, write_benchmark
 
     check_page(report)
-    reports.check_reports((csv, markdown, latex, report), overwrite)
+    tables.check_reports((csv, markdown, latex, report), overwrite)
     request = BenchmarkRequest(
         datasets=split_names(dataset) or ("set5",),
         selection=Selection(
             models=tuple(name.lower() for name in split_names(model)) or None,
-            scales=scales,
+            scales=read_scales(scale) or None,
             degradation=choose_degradation(
                 None if degradation is None else degradation.lower(), weights
             ),
@@ -151,22 +149,24 @@ def benchmark(
     )
     with progress_bar() as progress:
         rows = run_benchmark(
-            request, progress, on_row=lambda row: log.info("%s", format_line(row))
+            request,
+            progress,
+            on_row=lambda row: log.info("%s", tables.format_line(row)),
         )
-    command = reports.format_command(request)
+    command = tables.format_command(request)
     # The result comes first: a report that fails then loses nothing.
     if as_json:
-        print_json(reports.build_document(rows, command, per_image=per_image))
+        print_json(tables.build_document(rows, command, per_image=per_image))
     else:
-        print_table(out, rows, per_image=per_image)
+        tables.print_table(out, rows, per_image=per_image)
         if stages:
             out.print()
-            print_stages(out, rows, per_image=per_image)
+            tables.print_stages(out, rows, per_image=per_image)
     if csv is not None:
-        reports.write_report(reports.format_csv(rows, per_image=per_image), csv)
+        tables.write_report(tables.format_csv(rows, per_image=per_image), csv)
     if markdown is not None:
-        reports.write_report(reports.format_markdown(rows, command), markdown)
+        tables.write_report(tables.format_markdown(rows, command), markdown)
     if latex is not None:
-        reports.write_report(reports.format_latex(rows, command), latex)
+        tables.write_report(tables.format_latex(rows, command), latex)
     if report is not None:
         write_benchmark(rows, command, report)

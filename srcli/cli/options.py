@@ -62,7 +62,9 @@ def _read_tile(text: str) -> str | int:
 def _read_length(option: str, text: str, *words: str) -> str | int:
     if text not in words and not text.isdecimal():
         expected = ", ".join(words)
-        raise UsageError(f"{option} must be {expected} or pixels, not {text!r}")
+        raise UsageError(
+            f"{option} must be {expected} or a number of pixels, not {text!r}"
+        )
     return text if text in words else int(text)
 
 
@@ -83,8 +85,10 @@ def read_duration(text: str) -> float:
 
 
 # Declared once. The values of tiles are "auto", "exact" or whole numbers.
-on_device = partial(Option, rich_help_panel="Where and how it is computed")
-Device = Annotated[str, on_device(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")]
+on_device = partial(Option, rich_help_panel="Device")
+Device = Annotated[
+    str, on_device(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")
+]
 Precision = Annotated[str, on_device(metavar="TYPE", help="auto, fp32, bf16 or fp16.")]
 Tile = Annotated[
     Any,
@@ -103,22 +107,23 @@ TileOverlap = Annotated[
     ),
 ]
 Ensemble = Annotated[
-    bool, on_device("--ensemble", metavar="", help="Average 8 flips and turns: better, slow.")
-]
-Scales = Annotated[
-    list[str] | None,
-    Option(
-        "--scale",
-        "-x",
-        metavar="SCALE",
-        help="Enlargement; repeat or join with commas for several.",
+    bool,
+    on_device(
+        "--ensemble", metavar="", help="Average 8 flips and turns: better, slower."
     ),
 ]
+scales = partial(
+    Option,
+    "--scale",
+    "-x",
+    metavar="SCALE",
+    help="Enlargement; repeat or join with commas for several.",
+)
 DataDir = Annotated[
     Path | None,
     Option(
         metavar="FOLDER",
-        show_default="$SRCLI_DATA_DIR, else the user's cache",
+        show_default="$SRCLI_DATA_DIR, the cache, the current folder",
         help="Where the named data sets lie.",
     ),
 ]

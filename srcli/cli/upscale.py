@@ -96,7 +96,7 @@ def upscale(
         ),
     ] = "auto",
     quality: Annotated[
-        int, _of_file(min=1, max=100, metavar="", help="Of JPEG, WebP and AVIF.")
+        int, _of_file(min=1, max=100, metavar="N", help="Of JPEG, WebP and AVIF.")
     ] = 95,
     suffix: Annotated[
         str | None,
