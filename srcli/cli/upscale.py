@@ -16,7 +16,7 @@ from srcli.cli.options import read_overlap, read_tile, read_word
 from srcli.cli.outcome import Style, choose_style, show_preview, show_results
 from srcli.cli.signals import ending_cleanly
 from srcli.errors import UsageError
-from srcli.pretrained.purpose import DEGRADATIONS, ORDINARY, is_weight_file
+from srcli.pretrained.catalog import DEGRADATIONS, ORDINARY, is_weight_file
 
 if TYPE_CHECKING:
     from srcli.inference.naming import Existing, Naming

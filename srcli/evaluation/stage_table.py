@@ -13,9 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from srcli.evaluation.benchmark import Row
-from srcli.evaluation.contenders import BICUBIC
 from srcli.evaluation.picture import PictureResult
 from srcli.evaluation.table import format_fixed, name_group, name_model, widen
+from srcli.pretrained.catalog import BICUBIC
 
 # What stands above the figures, and where there is room, as in a file.
 _HEADS = {
