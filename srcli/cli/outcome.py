@@ -13,7 +13,7 @@ from srcli.errors import UsageError
 from srcli.units import format_bytes, format_duration
 
 if TYPE_CHECKING:
-    from srcli.inference.estimate import Cost
+    from srcli.inference.cost import Cost
     from srcli.inference.jobs import Result, Tally
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,6 @@ from srcli.pretrained.purpose import DEGRADATIONS, ORDINARY, is_weight_file
 
 if TYPE_CHECKING:
     from srcli.inference.naming import Existing, Naming
-    from srcli.inference.pieces import FileOptions
     from srcli.inference.sizes import Goal
     from srcli.inference.sources import Source
     from srcli.inference.upscaler import Upscaler
@@ -223,7 +222,6 @@ def upscale(
 ) -> None:
     """Enlarge pictures, keeping their colours, transparency and metadata."""
     from srcli.inference.naming import Naming
-    from srcli.inference.pieces import FileOptions
     from srcli.inference.sources import expand_inputs
 
     tile_size, overlap = read_tile(tile), read_overlap(tile_overlap)
@@ -242,6 +240,8 @@ def upscale(
         existing=_choose_existing(overwrite, skip_existing),
         frame=frame,
         compare=compare,
+        quality=quality,
+        keep_metadata=keep_metadata,
     )
     style = choose_style(as_json, json_lines)
     on_ray = _is_on_ray(engine, ray_address, workers)
@@ -256,7 +256,6 @@ def upscale(
         "ensemble": ensemble,
         "degradation": degradation,
     }
-    options = FileOptions(quality=quality, keep_metadata=keep_metadata)
     sources = expand_inputs(inputs, recursive=recursive)
     if on_ray and not dry_run:
         from srcli.bulk.engine import Cluster, enlarge_sources
@@ -264,14 +263,13 @@ def upscale(
         cluster = Cluster(address=ray_address, workers=workers, device=device)
         with ending_cleanly(), progress_bar() as progress:
             results = enlarge_sources(
-                sources, naming, options, cluster, upscaler, weights, progress
+                sources, naming, cluster, upscaler, weights, progress
             )
             show_results(results, style, is_streaming=True)
         return
     _upscale_here(
         sources,
         naming,
-        options,
         style,
         dry_run,
         **upscaler,
@@ -283,15 +281,14 @@ def upscale(
 def _upscale_here(
     sources: Sequence[Source],
     naming: Naming,
-    options: FileOptions,
     style: Style,
     dry_run: bool,
     **upscaler: Any,  # noqa: ANN401 - the fields of `Upscaler`
 ) -> None:
     """Enlarge pictures in this process, or show what that would take."""
     from srcli.inference.batch import run_batch
-    from srcli.inference.estimate import preview_batch
-    from srcli.inference.planning import plan_jobs
+    from srcli.inference.jobs import plan_jobs
+    from srcli.inference.preview import preview_batch
 
     jobs = plan_jobs(sources, naming)
     if any(job.is_open and job.output is None for job in jobs):
@@ -307,7 +304,7 @@ def _upscale_here(
         show_preview(results, cost, style, ready.stats.device if ready else "cpu")
         return
     with ending_cleanly(), progress_bar() as progress:
-        show_results(run_batch(jobs, ready, options, progress), style)
+        show_results(run_batch(jobs, ready, progress), style)
 
 
 def _is_on_ray(engine: str, address: str | None, workers: int | None) -> bool:

@@ -22,7 +22,7 @@ from srcli.evaluation.report import (
     quote_code,
 )
 from srcli.evaluation.table import name_group
-from srcli.inference.machine import describe_machine
+from srcli.inference.device import describe_machine
 from srcli.storage import quote_path, show_path
 from srcli.training.checkpoint import DEFAULT_VAL, HELD_OUT, NO_VAL, TrainRequest
 from srcli.training.export import make_request

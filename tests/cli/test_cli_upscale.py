@@ -13,8 +13,8 @@ from PIL import Image
 from srcli.errors import WeightsError
 from srcli.imaging.files import Picture
 from srcli.imaging.resize import imresize
+from srcli.inference.cost import RunStats
 from srcli.inference.sizes import Goal
-from srcli.inference.stats import RunStats
 from srcli.pretrained import catalog
 
 
@@ -631,9 +631,9 @@ def scan(monkeypatch, picture):
     """A TIFF that is taken to be larger than memory; its pixels."""
     import tifffile
 
-    from srcli.inference import planning
+    from srcli.inference import jobs
 
-    monkeypatch.setattr(planning, "LARGE", 1000)
+    monkeypatch.setattr(jobs, "LARGE", 1000)
     tifffile.imwrite("scan.tif", picture(50, 70), tile=(16, 16), photometric="rgb")
     return picture(50, 70)
 
