@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 
 from srcli.cli.console import configure, out
-from srcli.evaluation.report import format_table
+from srcli.evaluation.tables import format_table
 from srcli.inference.device import describe_machine
 from srcli.writing import write_whole
 

@@ -36,7 +36,7 @@ from timing import measure_convolution_peak
 
 from srcli.cli.console import configure, progress_bar
 from srcli.errors import SrcliError, unknown
-from srcli.evaluation.report import format_table
+from srcli.evaluation.tables import format_table
 from srcli.inference.device import (
     DTYPES,
     Precision,

@@ -11,7 +11,7 @@ import typer
 from srcli.cli.options import read_overlap, read_scales, read_tile, split_names
 
 if TYPE_CHECKING:
-    from srcli.evaluation.benchmark import BenchmarkRequest
+    from srcli.evaluation.measurement import BenchmarkRequest
 
 log = logging.getLogger(__name__)
 
@@ -160,10 +160,10 @@ def benchmark(
     """
     scales = read_scales(scale) or None
 
-    from srcli.evaluation.benchmark import BenchmarkRequest
     from srcli.evaluation.contenders import Engine, Selection, choose_degradation
-    from srcli.evaluation.page import check_page
-    from srcli.evaluation.report import check_reports
+    from srcli.evaluation.measurement import BenchmarkRequest
+    from srcli.evaluation.showcase import check_page
+    from srcli.evaluation.tables import check_reports
 
     check_page(report)
     files = Files(csv, markdown, latex, report)
@@ -203,11 +203,10 @@ def _run(
 ) -> None:
     """Measure, print the result, write the reports."""
     from srcli.cli.console import out, print_json, progress_bar
-    from srcli.evaluation import report
-    from srcli.evaluation.benchmark import run_benchmark
-    from srcli.evaluation.page import write_benchmark
-    from srcli.evaluation.stage_table import print_stages
-    from srcli.evaluation.table import format_line, print_table
+    from srcli.evaluation import tables as report
+    from srcli.evaluation.measurement import run_benchmark
+    from srcli.evaluation.showcase import write_benchmark
+    from srcli.evaluation.tables import format_line, print_stages, print_table
 
     with progress_bar() as progress:
         rows = run_benchmark(

@@ -120,7 +120,7 @@ def train(
     """Train a network on your pictures; a run can be stopped and resumed."""
     from srcli.training.checkpoint import TrainRequest
     from srcli.training.recipe import STUDY, parse_assignments
-    from srcli.training.study.run import is_study
+    from srcli.training.study_runs import is_study
 
     overrides = parse_assignments(assignments or [])
     name = f"{model}-{recipe}" if recipe == STUDY else model
@@ -208,8 +208,8 @@ def _train_study(request: TrainRequest, devices: int, as_json: bool) -> None:
     """Train the variants of a study, and print them beside the paper's."""
     from srcli.cli.console import out as stdout
     from srcli.cli.console import print_json, progress_bar
-    from srcli.training.study.run import run_study
-    from srcli.training.study.table import NAME, build_study_document, print_study
+    from srcli.training.study_report import NAME, build_study_document, print_study
+    from srcli.training.study_runs import run_study
 
     with progress_bar() as progress:
         result = run_study(request, progress, devices=devices)
@@ -245,7 +245,7 @@ def _export(
     """Pack a run's best weights, and print where they are and how they measure."""
     from srcli.cli.console import out as stdout
     from srcli.cli.console import print_json, progress_bar
-    from srcli.evaluation.table import print_table
+    from srcli.evaluation.tables import print_table
     from srcli.training.checkpoint import TrainRequest, fill, read_kept
     from srcli.training.export import export_run
 

@@ -14,11 +14,10 @@ from typing import Any
 import torch
 
 from srcli.errors import InputError, SrcliError, UsageError, WeightsError
-from srcli.evaluation.benchmark import BenchmarkRequest, Row, run_benchmark
 from srcli.evaluation.contenders import BICUBIC, Engine, Selection
 from srcli.evaluation.datasets import DATASET_NAMES, find_dataset
-from srcli.evaluation.report import build_document, format_command
-from srcli.evaluation.table import format_line
+from srcli.evaluation.measurement import BenchmarkRequest, Row, run_benchmark
+from srcli.evaluation.tables import build_document, format_command, format_line
 from srcli.models.base import SRModel
 from srcli.pretrained import catalog
 from srcli.pretrained.catalog import UNSTATED, WeightEntry
