@@ -18,7 +18,7 @@ from srcli.bulk.orders import Order, find_homes, take_orders
 from srcli.bulk.steps import RegionOrder, Work
 from srcli.bulk.stream import PASSES, Pool, stream
 from srcli.errors import DeviceError, InputError, UsageError
-from srcli.imaging.source import open_picture
+from srcli.imaging.files import open_picture
 from srcli.inference.batch import Piece, ResultFile, attempt
 from srcli.inference.jobs import Job, Result, Tally, announce, prepare_folders
 from srcli.inference.naming import Naming

@@ -26,7 +26,8 @@ from srcli.evaluation.datasets import Dataset, find_dataset, label_pictures, rea
 from srcli.evaluation.protocol import Protocol, Reconstruction, Task, reconstruct
 from srcli.evaluation.published import PublishedResult, lookup
 from srcli.imaging.degrade import Degradation, crop_to_multiple
-from srcli.imaging.files import Picture, write_picture
+from srcli.imaging.files import write_picture
+from srcli.imaging.picture import Picture
 from srcli.inference.runner import Runner
 from srcli.progress import SILENT, Progress
 from srcli.storage import show_path

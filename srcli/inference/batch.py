@@ -19,12 +19,11 @@ from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, ParamSpec, TypeVar
 
 from srcli.errors import DeviceError, InputError, OutputError, SrcliError
-from srcli.imaging.files import encode_picture, write_picture
+from srcli.imaging.files import encode_picture, open_picture, write_picture
 from srcli.imaging.formats import FORMATS
 from srcli.imaging.metadata import fit_metadata
 from srcli.imaging.picture import Picture, join_planes, reduce_depth
 from srcli.imaging.pillow import explain, quiet
-from srcli.imaging.source import open_picture
 from srcli.imaging.tiff.write import TileWriter
 from srcli.inference.cost import RunStats
 from srcli.inference.jobs import (

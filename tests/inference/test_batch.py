@@ -22,7 +22,7 @@ from srcli.errors import (
     PartialFailureError,
     UsageError,
 )
-from srcli.imaging import files
+from srcli.imaging import encode, files
 from srcli.imaging.files import Metadata, Picture
 from srcli.imaging.resize import imresize
 from srcli.inference import batch
@@ -522,7 +522,7 @@ def test_skipped_results_are_not_touched(make, caplog):
 
 def test_write_failure_is_one_pictures_failure(make, monkeypatch):
     make("a.png", "b.png")
-    original, failed = files._write_png, []
+    original, failed = encode._write_png, []
 
     def write(planes, file, *said):
         if not failed:
@@ -530,7 +530,7 @@ def test_write_failure_is_one_pictures_failure(make, monkeypatch):
             raise OSError(28, "No space left on device")
         original(planes, file, *said)
 
-    monkeypatch.setattr(files, "_write_png", write)
+    monkeypatch.setattr(encode, "_write_png", write)
     results = work(plan("a.png", "b.png"))
     assert [result.status for result in results] == ["failed", "done"]
     assert "No space left" in str(results[0].error)

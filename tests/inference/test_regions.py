@@ -16,8 +16,13 @@ from spandrel_files import swinir
 from srcli.errors import InputError, OutputError
 from srcli.imaging.alpha import peak_level
 from srcli.imaging.box import Box
-from srcli.imaging.files import Picture, probe_picture, read_picture, strip_metadata
-from srcli.imaging.source import open_picture
+from srcli.imaging.files import (
+    Picture,
+    open_picture,
+    probe_picture,
+    read_picture,
+    strip_metadata,
+)
 from srcli.imaging.tiff import write as tiff_write
 from srcli.inference import jobs, tiling
 from srcli.inference.batch import run_batch
