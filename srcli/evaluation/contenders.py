@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from srcli.errors import UsageError, WeightsError, unknown
-from srcli.evaluation.protocol import PROTOCOLS, Enlarger, Protocol, choose_protocol
+from srcli.evaluation.protocol import PROTOCOLS, Protocol, choose_protocol
 from srcli.evaluation.stages import Staged, list_staged, name_stages, weigh_stages
 from srcli.imaging.degrade import BD_SCALE, check_degradation
 from srcli.inference.device import choose_device, choose_precision
@@ -61,13 +61,6 @@ class Contender:
     macs: int | None = None  # for an output of 1280x720
     stages: tuple[str, ...] = ()  # what its runner returns, one after the other
     stage_weights: tuple[float, ...] = ()  # see `weigh_stages`
-
-    @property
-    def enlarger(self) -> Enlarger:
-        """What enlarges the pictures."""
-        if self.runner is None:
-            return Enlarger()
-        return Enlarger(self.runner.color, self.runner.enlarge)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,11 +18,11 @@ from srcli.imaging.picture import Picture, PictureInfo
 from srcli.imaging.resize import resize_part
 from srcli.inference.canvas import Canvas, check_memory
 from srcli.inference.choice import Choice, choose
+from srcli.inference.cost import RunStats
 from srcli.inference.device import choose_device, choose_precision
 from srcli.inference.python import Enlarged, Given, map_pictures
 from srcli.inference.runner import Runner
 from srcli.inference.sizes import Goal
-from srcli.inference.stats import RunStats
 from srcli.inference.tiling import (
     Overlap,
     Region,

@@ -14,10 +14,9 @@ from typing import Any
 import torch
 
 from srcli.errors import InputError, SrcliError, UsageError, WeightsError
-from srcli.evaluation.benchmark import BenchmarkRequest, Row, run_benchmark
 from srcli.evaluation.contenders import Engine, Selection
-from srcli.evaluation.report import build_document, format_command
-from srcli.evaluation.table import format_line
+from srcli.evaluation.measurement import BenchmarkRequest, Row, run_benchmark
+from srcli.evaluation.tables import build_document, format_command, format_line
 from srcli.models.base import SRModel
 from srcli.pretrained.catalog import (
     BICUBIC,

@@ -26,7 +26,7 @@ from srcli.errors import (
     TrainingStoppedError,
     UsageError,
 )
-from srcli.evaluation.benchmark import Row, run_benchmark
+from srcli.evaluation.measurement import Row, run_benchmark
 from srcli.inference.device import (
     DTYPES,
     Precision,

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from srcli.errors import InputError, OutputError, UsageError, WeightsError
 from srcli.evaluation import contenders, metrics
-from srcli.evaluation.benchmark import BenchmarkRequest, run_benchmark
 from srcli.evaluation.contenders import Engine, Selection
+from srcli.evaluation.measurement import BenchmarkRequest, run_benchmark
 from srcli.imaging.degrade import degrade
 from srcli.imaging.resize import imresize, imresize_torch
 from srcli.models import MODELS

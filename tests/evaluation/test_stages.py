@@ -12,8 +12,8 @@ from PIL import Image
 
 from srcli.errors import UsageError
 from srcli.evaluation import contenders, metrics
-from srcli.evaluation.benchmark import BenchmarkRequest, run_benchmark
 from srcli.evaluation.contenders import Engine, Selection
+from srcli.evaluation.measurement import BenchmarkRequest, run_benchmark
 from srcli.evaluation.stages import Staged, list_staged, name_stages
 from srcli.imaging.resize import imresize
 from srcli.models import MODELS

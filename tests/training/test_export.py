@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from srcli.errors import InputError, UsageError, WeightsError
-from srcli.evaluation.benchmark import run_benchmark
+from srcli.evaluation.measurement import run_benchmark
 from srcli.models.mrnet import MRNet, MRNetConfig
 from srcli.pretrained.loading import load_model
 from srcli.pretrained.weight_file import read_metadata, save_weights
