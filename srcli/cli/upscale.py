@@ -20,14 +20,13 @@ from srcli.cli import options
 from srcli.cli.console import print_json, print_line, progress_bar
 from srcli.cli.options import Flag, read_word
 from srcli.errors import UsageError
-from srcli.pretrained.purpose import DEGRADATIONS, ORDINARY, is_weight_file
+from srcli.pretrained.catalog import DEGRADATIONS, ORDINARY, is_weight_file
 from srcli.units import format_bytes, format_duration
 
 if TYPE_CHECKING:
-    from srcli.inference.estimate import Cost
+    from srcli.inference.cost import Cost
     from srcli.inference.jobs import Result, Tally
     from srcli.inference.naming import Existing, Naming
-    from srcli.inference.pieces import FileOptions
     from srcli.inference.sizes import Goal
     from srcli.inference.sources import Source
     from srcli.inference.upscaler import Upscaler
@@ -190,7 +189,6 @@ def upscale(
 ) -> None:
     """Enlarge pictures, keeping their colours, transparency and metadata."""
     from srcli.inference.naming import Naming
-    from srcli.inference.pieces import FileOptions
     from srcli.inference.sources import expand_inputs
 
     if as_json and json_lines:
@@ -210,6 +208,8 @@ def upscale(
         existing=_choose_existing(overwrite, skip_existing),
         frame=frame,
         compare=compare,
+        quality=quality,
+        keep_metadata=keep_metadata,
     )
     on_ray = _is_on_ray(engine, ray_address, workers)
     upscaler: dict[str, Any] = {
@@ -223,11 +223,10 @@ def upscale(
         "ensemble": ensemble,
         "degradation": degradation,
     }
-    files = FileOptions(quality=quality, keep_metadata=keep_metadata)
     sources = expand_inputs(inputs, recursive=recursive)
     if not on_ray or dry_run:
         upscaler |= {"weights": weights, "device": device}
-        _upscale_here(sources, naming, files, style, dry_run, upscaler)
+        _upscale_here(sources, naming, style, dry_run, upscaler)
         return
     from srcli.bulk.engine import Cluster, enlarge_sources
 
@@ -235,9 +234,7 @@ def upscale(
     started = time.monotonic()
     with _ending_cleanly(), progress_bar() as progress:
         tally = _show(
-            enlarge_sources(
-                sources, naming, files, cluster, upscaler, weights, progress
-            ),
+            enlarge_sources(sources, naming, cluster, upscaler, weights, progress),
             style,
         )
     seconds, megapixels = time.monotonic() - started, tally.pixels / 1e6
@@ -252,15 +249,14 @@ def upscale(
 def _upscale_here(
     sources: Sequence[Source],
     naming: Naming,
-    files: FileOptions,
     style: Style,
     dry_run: bool,
     upscaler: dict[str, Any],
 ) -> None:
     """Enlarge pictures in this process, or show what that would take."""
     from srcli.inference.batch import run_batch
-    from srcli.inference.estimate import preview_batch
-    from srcli.inference.planning import plan_jobs
+    from srcli.inference.jobs import plan_jobs
+    from srcli.inference.preview import preview_batch
 
     jobs = plan_jobs(sources, naming)
     if any(job.is_open and job.output is None for job in jobs):
@@ -276,7 +272,7 @@ def _upscale_here(
         ready = Upscaler(**upscaler)
     if ready is not None and not dry_run:
         with _ending_cleanly(), progress_bar() as progress:
-            tally = _show(run_batch(jobs, ready, files, progress), style)
+            tally = _show(run_batch(jobs, ready, progress), style)
     else:
         results, cost = preview_batch(jobs, ready)
         tally = _show((each for each in results), style, cost if ready else None)

@@ -14,8 +14,8 @@ from PIL import Image
 from srcli.errors import WeightsError
 from srcli.imaging.files import Picture
 from srcli.imaging.resize import imresize
+from srcli.inference.cost import RunStats
 from srcli.inference.sizes import Goal
-from srcli.inference.stats import RunStats
 from srcli.pretrained import catalog
 
 
@@ -506,7 +506,7 @@ def test_enlarging_loads_nothing_that_it_does_not_use():
         "try:\n    app(['upscale', 'a.png', '-m', 'mrnet', '-o', 'b.png'])\n"
         "except SystemExit as end:\n    assert not end.code, end.code\n"
         "unused = {'matplotlib', 'requests', 'scipy', 'pandas', 'torchvision',\n"
-        "    'srcli.training', 'srcli.evaluation', 'srcli.pretrained.download',\n"
+        "    'srcli.training', 'srcli.evaluation', 'srcli.pretrained.transfer',\n"
         "    'torch._dynamo', 'sympy', 'numba', 'torch.utils.tensorboard'}\n"
         "assert not unused & set(sys.modules), unused & set(sys.modules)\n"
     )
@@ -632,9 +632,9 @@ def scan(monkeypatch, picture):
     """A TIFF that is taken to be larger than memory; its pixels."""
     import tifffile
 
-    from srcli.inference import planning
+    from srcli.inference import jobs
 
-    monkeypatch.setattr(planning, "LARGE", 1000)
+    monkeypatch.setattr(jobs, "LARGE", 1000)
     tifffile.imwrite("scan.tif", picture(50, 70), tile=(16, 16), photometric="rgb")
     return picture(50, 70)
 

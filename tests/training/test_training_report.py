@@ -13,7 +13,7 @@ from srcli.errors import OutputError
 from srcli.evaluation.measurement import PictureResult, Row
 from srcli.evaluation.published import PublishedResult
 from srcli.evaluation.tables import format_table, quote_code
-from srcli.inference.machine import describe_machine
+from srcli.inference.device import describe_machine
 from srcli.training.checkpoint import TrainRequest
 from srcli.training.log import Journal
 from srcli.training.recipe import load_recipe
