@@ -111,7 +111,7 @@ class Journal:
         self._board = None
 
 
-class Tally:
+class StepTotals:
     """Sums over the steps since the last report; the loss stays on its device.
 
     Attributes:

@@ -23,14 +23,14 @@ from srcli.errors import (
     UsageError,
 )
 from srcli.models.base import SRModel
-from srcli.pretrained.catalog import save_weights
+from srcli.pretrained.weight_file import save_weights
 from srcli.progress import SILENT, Progress
 from srcli.storage import quote_path
 from srcli.training.checkpoint import save_checkpoint
 from srcli.training.data import CropSampler
 from srcli.training.distributed import ALONE, World
 from srcli.training.learner import Learner
-from srcli.training.log import Journal, Tally, read_history
+from srcli.training.log import Journal, StepTotals, read_history
 from srcli.training.recipe import Recipe, make_recipe
 from srcli.training.validation import Validator
 from srcli.writing import make_folder, write_whole
@@ -93,7 +93,7 @@ class Trainer(Learner):
         self.setbacks = 0  # since the last checkpoint that the recipe asked for
         self._good: dict[str, Any] = {}  # the last checkpoint
         self._journal = Journal(None, 0)
-        self._tally = Tally()
+        self._tally = StepTotals()
         self._note = ""
         self._first = 0  # step of this call
         self._begun = 0.0  # when it began, by `time.perf_counter`
@@ -217,7 +217,7 @@ class Trainer(Learner):
     def _steps(self, max_minutes: float | None, received: list[int]) -> int | None:
         """Take steps until there is a reason to stop; the signal, if that was one."""
         started = time.perf_counter()
-        self._tally = Tally(self.drawing)
+        self._tally = StepTotals(self.drawing)
         self.model.train()
         while not self.finished:
             if stopped := self.world.any_signal(max(received, default=None)):
@@ -318,13 +318,13 @@ class Trainer(Learner):
         )
         log.warning("%s", text)
         self._journal.write(self.step, event=text)
-        self._tally = Tally(self.drawing)
+        self._tally = StepTotals(self.drawing)
         self._start_bar()
         self._save()
 
     def _report(self) -> None:
         """Log what the steps since the last report came to."""
-        tally, self._tally = self._tally, Tally(self.drawing)
+        tally, self._tally = self._tally, StepTotals(self.drawing)
         loss = float(self.world.sum_scalar(tally.loss)) / tally.steps
         values = {
             "loss": loss,

@@ -20,7 +20,7 @@ from srcli.models.base import check_value
 from srcli.pretrained.catalog import UNSTATED
 
 NAMES = ("paper", "fast")
-STUDY = "ablation"  # what a study's variants share, see `srcli.training.study.plan`
+STUDY = "ablation"  # what a study's variants share, see `srcli.training.study`
 
 Optimizer = Literal["adam", "muon", "sgd"]
 Schedule = Literal["constant", "cosine", "step", "plateau"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from srcli.errors import InputError, OutputError
-from srcli.training.log import Journal, Tally, read_history
+from srcli.training.log import Journal, StepTotals, read_history
 
 
 def test_every_figure_arrives(tmp_path):
@@ -83,7 +83,7 @@ def test_a_log_that_cannot_be_written_is_an_output_error(tmp_path):
 
 
 def test_tally_sums_losses_and_knows_the_share_of_drawing():
-    tally = Tally(drawing=10.0)
+    tally = StepTotals(drawing=10.0)
     for loss in (1.0, 3.0):
         tally.add(torch.tensor(loss))
         tally.seconds += 3.0

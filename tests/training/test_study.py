@@ -16,12 +16,12 @@ from srcli.errors import (
     UsageError,
     WeightsError,
 )
+from srcli.training import study_runs as study_module
 from srcli.training.checkpoint import TrainRequest, load_checkpoint
 from srcli.training.loop import Trainer
 from srcli.training.run import train
-from srcli.training.study import run as study_module
-from srcli.training.study.run import is_study
-from srcli.training.study.table import build_study_document
+from srcli.training.study_report import build_study_document
+from srcli.training.study_runs import is_study
 
 TINY = {
     "variants": "drrn-b1u3,drrn-b2u3",

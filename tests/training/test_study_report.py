@@ -10,8 +10,8 @@ from srcli.evaluation.published import find_table, results
 from srcli.models import MODELS
 from srcli.training.checkpoint import TrainRequest
 from srcli.training.recipe import NAMES, STUDY, load_recipe, read_bundled
-from srcli.training.study.plan import Outcome, StudyRun, load_study, outline_config
-from srcli.training.study.table import (
+from srcli.training.study import StudyRun, TrainedVariant, load_study, outline_config
+from srcli.training.study_report import (
     build_study_document,
     print_study,
     write_study_report,
@@ -31,7 +31,7 @@ def run_of(tmp_path):
         found = figures or usual
         outcomes = {
             name: {
-                seed: Outcome(steps=9 if psnr else 4, psnr=psnr, **outcome)
+                seed: TrainedVariant(steps=9 if psnr else 4, psnr=psnr, **outcome)
                 for seed, psnr in zip(study.seeds, found[name], strict=True)
             }
             for name in study.recipes

@@ -22,9 +22,9 @@ from srcli.errors import (
     UsageError,
     WeightsError,
 )
-from srcli.evaluation.datasets import canonical_name, find_dataset
 from srcli.inference.device import choose_device
-from srcli.pretrained.metadata import read_metadata
+from srcli.pretrained.datasets import canonical_name, find_dataset
+from srcli.pretrained.weight_file import read_metadata
 from srcli.progress import SILENT, Progress
 from srcli.storage import quote_path
 from srcli.training.checkpoint import (
@@ -45,8 +45,8 @@ from srcli.training.run import (
     train,
     work_and_report,
 )
-from srcli.training.study.plan import OWN_FIELDS, Outcome, Study, StudyRun, load_study
-from srcli.training.study.table import write_study_report
+from srcli.training.study import OWN_FIELDS, Study, StudyRun, TrainedVariant, load_study
+from srcli.training.study_report import write_study_report
 from srcli.writing import make_folder, write_whole
 
 log = logging.getLogger(__name__)
@@ -254,7 +254,7 @@ def _make_request(
     )
 
 
-def read_outcome(folder: Path, recipe: Recipe) -> Outcome:
+def read_outcome(folder: Path, recipe: Recipe) -> TrainedVariant:
     """What one run has come to so far.
 
     Raises:
@@ -269,7 +269,7 @@ def read_outcome(folder: Path, recipe: Recipe) -> Outcome:
     except (InputError, WeightsError) as error:
         raise type(error)(f"{error}; {_tell_remedy(folder)}") from error
     last = history.events[-1] if history.events else (0, "")
-    found = Outcome(
+    found = TrainedVariant(
         steps=history.last_step,  # of one that was killed or given up
         # It may have been tried again since, and gone further.
         diverged=last[1] == GIVEN_UP and last[0] >= history.last_step,

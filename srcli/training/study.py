@@ -123,7 +123,7 @@ class Study:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class TrainedVariant:
     """One run of a study as it lies in its folder.
 
     Compared are the averaged weights of the last step, so that all had the same budget;
@@ -150,7 +150,7 @@ class StudyRun:
 
     study: Study
     request: TrainRequest
-    outcomes: Mapping[str, Mapping[int, Outcome]]
+    outcomes: Mapping[str, Mapping[int, TrainedVariant]]
 
 
 def subtract_printed(

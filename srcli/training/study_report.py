@@ -17,16 +17,15 @@ from rich.table import Table
 from rich.text import Text
 
 from srcli.evaluation.published import find_table
-from srcli.evaluation.report import format_table, quote_code
-from srcli.evaluation.table import format_fixed, widen
+from srcli.evaluation.tables import format_fixed, format_table, quote_code, widen
 from srcli.models.counting import count_macs, count_parameters, outline
 from srcli.storage import quote_path, show_path
 from srcli.training.recipe import STUDY
-from srcli.training.study.plan import (
+from srcli.training.study import (
     Claim,
-    Outcome,
     Study,
     StudyRun,
+    TrainedVariant,
     outline_config,
     subtract_printed,
 )
@@ -102,7 +101,7 @@ def _describe_variant(study: Study, name: str) -> _Document:
 
 
 def _describe_runs(
-    outcomes: Mapping[int, Outcome], shown: Sequence[float]
+    outcomes: Mapping[int, TrainedVariant], shown: Sequence[float]
 ) -> _Document:
     """What a variant's runs came to; `shown` are the figures that means are over."""
     runs = outcomes.values()
