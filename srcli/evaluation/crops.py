@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srcli.evaluation.metrics import psnr
-from srcli.evaluation.protocol import Enlarger, Estimate, Task, estimate
+from srcli.evaluation.protocol import Reconstruction, Task, reconstruct
 from srcli.imaging.box import Box
 from srcli.imaging.degrade import crop_to_multiple
 from srcli.pages.windows import Grid
@@ -75,7 +75,7 @@ class Showcase:
         return tuple(most), tuple(least)
 
     def offer(
-        self, name: str, hr: NDArray[np.uint8], task: Task, made: Estimate
+        self, name: str, hr: NDArray[np.uint8], task: Task, made: Reconstruction
     ) -> None:
         """Look for crops in one more picture.
 
@@ -88,7 +88,7 @@ class Showcase:
             made: What the network made of it.
         """
         hr = crop_to_multiple(hr, task.scale)
-        bicubic = estimate(hr, task, Enlarger())
+        bicubic = reconstruct(hr, task)[-1]
         original = made.reference if task.protocol == "y" else hr
         border = task.scale
         height, width = original.shape[:2]
@@ -124,7 +124,7 @@ def _choose(
     return chosen
 
 
-def _square_error(made: Estimate) -> NDArray[np.float64]:
+def _square_error(made: Reconstruction) -> NDArray[np.float64]:
     """Of the luma, (H, W)."""
     difference = made.luma.astype(np.float64) - made.reference
     return np.square(difference, out=difference)
@@ -141,8 +141,8 @@ def _cut(
     name: str,
     window: Box,
     original: NDArray[Any],
-    made: Estimate,
-    bicubic: Estimate,
+    made: Reconstruction,
+    bicubic: Reconstruction,
 ) -> Crop:
     """The crop of a picture; copies, so that the picture itself can go."""
     part = window.slices

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from srcli.imaging.box import Box
 from srcli.imaging.picture import Picture
-from srcli.pages.page import (
+from srcli.pages.html import (
     Shot,
     isolate,
     show_crop,
@@ -15,7 +15,7 @@ from srcli.pages.page import (
     show_slider,
     write_page,
 )
-from srcli.pages.picture import View, view_pair
+from srcli.pages.view import View, view_pair
 from srcli.pages.windows import find_differences
 from srcli.storage import Place
 

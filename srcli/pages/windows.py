@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srcli.imaging.box import Box
-from srcli.pages.picture import View
+from srcli.pages.view import View
 
 _STEPS = 4  # windows tried per side of one
 _SAMPLES = 2_000_000  # pixels that stand for all where two pictures are compared

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 
 from srcli.errors import InputError, UsageError
-from srcli.evaluation.datasets import canonical_name
 from srcli.models.base import SRModel
+from srcli.pretrained.datasets import canonical_name
 from srcli.writing import make_folder, write_whole
 
 log = logging.getLogger(__name__)

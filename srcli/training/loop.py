@@ -23,7 +23,7 @@ from srcli.errors import (
     UsageError,
 )
 from srcli.models.base import SRModel
-from srcli.pretrained.catalog import save_weights
+from srcli.pretrained.weight_file import save_weights
 from srcli.progress import SILENT, Progress
 from srcli.storage import quote_path
 from srcli.training.checkpoint import check_network, save_checkpoint

@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 
 from srcli import __version__
 from srcli.errors import SrcliError
-from srcli.evaluation.benchmark import Row
-from srcli.evaluation.contenders import BICUBIC
-from srcli.evaluation.report import (
+from srcli.evaluation.measurement import Row
+from srcli.evaluation.tables import (
     format_command,
     format_markdown,
     format_table,
+    name_group,
     quote_code,
 )
-from srcli.evaluation.table import name_group
-from srcli.inference.machine import describe_machine
+from srcli.inference.device import describe_machine
+from srcli.pretrained.catalog import BICUBIC
 from srcli.storage import quote_path, show_path
 from srcli.training.checkpoint import DEFAULT_VAL, HELD_OUT, NO_VAL, TrainRequest
 from srcli.training.export import make_request

@@ -26,7 +26,7 @@ from srcli.errors import (
     TrainingStoppedError,
     UsageError,
 )
-from srcli.evaluation.benchmark import Row, run_benchmark
+from srcli.evaluation.measurement import Row, run_benchmark
 from srcli.inference.device import (
     DTYPES,
     Precision,
@@ -36,7 +36,8 @@ from srcli.inference.device import (
 )
 from srcli.models import variant
 from srcli.models.base import Color, SRModel
-from srcli.pretrained.catalog import available_scales, load_model
+from srcli.pretrained.catalog import served_scales
+from srcli.pretrained.loading import load_model
 from srcli.progress import SILENT, Progress
 from srcli.training.checkpoint import (
     DEFAULT_VAL,
@@ -307,8 +308,9 @@ def make_network(recipe: Recipe, init: str | None = None) -> SRModel:
 
     Args:
         recipe: Its model, config and scales.
-        init: "bundled" or the path of a weight file; what fits is taken over, see
-            `SRModel.fitting_weights`.
+        init: "bundled", which is the model's own weights of the recipe's first scale
+            that there are any for, or the path of a weight file; what fits is taken
+            over, see `SRModel.fitting_weights`.
 
     Raises:
         UsageError: If the config makes no network, or no weight fits.
@@ -320,7 +322,12 @@ def make_network(recipe: Recipe, init: str | None = None) -> SRModel:
     if init is None:
         network.limit_recursions(recipe.recursions_at(0))
         return network
-    source = _load_bundled(recipe) if init == "bundled" else load_model(Path(init))
+    if init == "bundled":
+        there = served_scales(recipe.model, installed=True)
+        scale = next((scale for scale in recipe.scales if scale in there), None)
+        source = load_model(recipe.model, scale)
+    else:
+        source = load_model(Path(init))
     own, fitting = network.state_dict(), network.fitting_weights(source)
     if not fitting:
         raise UsageError(f"no weight of {init} fits {recipe.model}")
@@ -328,13 +335,6 @@ def make_network(recipe: Recipe, init: str | None = None) -> SRModel:
     network.limit_recursions(source.recursion_limit)
     log.info("%d of %d tensors start from %s", len(fitting), len(own), init)
     return network
-
-
-def _load_bundled(recipe: Recipe) -> SRModel:
-    """The model's own weights, of the recipe's first scale that there are any for."""
-    there = available_scales(recipe.model)
-    scale = next((scale for scale in recipe.scales if scale in there), None)
-    return load_model(recipe.model, scale)
 
 
 def begin_run(

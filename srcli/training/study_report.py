@@ -17,8 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from srcli.evaluation.published import find_table
-from srcli.evaluation.report import format_table, quote_code
-from srcli.evaluation.table import format_fixed, widen
+from srcli.evaluation.tables import format_fixed, format_table, quote_code, widen
 from srcli.models.counting import count_macs, count_parameters, outline
 from srcli.storage import quote_path, show_path
 from srcli.training.recipe import STUDY

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from torch.backends import cudnn
 
 from srcli.errors import InputError, UsageError
-from srcli.evaluation.datasets import find_dataset, read_hr
 from srcli.evaluation.metrics import psnr
-from srcli.evaluation.protocol import Enlarger, Task, estimate
+from srcli.evaluation.protocol import Task, reconstruct
 from srcli.imaging.degrade import crop_to_multiple
 from srcli.inference.runner import Runner
 from srcli.inference.tiling import TileSize
 from srcli.models.base import Color, SRModel
+from srcli.pretrained.datasets import find_dataset, read_hr
 from srcli.storage import show_path
 from srcli.training.checkpoint import DEFAULT_VAL, HELD_OUT, NO_VAL, TrainRequest
 from srcli.training.recipe import Recipe
@@ -152,8 +152,8 @@ class Validation:
         for scale, pictures in self._pictures.items():
             kind = self._recipe.degradation
             task = Task(protocol=self._color, scale=scale, degradation=kind)
-            enlarger = Enlarger(self._color, self._run(model, scale).enlarge)
+            runner = self._run(model, scale)
             with self._flags():
-                found = [estimate(hr, task, enlarger) for hr in pictures]
-            results[scale] = fmean(psnr(e.luma, e.reference, scale) for e in found)
+                found = [reconstruct(hr, task, runner)[-1] for hr in pictures]
+            results[scale] = fmean(psnr(r.luma, r.reference, scale) for r in found)
         return results

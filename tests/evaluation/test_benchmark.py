@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from srcli.errors import InputError, OutputError, UsageError, WeightsError
 from srcli.evaluation import contenders, metrics
-from srcli.evaluation.benchmark import BenchmarkRequest, run_benchmark
 from srcli.evaluation.contenders import Engine, Selection
+from srcli.evaluation.measurement import BenchmarkRequest, run_benchmark
 from srcli.imaging.degrade import degrade
 from srcli.imaging.resize import imresize, imresize_torch
 from srcli.models import MODELS
 from srcli.models.base import ModelConfig, SRModel
-from srcli.pretrained.catalog import save_weights
+from srcli.pretrained.weight_file import save_weights
 
 MATRIX = np.array(
     [[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]]

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from srcli.evaluation.crops import SIDE, Showcase
+from srcli.evaluation.measurement import measure_picture
 from srcli.evaluation.metrics import psnr
-from srcli.evaluation.picture import measure_picture
-from srcli.evaluation.protocol import Enlarger, Estimate, Task, estimate
+from srcli.evaluation.protocol import Reconstruction, Task, reconstruct
 from srcli.imaging.color import rgb_to_y
 from srcli.imaging.degrade import crop_to_multiple
 
@@ -28,7 +28,7 @@ def grain(height, width, channels=3):
 def made_of(hr, task, *changes):
     """Bicubic's enlargement, in some places mixed with the original by a share."""
     hr = crop_to_multiple(hr, task.scale)
-    bicubic = estimate(hr, task, Enlarger())
+    bicubic = reconstruct(hr, task)[-1]
     picture = bicubic.picture.astype(float)
     original = bicubic.reference if task.protocol == "y" else hr
     for rows, columns, share in changes:
@@ -36,7 +36,7 @@ def made_of(hr, task, *changes):
         picture[part] += share * (original[part].astype(float) - picture[part])
     picture = np.clip(np.rint(picture), 0, 255).astype(np.uint8)
     luma = picture if picture.ndim == 2 else rgb_to_y(picture)
-    return Estimate(picture, luma, bicubic.reference, 0.0)
+    return Reconstruction(picture, luma, bicubic.reference, 0.0)
 
 
 BETTER = (slice(10, 160), slice(10, 160), 0.8)
@@ -54,7 +54,7 @@ def test_best_and_worst_crops_are_found_and_measured(task):
     assert worst.gain < -1
     assert best.window.top < 160 > best.window.left
     assert worst.window.top > 200 < worst.window.left
-    bicubic = estimate(crop_to_multiple(hr, task.scale), task, Enlarger())
+    bicubic = reconstruct(crop_to_multiple(hr, task.scale), task)[-1]
     for crop in (best, worst):
         part = crop.window.slices
         assert np.array_equal(crop.ours, made.picture[part])
@@ -119,7 +119,7 @@ def test_only_crops_that_can_still_win_are_kept():
 def test_pictures_smaller_than_a_crop_are_one(shape, protocol):
     hr = grain(*shape)[:, :, 0] if len(shape) == 2 else grain(*shape)
     task = Task(protocol, 2)
-    _, made = measure_picture("small", hr, task, Enlarger())
+    _, made = measure_picture("small", hr, task, None)
     showcase = Showcase()
     showcase.offer("small", hr, task, made)
     (first, *_), least = showcase.draw()

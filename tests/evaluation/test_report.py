@@ -15,11 +15,11 @@ from rich.console import Console
 
 from srcli import __version__
 from srcli.errors import OutputError, UsageError
-from srcli.evaluation import report
-from srcli.evaluation.benchmark import BenchmarkRequest, PictureResult, Row
+from srcli.evaluation import tables as report
 from srcli.evaluation.contenders import Engine, Selection
+from srcli.evaluation.measurement import BenchmarkRequest, PictureResult, Row
 from srcli.evaluation.published import PublishedResult
-from srcli.evaluation.table import print_table
+from srcli.evaluation.tables import print_table
 
 PAPER = PublishedResult(
     model="mrnet",

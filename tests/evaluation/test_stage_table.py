@@ -11,10 +11,14 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from srcli.evaluation import report
-from srcli.evaluation.benchmark import BenchmarkRequest, Row
-from srcli.evaluation.picture import PictureResult, StageResult
-from srcli.evaluation.stage_table import print_stages
+from srcli.evaluation import tables as report
+from srcli.evaluation.measurement import (
+    BenchmarkRequest,
+    PictureResult,
+    Row,
+    StageResult,
+)
+from srcli.evaluation.tables import print_stages
 
 
 def result(image, *figures):

@@ -14,7 +14,7 @@ from srcli.imaging.files import Metadata, Picture
 from srcli.imaging.resize import imresize
 from srcli.pages import comparison, windows
 from srcli.pages.comparison import write_comparison
-from srcli.pages.picture import view_pair
+from srcli.pages.view import view_pair
 
 FACTS = {"Model": "mrnet", "Scale": "x4"}
 

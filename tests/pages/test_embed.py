@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from srcli.pages import picture as pictures
-from srcli.pages.picture import embed
+from srcli.pages import view as pictures
+from srcli.pages.view import embed
 
 
 def opened(address):

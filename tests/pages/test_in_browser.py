@@ -7,7 +7,7 @@ import pytest
 
 from srcli.imaging.files import Picture
 from srcli.pages.comparison import write_comparison
-from srcli.pages.page import Shot, show_crop, show_table, write_page
+from srcli.pages.html import Shot, show_crop, show_table, write_page
 
 RED, BLUE = (200, 30, 0), (0, 40, 190)
 WIDTH, HEIGHT = 400, 300

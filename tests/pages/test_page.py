@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from srcli.errors import OutputError
-from srcli.pages.page import escape, isolate, write_page
+from srcli.pages.html import escape, isolate, write_page
 
 NAMES = [
     "plain.png",

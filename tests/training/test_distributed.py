@@ -30,7 +30,7 @@ from srcli.errors import (
 )
 from srcli.models.drrn import DRRN, DRRNConfig
 from srcli.models.mrnet import MRNet, MRNetConfig
-from srcli.pretrained.catalog import read_weights
+from srcli.pretrained.weight_file import read_weights
 from srcli.training import distributed, run
 from srcli.training.checkpoint import TrainRequest
 from srcli.training.distributed import ALONE, World, catch_stops, join_world, launch

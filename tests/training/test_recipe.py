@@ -11,7 +11,7 @@ from PIL import Image
 
 from srcli.errors import InputError, UsageError
 from srcli.models import MODELS, variant, variant_names
-from srcli.pretrained.public_sets import data_sets
+from srcli.pretrained.datasets import public_sets
 from srcli.training.data import CropSampler
 from srcli.training.loop import Trainer
 from srcli.training.recipe import (
@@ -76,7 +76,7 @@ def name_of(change):
 
 
 def test_every_network_has_both_recipes_and_pictures_that_can_be_downloaded():
-    known = {data_set.name for data_set in data_sets()}
+    known = {data_set.name for data_set in public_sets()}
     for model, name in itertools.product(MODELS, ("paper", "fast")):
         recipe = load_recipe(model, name)
         if name == "fast":

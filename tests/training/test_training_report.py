@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from srcli.errors import OutputError
-from srcli.evaluation.benchmark import PictureResult, Row
+from srcli.evaluation.measurement import PictureResult, Row
 from srcli.evaluation.published import PublishedResult
-from srcli.evaluation.report import format_table, quote_code
-from srcli.inference.machine import describe_machine
+from srcli.evaluation.tables import format_table, quote_code
+from srcli.inference.device import describe_machine
 from srcli.training.checkpoint import TrainRequest
 from srcli.training.log import Journal
 from srcli.training.recipe import load_recipe

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srcli import __version__
-from srcli.pages.picture import embed
+from srcli.pages.view import embed
 from srcli.storage import Place
 from srcli.writing import write_whole
 

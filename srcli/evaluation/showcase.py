@@ -10,11 +10,16 @@ from numpy.typing import NDArray
 
 from srcli import __version__
 from srcli.errors import UsageError
-from srcli.evaluation.benchmark import Row
 from srcli.evaluation.crops import Crop
-from srcli.evaluation.sheets import list_sheets
-from srcli.evaluation.table import format_fixed, name_group, name_model, name_set
-from srcli.pages.page import (
+from srcli.evaluation.measurement import Row
+from srcli.evaluation.tables import (
+    format_fixed,
+    list_sheets,
+    name_group,
+    name_model,
+    name_set,
+)
+from srcli.pages.html import (
     Shot,
     escape,
     isolate,

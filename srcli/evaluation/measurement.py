@@ -13,20 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srcli.errors import InputError, OutputError, UsageError
+from srcli.evaluation import metrics
 from srcli.evaluation.contenders import (
-    BICUBIC,
     Contender,
     Engine,
     Selection,
     prepare_contenders,
 )
 from srcli.evaluation.crops import Crop, Showcase
-from srcli.evaluation.datasets import Dataset, find_dataset, label_pictures, read_hr
-from srcli.evaluation.picture import PictureResult, StageResult, measure_picture
-from srcli.evaluation.protocol import Protocol, Task
+from srcli.evaluation.protocol import Protocol, Reconstruction, Task, reconstruct
 from srcli.evaluation.published import PublishedResult, lookup
-from srcli.imaging.degrade import Degradation
-from srcli.imaging.files import Picture, write_picture
+from srcli.imaging.degrade import Degradation, crop_to_multiple
+from srcli.imaging.files import write_picture
+from srcli.imaging.picture import Picture
+from srcli.inference.runner import Runner
+from srcli.pretrained.catalog import BICUBIC
+from srcli.pretrained.datasets import Dataset, find_dataset, label_pictures, read_hr
 from srcli.progress import SILENT, Progress
 from srcli.storage import show_path
 from srcli.writing import make_folder
@@ -51,6 +53,71 @@ class BenchmarkRequest:
     seed: int = 0  # of the noise of "dn"; every picture draws its own
     save_images: Path | None = None
     overwrite: bool = False  # replace saved images
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageResult:
+    """The figures after one stage of a network."""
+
+    psnr: float  # dB
+    ssim: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureResult:
+    """One picture's figures."""
+
+    image: str
+    psnr: float  # dB
+    ssim: float
+    ifc: float | None
+    seconds: float
+    stages: tuple[StageResult, ...] = ()  # the last one's are the picture's own
+
+
+def measure_picture(
+    name: str,
+    hr: NDArray[np.uint8],
+    task: Task,
+    runner: Runner | None,
+    *,
+    ifc: bool = False,
+) -> tuple[PictureResult, Reconstruction]:
+    """One picture's figures, and the enlarged picture with its luma.
+
+    Where the network returns several pictures they are stages, of which the last one
+    is the result.
+
+    Args:
+        name: Of the picture.
+        hr: (H, W) grey or (H, W, 3) RGB; cut to a multiple of the scale.
+        task: Protocol, scale and degradation.
+        runner: Of a network that fits the protocol; None is bicubic.
+        ifc: Measure the information fidelity too.
+
+    Raises:
+        InputError: If the picture is too small to be measured.
+    """
+    border = task.scale
+    made = reconstruct(crop_to_multiple(hr, task.scale), task, runner)
+    stages = tuple(_measure_stage(each, border) for each in made)
+    last = made[-1]
+    result = PictureResult(
+        image=name,
+        psnr=stages[-1].psnr,
+        ssim=stages[-1].ssim,
+        ifc=metrics.ifc(last.luma, last.reference, border) if ifc else None,
+        seconds=last.seconds,
+        stages=stages if len(stages) > 1 else (),
+    )
+    return result, last
+
+
+def _measure_stage(made: Reconstruction, border: int) -> StageResult:
+    pair = (made.luma, made.reference)
+    return StageResult(
+        psnr=metrics.psnr(*pair, border=border), ssim=metrics.ssim(*pair, border=border)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,7 +357,7 @@ def _measure_picture(
     )
     try:
         result, made = measure_picture(
-            show_path(label), hr, task, contender.enlarger, ifc=request.ifc
+            show_path(label), hr, task, contender.runner, ifc=request.ifc
         )
     except InputError as error:
         raise InputError(f"{show_path(path)}: {error}") from error
