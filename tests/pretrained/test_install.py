@@ -231,7 +231,6 @@ def test_manga109_must_be_asked_for(tmp_path):
     assert install(find_set("manga109"), tmp_path) == "installed"
 
 
-
 # Weights
 
 WEIGHTS = b"weights" * 100
