@@ -206,7 +206,7 @@ def _run(
     from srcli.evaluation import tables as report
     from srcli.evaluation.measurement import run_benchmark
     from srcli.evaluation.showcase import write_benchmark
-    from srcli.evaluation.tables import format_line, print_stages, print_table
+    from srcli.evaluation.tables import format_line, print_tables
 
     with progress_bar() as progress:
         rows = run_benchmark(
@@ -217,10 +217,7 @@ def _run(
     if as_json:
         print_json(report.build_document(rows, command, per_image=per_image))
     else:
-        print_table(out, rows, per_image=per_image)
-        if request.stages:
-            out.print()
-            print_stages(out, rows, per_image=per_image)
+        print_tables(out, rows, per_image=per_image)
     if files.csv is not None:
         report.write_report(report.format_csv(rows, per_image=per_image), files.csv)
     if files.markdown is not None:

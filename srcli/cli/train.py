@@ -245,7 +245,7 @@ def _export(
     """Pack a run's best weights, and print where they are and how they measure."""
     from srcli.cli.console import out as stdout
     from srcli.cli.console import print_json, progress_bar
-    from srcli.evaluation.tables import print_table
+    from srcli.evaluation.tables import print_tables
     from srcli.training.checkpoint import TrainRequest, fill, read_kept
     from srcli.training.export import export_run
 
@@ -270,4 +270,4 @@ def _export(
     for path in (done.weights, done.listing):
         stdout.print(show_path(path), markup=False, highlight=False)
     if done.rows:
-        print_table(stdout, done.rows)
+        print_tables(stdout, done.rows)
