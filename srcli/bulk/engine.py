@@ -15,15 +15,14 @@ import ray
 
 from srcli.bulk.cluster import joined
 from srcli.bulk.orders import Order, find_homes, take_orders
-from srcli.bulk.stages import RegionOrder, Work
+from srcli.bulk.steps import RegionOrder, Work
 from srcli.bulk.stream import PASSES, Pool, stream
 from srcli.errors import DeviceError, InputError, UsageError
-from srcli.imaging.source import open_picture
-from srcli.inference.jobs import Job, Result, Tally, announce
+from srcli.imaging.files import open_picture
+from srcli.inference.batch import Piece, ResultFile, attempt
+from srcli.inference.jobs import Job, Result, Tally, announce, prepare_folders
 from srcli.inference.naming import Naming
-from srcli.inference.pieces import FileOptions, LargeFile, Piece, attempt
 from srcli.inference.sources import Source
-from srcli.inference.space import prepare_folders
 from srcli.progress import SILENT, Progress
 from srcli.writing import sweep
 
@@ -72,7 +71,6 @@ class Cluster:
 def enlarge_sources(
     sources: Sequence[Source],
     naming: Naming,
-    options: FileOptions,
     cluster: Cluster,
     upscaler: dict[str, Any],
     weights: Path | None = None,
@@ -82,8 +80,7 @@ def enlarge_sources(
 
     Args:
         sources: As `expand_inputs` gives them.
-        naming: How results are named.
-        options: How they are written.
+        naming: How results are named and written.
         cluster: Where.
         upscaler: The fields of `Upscaler`, `weights` and `device` apart.
         weights: A weight file, of which workers get a copy.
@@ -98,8 +95,8 @@ def enlarge_sources(
         copied = None if weights is None else (weights.name, weights.read_bytes())
     except OSError as error:
         raise InputError(f"{weights} cannot be read: {error.strerror}") from error
-    options = dataclasses.replace(options, run=uuid.uuid4().hex[:12])
-    work = Work(naming=naming, options=options, upscaler=upscaler, weights=copied)
+    naming = dataclasses.replace(naming, run=uuid.uuid4().hex[:12])
+    work = Work(naming=naming, upscaler=upscaler, weights=copied)
     work.make_planner()
     prepare_folders(find_homes(orders, naming))
     yield from run_bulk(orders, work, cluster, progress)
@@ -123,7 +120,7 @@ def run_bulk(
         DeviceError: If the cluster cannot be joined, or has not what is asked for.
         SrcliError: If a worker can enlarge no picture at all.
     """
-    run = work.options.run
+    run = work.naming.run
     assert run is not None, "workers that write the same file must know of each other"
     try:
         with joined(cluster.address):
@@ -150,7 +147,8 @@ def _do_all(
             else:
                 yield rate.count(announce(state, len(orders)))
     for order in left.values():
-        result = Result.of_failure(Job(source=order.source), _lost(order.source.name))
+        job = Job(source=order.source, naming=work.naming)
+        result = Result(job, "failed", error=_lost(order.source.name))
         yield rate.count(announce(result, len(orders)))
     for job in large:
         result = attempt(job, do_large, job, work, pool, progress)
@@ -175,14 +173,15 @@ def do_large(job: Job, work: Work, pool: Pool, progress: Progress = SILENT) -> R
     with open_picture(
         job.source.content,
         name=job.source.name,
-        frame=job.frame,
-        keep_metadata=work.options.keep_metadata,
+        frame=job.naming.frame,
+        keep_metadata=job.naming.keep_metadata,
         by_box=True,
     ) as opened:
         levels = opened.levels
-    orders = {i: RegionOrder(job, region, levels) for i, region in enumerate(regions)}
+    count = len(regions)
+    orders = {i: RegionOrder(job, r, levels, count) for i, r in enumerate(regions)}
     with (
-        closing(LargeFile(job, work.options, len(regions))) as file,
+        closing(ResultFile(job)) as file,
         closing(stream(orders, work, pool, writes=False)) as states,
     ):
         for _, state in states:

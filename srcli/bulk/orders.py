@@ -17,13 +17,13 @@ from pathlib import PurePath
 
 from srcli.errors import UsageError
 from srcli.imaging.formats import format_of
-from srcli.inference.naming import Naming
-from srcli.inference.planning import (
+from srcli.inference.jobs import (
     check_existing,
     check_names,
     choose_sources,
     plan_job,
 )
+from srcli.inference.naming import Naming
 from srcli.inference.sources import STREAM, Source
 from srcli.storage import Place, is_shared, list_names, locate
 

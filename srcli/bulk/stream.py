@@ -23,7 +23,7 @@ from ray.data import ActorPoolStrategy, DataContext
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from srcli.bulk.orders import Order
-from srcli.bulk.stages import (
+from srcli.bulk.steps import (
     RegionOrder,
     Unable,
     Work,

@@ -1,13 +1,15 @@
-"""The chunks of a PNG (PNG, third edition, section 5.3), the segments of a JPEG."""
+"""Chunks of a PNG, segments of a JPEG, and Photoshop's image resources in either."""
 
 from __future__ import annotations
 
 import io
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from typing import IO
+from typing import IO, Any
+
+from PIL import Image
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -159,3 +161,69 @@ def list_segments(data: bytes | bytearray) -> Iterator[tuple[int, int]]:
         fill = marker == 0xFF  # any number of these may stand before a marker
         length = int.from_bytes(data[position + 2 : position + 4], "big")
         position += 1 if fill else 2 + length
+
+
+RESOURCES_MARKER = b"Photoshop 3.0\x00"  # what a JPEG's segment begins with
+_RESOURCE = b"8BIM"
+_IPTC = 0x0404
+# Of some eighty resources those that say whose and of what the picture is: IPTC, its
+# digest, the copyright flag and address. The others describe its layout or layers.
+_KEPT = (_IPTC, 0x0425, 0x040A, 0x040B)
+_RESOURCES_TAG, _IPTC_TAG = 34377, 33723  # of a TIFF
+_APP13 = b"\xff\xed"
+
+
+def find_resources(photoshop: Any, tags: Image.Exif) -> bytes | None:  # noqa: ANN401 - Pillow's
+    """The resources that are kept, in one block, or None where there are none.
+
+    Args:
+        photoshop: What Pillow's `info` has of them: resources by number, or a block.
+        tags: Those of a TIFF, which may have them instead.
+    """
+    found: dict[int, bytes] = {}
+    block = photoshop if photoshop else tags.get(_RESOURCES_TAG)
+    if isinstance(block, Mapping):
+        found = {key: data for key, data in block.items() if isinstance(data, bytes)}
+    elif isinstance(block, bytes):
+        found = dict(_split_resources(block.removeprefix(RESOURCES_MARKER)))
+    alone = tags.get(_IPTC_TAG)
+    if isinstance(alone, bytes):
+        found.setdefault(_IPTC, alone)
+    return (
+        b"".join(_pack_resource(key, found[key]) for key in _KEPT if key in found)
+        or None
+    )
+
+
+def resources_segment(block: bytes) -> bytes:
+    """A block as the segment of a JPEG; it must fit into one."""
+    content = RESOURCES_MARKER + block
+    return _APP13 + struct.pack(">H", len(content) + 2) + content
+
+
+def resources_tags(block: bytes) -> dict[int, bytes]:
+    """A block as the tags of a TIFF."""
+    data = dict(_split_resources(block)).get(_IPTC)
+    return {_RESOURCES_TAG: block} | ({} if data is None else {_IPTC_TAG: data})
+
+
+def _split_resources(block: bytes) -> Iterator[tuple[int, bytes]]:
+    """The resources of a block as far as it is whole: number and data."""
+    position = 0
+    while block[position : position + 4] == _RESOURCE and position + 12 <= len(block):
+        (key,) = struct.unpack_from(">H", block, position + 4)
+        named = position + 6
+        start = named + (block[named] // 2 + 1) * 2  # a name with its length, padded
+        if start + 4 > len(block):
+            return
+        (length,) = struct.unpack_from(">I", block, start)
+        data = block[start + 4 : start + 4 + length]
+        if len(data) < length:
+            return
+        yield key, data
+        position = start + 4 + length + length % 2
+
+
+def _pack_resource(key: int, data: bytes) -> bytes:
+    head = struct.pack(">4sHHI", _RESOURCE, key, 0, len(data))
+    return head + data + b"\x00" * (len(data) % 2)

@@ -3,72 +3,317 @@
 from __future__ import annotations
 
 import io
-import math
-import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import IO, Any
+from functools import cached_property
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
-import imagecodecs
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, features
 
-from srcli.errors import OutputError, unknown
-from srcli.imaging.chunks import (
-    SIGNATURE,
-    Chunk,
-    list_segments,
-    read_chunks,
-    write_chunk,
-)
-from srcli.imaging.formats import FORMATS, format_of
-from srcli.imaging.metadata import (
-    Metadata,
-    fit_metadata,
-    pillow_options,
-    png_chunks,
-    set_jfif_density,
-)
-from srcli.imaging.picture import (
-    Picture,
-    PictureInfo,
-    Pixels,
-    join_planes,
-    reduce_depth,
-    strip_metadata,
-)
-from srcli.imaging.pillow import explain, quiet
-from srcli.imaging.source import probe_picture, read_picture
-from srcli.imaging.tiff.write import write_tiff
-from srcli.storage import Place
+from srcli.errors import InputError
+from srcli.imaging import pillow
+from srcli.imaging.box import Box
+from srcli.imaging.encode import encode
+from srcli.imaging.formats import format_of
+from srcli.imaging.geometry import turn_upright
+from srcli.imaging.metadata import Metadata, read_metadata
+from srcli.imaging.picture import Picture, PictureInfo, strip_metadata
+from srcli.imaging.pillow import PillowFile, choose_frame, open_frame
+from srcli.imaging.planes import Planes
+from srcli.imaging.profiles import convert_to_srgb
+from srcli.storage import Place, fetch, show_path
 from srcli.writing import write_whole
 
-__all__ = [
-    "Metadata",
-    "Picture",
-    "PictureInfo",
-    "Pixels",
-    "encode_picture",
-    "probe_picture",
-    "read_picture",
-    "reduce_depth",
-    "strip_metadata",
-    "write_picture",
-]
+if TYPE_CHECKING:
+    from srcli.imaging.tiff.layout import Page
+    from srcli.imaging.tiff.read import PageReader
 
-# Ways to code a PNG, the fastest first: runs of what all filters leave, a search for
-# repetitions in it, and one in the levels as they are, for pictures of few colours.
-_RUNS, _ANY_FILTER, _NO_FILTER = 3, 0xF8, 0x08  # zlib's, libpng's
-_WAYS: tuple[Mapping[str, Any], ...] = (
-    {"level": 1, "strategy": _RUNS, "filter": _ANY_FILTER},
-    {"level": 6, "strategy": 1, "filter": _ANY_FILTER},
-    {"level": 6, "strategy": 0, "filter": _NO_FILTER},
-)
-_SAMPLE_ROWS = 16
-_PNG_HEADER = 33  # bytes of the signature and IHDR
-_JPEG_HEADER = 1 << 10  # bytes in which a JPEG that says nothing has its tables
-_ENCODE_ERRORS = (OSError, ValueError, OverflowError, RuntimeError, struct.error)
+_TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+_STEP = 2048  # px; side of the boxes in which a picture is gone through
+
+
+class PictureFile:
+    """A picture file whose pixels are read when they are asked for; not thread-safe.
+
+    `open_picture` makes it.
+
+    Attributes:
+        info: What its header says.
+    """
+
+    def __init__(
+        self, file: IO[bytes], opened: PillowFile | Page, frames: int, name: str
+    ) -> None:
+        self._file, self._opened, self._name = file, opened, name
+        self._whole: Picture | None = None
+        self._own = Metadata()
+        self._colours: Metadata | None = None  # that boxes are converted from
+        self._turned = opened.orientation  # which Pillow forgets once it has turned it
+        self.info = PictureInfo(
+            opened.format,
+            opened.width,
+            opened.height,
+            alpha=opened.has_alpha,
+            depth=opened.depth,
+            channels=opened.channels,
+            frames=frames,
+            is_windowed=opened.is_windowed,
+        )
+
+    @property
+    def metadata(self) -> Metadata:
+        """What goes from the input file to the output file."""
+        return self._own if self._whole is None else self._whole.metadata
+
+    @cached_property
+    def levels(self) -> tuple[float, float]:
+        """`Picture.levels` of the whole; may be set by who knows them.
+
+        Of floating point that is read by box, all of it is read once to find them.
+
+        Raises:
+            InputError: As `read`.
+        """
+        if self._whole is not None:
+            return self._whole.levels
+        if self.info.depth != 32:
+            return 0, 2**self.info.depth - 1
+        black, white = 0.0, 1.0
+        height, width = self._size
+        for top in range(0, height, _STEP):
+            for left in range(0, width, _STEP):
+                bottom, right = min(top + _STEP, height), min(left + _STEP, width)
+                low, high = self._part(Box(top, left, bottom, right)).levels
+                black, white = min(black, low), max(white, high)
+        return black, white
+
+    def read(self, box: Box | None = None) -> Picture:
+        """The pixels in a box, `whole_levels` set; None is all of the picture.
+
+        Raises:
+            InputError: If the file is damaged, or holds values that are not finite.
+        """
+        if self._whole is None:
+            part = self._part(box or Box(0, 0, *self._size))
+            return replace(part, metadata=self.metadata, whole_levels=self.levels)
+        if box is None:
+            return self._whole
+        rows, columns = box.slices
+        alpha = self._whole.alpha
+        return replace(
+            self._whole,
+            pixels=self._whole.pixels[rows, columns],
+            alpha=None if alpha is None else alpha[rows, columns],
+            whole_levels=self.levels,
+        )
+
+    def load(self, *, keep_metadata: bool) -> None:
+        """Read all of the picture.
+
+        Raises:
+            InputError: As `read`.
+        """
+        opened = self._opened
+        with pillow.blame(self._name):
+            if isinstance(opened, PillowFile):
+                planes = opened.load()
+            else:
+                opened.check_size()
+                planes = self._reader.read(Box(0, 0, *opened.stored))
+            channels = planes.pixels.shape[2] if planes.own_colours else 0
+            whole = self._upright(planes, self._describe(channels))
+            self._whole = whole if keep_metadata else strip_metadata(whole, self._name)
+        del self._opened, self._file  # Pillow holds the pixels once more
+
+    def prepare(self, *, keep_metadata: bool) -> None:
+        """Have boxes read from the file.
+
+        Raises:
+            InputError: If they cannot be.
+        """
+        opened = self._opened
+        if isinstance(opened, PillowFile):
+            raise InputError(
+                f"{self._name} cannot be read by box: only TIFFs can, and not all"
+            )
+        if opened.obstacle is not None:
+            raise InputError(
+                f"{self._name} {opened.obstacle}, and cannot be read by box: save it "
+                "as a tiled TIFF in grey or RGB"
+            )
+        with pillow.blame(self._name):
+            channels = opened.channels if opened.has_own_colours else 0
+            self._own = own = self._describe(channels)
+            if keep_metadata:
+                return
+            pixel = np.zeros((1, 1, opened.channels), np.uint8)
+            # Says what is wrong with a profile, which is not tried again for each box.
+            self._own = strip_metadata(
+                Picture(pixel, metadata=own), self._name
+            ).metadata
+            try:
+                convert_to_srgb(pixel, own.icc or b"")
+            except ValueError:
+                own = replace(own, icc=None)
+            self._colours = own
+
+    @cached_property
+    def _reader(self) -> PageReader:
+        from srcli.imaging.tiff.read import PageReader  # noqa: PLC0415 - few need tifffile
+
+        assert not isinstance(self._opened, PillowFile)
+        return PageReader(self._file, self._opened)
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        return self.info.height, self.info.width
+
+    def _describe(self, channels: int) -> Metadata:
+        """The metadata of the file; see `read_metadata`."""
+        said = self._opened.info, self._opened.exif, self._opened.chunks
+        size = self.info.width, self.info.height
+        return read_metadata(*said, self._name, channels, size, self._turned)
+
+    def _part(self, box: Box) -> Picture:
+        """The pixels in a box, without metadata."""
+        with pillow.blame(self._name):
+            planes = self._reader.read(self._find_stored(box))
+        part = self._upright(planes, self._colours or Metadata())
+        return part if self._colours is None else strip_metadata(part, self._name)
+
+    def _upright(self, planes: Planes, metadata: Metadata) -> Picture:
+        turned, alpha = self._opened.orientation, planes.alpha
+        if alpha is not None:
+            alpha = turn_upright(alpha, turned)
+        pixels = turn_upright(planes.pixels, turned)
+        return Picture(pixels, alpha, metadata, self.info.format)
+
+    def _find_stored(self, box: Box) -> Box:
+        """Where a box of the upright picture is stored."""
+        turned, height, width = self._opened.orientation, *self._size
+        assert 0 <= box.top < box.bottom <= height
+        assert 0 <= box.left < box.right <= width
+        y, x = (box.top, box.bottom), (box.left, box.right)
+        if turned in (3, 4, 7, 8):
+            y = height - box.bottom, height - box.top
+        if turned in (2, 3, 6, 7):
+            x = width - box.right, width - box.left
+        if turned >= 5:
+            y, x = x, y
+        return Box(y[0], x[0], y[1], x[1])
+
+
+@contextmanager
+def open_picture(
+    source: Place | bytes,
+    *,
+    name: str | None = None,
+    frame: int | None = None,
+    keep_metadata: bool = True,
+    by_box: bool = False,
+) -> Iterator[PictureFile]:
+    """A picture file opened to be read.
+
+    Args:
+        source: A file, or the bytes of one.
+        name: What messages call it; the path where None.
+        frame: Which of several frames or pages, from 1; None is the only one.
+        keep_metadata: Whether metadata are kept; else colours are converted to sRGB.
+        by_box: Whether it is never decoded as a whole, as it may be larger than memory;
+            only a picture whose `info.is_windowed` is can be read so.
+
+    Raises:
+        InputError: If the file cannot be read, is no picture or a damaged one, holds
+            several pictures and none was chosen, is implausibly large, or is of a kind
+            that would lose what it holds (32-bit integers). With `by_box` what is about
+            the pixels is raised by `read`.
+    """
+    if by_box:
+        with _opened(source, name, frame) as picture:
+            picture.prepare(keep_metadata=keep_metadata)
+            yield picture
+        return
+    if not isinstance(source, (Path, bytes)):
+        name = name or str(source)
+        source = fetch(source)  # in one piece: all of it is needed
+    with _opened(source, name, frame) as picture:
+        picture.load(keep_metadata=keep_metadata)
+    yield picture
+
+
+def probe_picture(
+    source: Place | bytes, *, name: str | None = None, frame: int | None = None
+) -> PictureInfo:
+    """The format and size of a picture file, without decoding its pixels.
+
+    Args:
+        source: As `open_picture`.
+        name: As `open_picture`.
+        frame: As `open_picture`.
+
+    Raises:
+        InputError: As `open_picture`, as far as the header tells.
+    """
+    with _opened(source, name, frame) as picture:
+        return picture.info
+
+
+def read_picture(
+    source: Place | bytes, *, name: str | None = None, frame: int | None = None
+) -> Picture:
+    """The picture in a file, upright, in grey or RGB, with its metadata.
+
+    Args:
+        source: As `open_picture`.
+        name: As `open_picture`.
+        frame: As `open_picture`.
+
+    Raises:
+        InputError: As `open_picture`.
+    """
+    with open_picture(source, name=name, frame=frame) as picture:
+        return picture.read()
+
+
+@contextmanager
+def _opened(
+    source: Place | bytes, name: str | None, frame: int | None
+) -> Iterator[PictureFile]:
+    """A picture file whose header has been read; see `open_picture`."""
+    if name is None:
+        name = "the picture" if isinstance(source, bytes) else show_path(source)
+    with pillow.quiet(), pillow.open_stream(source, name) as file:
+        head = file.read(16)
+        if not head:
+            raise InputError(f"{name} is empty")
+        if head[8:10] == b"CR" and head[:4] in _TIFF_MAGIC:
+            raise InputError(f"{name} is a camera's raw file: develop it first")
+        with pillow.blame(name, file):
+            is_tiff = head[:4] in _TIFF_MAGIC
+            opened, frames = (_open_page if is_tiff else open_frame)(file, name, frame)
+            most = pillow.MAX_PIXELS
+            if opened.is_windowed:
+                most = pillow.MAX_WINDOWED_PIXELS
+            pillow.check_size(opened.width, opened.height, name, most)
+            picture = PictureFile(file, opened, frames, name)
+        yield picture
+
+
+def _open_page(
+    file: IO[bytes], name: str, frame: int | None
+) -> tuple[PillowFile | Page, int]:
+    """A page of a TIFF, and how many it has."""
+    from srcli.imaging.tiff import layout  # noqa: PLC0415 - few pictures need tifffile
+
+    pages = layout.list_pages(file, name)
+    chosen = pages[choose_frame(name, frame, len(pages), "page")]
+    if chosen.compression not in layout.ONLY_LIBTIFF:
+        return layout.Page(file, chosen, name), len(pages)
+    image = pillow.identify(file)
+    image.seek(chosen.index)
+    return PillowFile(file, image, name, chosen.index), len(pages)
 
 
 def encode_picture(picture: Picture, format: str, quality: int = 95) -> bytes:
@@ -83,7 +328,7 @@ def encode_picture(picture: Picture, format: str, quality: int = 95) -> bytes:
         OutputError: If the format cannot hold the picture, or Pillow cannot write it.
     """
     buffer = io.BytesIO()
-    _encode(picture, buffer, format, quality, "the picture")
+    encode(picture, buffer, format, quality, "the picture")
     return buffer.getvalue()
 
 
@@ -114,131 +359,5 @@ def write_picture(
     format = format or format_of(path) or picture.format
     with write_whole(path, replace=replace, run=run) as part:
         with part.open("w+b") as file:
-            _encode(picture, file, format, quality, str(path))
+            encode(picture, file, format, quality, str(path))
         return part.stat().st_size
-
-
-def _encode(
-    picture: Picture, file: IO[bytes], format: str, quality: int, name: str
-) -> None:
-    """Write the bytes of a picture file; see `encode_picture`."""
-    if format not in FORMATS:
-        raise unknown("format", format, FORMATS)
-    entry = FORMATS[format]
-    misfit = picture.find_misfit(format)
-    if misfit is not None:
-        other = "tiff" if format == "png" else "png"
-        raise OutputError(f"{name} cannot be written: {misfit}; choose {other}")
-    if format in ("webp", "avif") and not features.check(format):
-        raise OutputError(
-            f"{name} cannot be written: this Pillow has no {entry.title}; choose png "
-            "or install pillow 11.3 or later"
-        )
-    try:
-        with quiet():
-            _save(picture, file, format, quality, name)
-    except _ENCODE_ERRORS as error:
-        raise OutputError(f"{name} cannot be written: {explain(error)}") from error
-
-
-def _save(
-    picture: Picture, file: IO[bytes], format: str, quality: int, name: str
-) -> None:
-    """`_encode` of a picture that the format can hold."""
-    entry = FORMATS[format]
-    if not entry.alpha:
-        picture = replace(picture, alpha=None)
-    planes = join_planes(picture)
-    # WebP has no grey: it becomes RGB there, and a grey profile would be wrong.
-    channels = 3 if format == "webp" else picture.pixels.shape[2]
-    size = (picture.width, picture.height)
-    metadata = fit_metadata(picture.metadata, format, channels, size, name)
-    if format == "tiff":
-        write_tiff(planes, file, metadata)
-        return
-    options = pillow_options(metadata, format)
-    planes = planes[:, :, 0] if planes.shape[2] == 1 else planes
-    if format == "png":
-        _write_png(planes, file, png_chunks(metadata), options)
-    elif format == "jpg" and planes.ndim == 3:
-        _write_jpeg(planes, file, quality, options)
-    else:
-        if format != "bmp":
-            options["quality"] = quality
-        if format == "webp":
-            options["lossless"] = quality == 100
-        if format == "avif" and planes.ndim == 3:
-            options["subsampling"] = "4:4:4"
-        Image.fromarray(planes).save(file, entry.pillow, **options)
-    if format == "jpg":
-        set_jfif_density(file, metadata)
-
-
-def _write_png(
-    planes: NDArray[Any],
-    file: IO[bytes],
-    chunks: Sequence[Chunk],
-    options: Mapping[str, Any],
-) -> None:
-    """Write planes, (H, W) or (H, W, 2 to 4), as a PNG.
-
-    Args:
-        planes: uint8 or uint16.
-        file: To write to.
-        chunks: Written before the pixels.
-        options: Of Pillow's `save`, which makes chunks of them.
-    """
-    planes = np.ascontiguousarray(planes)
-    # Set aside but not filled: more than the worst case takes.
-    room: Any = np.empty(planes.nbytes * 4 // 3 + 4 * len(planes) + 65_536, np.uint8)
-    way = _choose_way(planes)
-    coded = memoryview(imagecodecs.png_encode(planes, out=room, **way))
-    said = io.BytesIO()
-    Image.new("L", (1, 1)).save(said, "PNG", **options)
-    said.seek(len(SIGNATURE))
-    file.write(coded[:_PNG_HEADER])
-    for kind, data in (*read_chunks(said), *chunks):
-        if kind not in (b"IHDR", b"IDAT", b"IEND"):
-            write_chunk(file, kind, data)
-    file.write(coded[_PNG_HEADER:])
-
-
-def _choose_way(planes: NDArray[Any]) -> Mapping[str, Any]:
-    """The first of `_WAYS` that costs at most a tenth in size; strips tell.
-
-    To search for repetitions takes most of the time. It makes drawings and screenshots
-    several times smaller, but a photograph repeats nothing.
-    """
-    tops = (len(planes) * part // 8 for part in (1, 3, 5, 7))
-    strips = [planes[top : top + _SAMPLE_ROWS] for top in tops]
-    sizes = [
-        sum(len(imagecodecs.png_encode(strip, **way)) for strip in strips)
-        for way in _WAYS
-    ]
-    enough = 1.1 * min(sizes)
-    return next(w for w, size in zip(_WAYS, sizes, strict=True) if size <= enough)
-
-
-def _write_jpeg(
-    pixels: NDArray[Any], file: IO[bytes], quality: int, options: Mapping[str, Any]
-) -> None:
-    """Write RGB, (H, W, 3) uint8, as a JPEG without chroma subsampling.
-
-    Pillow writes what is said beside the pixels. It would copy them into four bytes
-    each; the same library by another way does not.
-    """
-    said = io.BytesIO()
-    Image.new("RGB", (1, 1)).save(said, "JPEG", **options)
-    blocks = math.prod(-(-side // 8) for side in pixels.shape[:2])
-    room: Any = np.empty(2 * 64 * 3 * blocks + 65_536, np.uint8)  # as for a PNG
-    pixels = np.ascontiguousarray(pixels)
-    coded = memoryview(
-        imagecodecs.jpeg8_encode(pixels, level=quality, subsampling="444", out=room)
-    )
-    file.write(said.getvalue()[: _find_tables(said.getvalue())])
-    file.write(coded[_find_tables(bytes(coded[:_JPEG_HEADER])) :])
-
-
-def _find_tables(data: bytes) -> int:
-    """Where the tables and pixels of a JPEG begin, behind what is said."""
-    return next(start for marker, start in list_segments(data) if marker == 0xDB)

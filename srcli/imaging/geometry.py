@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 Pair = tuple[float, float]  # along x and along y
 
@@ -45,3 +49,18 @@ class Geometry:
         """A point in pixels."""
         x, y = self.turn(x / self.stored[0], y / self.stored[1])
         return x * self.size[0], y * self.size[1]
+
+
+def turn_upright(plane: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Stored pixels, (H, W) or (H, W, C), as EXIF's `orientation` wants them shown.
+
+    Source: Exif 2.32, section 4.6.4, tag Orientation: which edges the stored first row
+    and first column are.
+    """
+    if orientation >= 5:
+        plane = plane.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        plane = plane[::-1]
+    if orientation in (2, 3, 6, 7):
+        plane = plane[:, ::-1]
+    return np.ascontiguousarray(plane)

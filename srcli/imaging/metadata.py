@@ -13,8 +13,13 @@ from typing import IO, Any
 
 from PIL import Image
 
-from srcli.imaging import iptc
-from srcli.imaging.chunks import COLOUR_CHUNKS, Chunk
+from srcli.imaging.chunks import (
+    COLOUR_CHUNKS,
+    RESOURCES_MARKER,
+    Chunk,
+    find_resources,
+    resources_segment,
+)
 from srcli.imaging.exif import (
     EMPTY,
     MALFORMED,
@@ -159,7 +164,7 @@ def read_metadata(
         xmp=xmp,
         dpi=dpi and geometry.swap(dpi),
         aspect=aspect and geometry.swap(aspect),
-        iptc=iptc.find(info.get("photoshop"), exif),
+        iptc=find_resources(info.get("photoshop"), exif),
         comment=comment if isinstance(comment, bytes) and comment else None,
         chunks=tuple(c for c in chunks if icc is None or c[0] not in COLOUR_CHUNKS),
         colours=colours,
@@ -235,7 +240,7 @@ def pillow_options(metadata: Metadata, format: str) -> dict[str, Any]:
         options["xmp"] = metadata.xmp
     if format == "jpg":
         options["comment"] = metadata.comment
-        options["extra"] = metadata.iptc and iptc.as_segment(metadata.iptc)
+        options["extra"] = metadata.iptc and resources_segment(metadata.iptc)
     return {key: value for key, value in options.items() if value}
 
 
@@ -309,7 +314,7 @@ def _find_oversized(metadata: Metadata) -> list[str]:
     limits = {
         "exif": _SEGMENT,
         "xmp": _SEGMENT - len(_XMP_MARKER),
-        "iptc": _SEGMENT - len(iptc.MARKER),
+        "iptc": _SEGMENT - len(RESOURCES_MARKER),
         "comment": _SEGMENT,
     }
     return [

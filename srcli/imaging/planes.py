@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from srcli.errors import InputError
-
 _BAND = 256  # rows worked on at a time
 
 
@@ -104,34 +102,3 @@ def unmultiply(colours: NDArray[Any], opacity: NDArray[Any]) -> NDArray[Any]:
 
     channels, dtype = colours.shape[2], colours.dtype
     return in_bands(divide, colours, opacity, channels=channels, dtype=dtype)
-
-
-def turn_upright(plane: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Stored pixels, (H, W) or (H, W, C), as EXIF's `orientation` wants them shown.
-
-    Source: Exif 2.32, section 4.6.4, tag Orientation: which edges the stored first row
-    and first column are.
-    """
-    if orientation >= 5:
-        plane = plane.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        plane = plane[::-1]
-    if orientation in (2, 3, 6, 7):
-        plane = plane[:, ::-1]
-    return np.ascontiguousarray(plane)
-
-
-def choose_frame(name: str, frame: int | None, frames: int, kind: str) -> int:
-    """Which frame is read, from 0.
-
-    Raises:
-        InputError: If none was chosen of several, or one that is not there.
-    """
-    if frame is None and frames > 1:
-        raise InputError(
-            f"{name} has {frames} {kind}s: choose one with --frame 1 to {frames}"
-        )
-    if frame is not None and not 1 <= frame <= frames:
-        has = f"{frames} {kind}s" if frames > 1 else f"one {kind} only"
-        raise InputError(f"{name} has {has}: there is no {kind} {frame}")
-    return (frame or 1) - 1

@@ -1,10 +1,12 @@
-"""Where a network runs: the device, the precision, and tiles that fit its memory."""
+"""Where a network runs: the machine, the device, the precision, and tiles that fit."""
 
 from __future__ import annotations
 
 import copy
 import ctypes
 import math
+import os
+import platform
 import re
 import weakref
 from collections.abc import Mapping
@@ -19,6 +21,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from srcli import __version__
 from srcli.errors import DeviceError, UsageError, unknown
 from srcli.models import winograd
 from srcli.models.base import SRModel
@@ -48,6 +51,7 @@ _OUT_OF_MEMORY = (
     "ALLOC_FAILED",
     "out of memory",
 )
+_GIB = 1024**3
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _sharers = 1  # processes that share the host's memory, see `share_memory`
 
@@ -337,3 +341,39 @@ def choose_tile(
     side = math.isqrt(int(budget / need)) - 2 * overlap
     largest = _LARGEST_WHOLE if model.sees_whole else _LARGEST_TILE[device.type]
     return max(SMALLEST_TILE, min(side, largest))
+
+
+def describe_machine(device: torch.device) -> dict[str, str]:
+    """The machine that decides speed and figures; no name of it or its user.
+
+    Args:
+        device: Where the network runs; a GPU is described too.
+
+    Returns:
+        Values for people by name: CPU, memory, GPU where there is one, operating
+        system, Python, PyTorch, srcli.
+    """
+    try:
+        details = Path("/proc/cpuinfo").read_text("utf-8", errors="replace")
+    except OSError:
+        details = ""
+    found = re.search(r"^(?:model name|Model|cpu)\s*:\s*(\S.*)$", details, re.MULTILINE)
+    name = found[1] if found else platform.processor() or platform.machine()
+    cores = len(psutil.Process().cpu_affinity()) if found else os.cpu_count()
+    machine = {
+        "CPU": f"{name}; cores: {cores}, threads: {torch.get_num_threads()}",
+        "memory": f"{psutil.virtual_memory().total / _GIB:.1f} GiB",
+    }
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        # ROCm's GPUs answer to the same name.
+        hip, cuda = torch.version.hip, torch.version.cuda
+        kind = f"ROCm {hip}" if hip else f"CUDA {cuda}"
+        size = f"{properties.total_memory / _GIB:.1f} GiB"
+        machine["GPU"] = f"{properties.name}, {size}, {kind}"
+    return machine | {
+        "operating system": platform.platform(terse=True),
+        "Python": platform.python_version(),
+        "PyTorch": torch.__version__,
+        "srcli": __version__,
+    }

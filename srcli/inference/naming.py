@@ -1,4 +1,4 @@
-"""Under which names, and in which formats, results are written."""
+"""Under which names, in which formats and how results are written."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Existing = Literal["refuse", "overwrite", "skip"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Naming:
-    """How results are named.
+    """How results are named and written.
 
     Attributes:
         model: What they are named after, for example "mrnet", "rrrn_dn", or the name
@@ -38,6 +38,9 @@ class Naming:
         frame: Which of several frames or pages is enlarged, from 1; None is the only
             one.
         compare: Whether a page goes beside each result that compares it with bicubic.
+        quality: Of JPEG, WebP and AVIF, 1 to 100.
+        keep_metadata: Whether all of it is carried over, or none and colours in sRGB.
+        run: See `srcli.writing.write_whole`.
         folder: The folder that `output` names, once `for_sources` has found it; None
             where it names none.
     """
@@ -50,6 +53,9 @@ class Naming:
     existing: Existing = "refuse"
     frame: int | None = None
     compare: bool = False
+    quality: int = 95
+    keep_metadata: bool = True
+    run: str | None = None
     folder: Place | None = None
 
     def __post_init__(self) -> None:

@@ -14,13 +14,12 @@ from PIL import Image
 from torch import Tensor, from_numpy, strided
 
 from srcli.errors import InputError, UsageError
-from srcli.imaging.decode import decode_planes, mend
 from srcli.imaging.exif import read_orientation
 from srcli.imaging.files import read_picture
+from srcli.imaging.geometry import turn_upright
 from srcli.imaging.metadata import read_metadata, scale_metadata
 from srcli.imaging.picture import Picture, join_planes, reduce_depth
-from srcli.imaging.pillow import DECODE_ERRORS, explain, quiet
-from srcli.imaging.planes import turn_upright
+from srcli.imaging.pillow import DECODE_ERRORS, decode_planes, explain, mend, quiet
 
 log = logging.getLogger(__name__)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from srcli.errors import DeviceError, UsageError
 from srcli.imaging.box import Box
+from srcli.inference.cost import RunStats
 from srcli.inference.device import (
     DTYPES,
     SMALLEST_TILE,
@@ -29,7 +30,6 @@ from srcli.inference.device import (
     is_out_of_memory,
     keep_freed_memory,
 )
-from srcli.inference.stats import RunStats
 from srcli.inference.tiling import (
     Overlap,
     Tile,

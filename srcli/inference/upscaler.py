@@ -17,12 +17,12 @@ from srcli.imaging.alpha import fill_transparent
 from srcli.imaging.picture import Picture, PictureInfo
 from srcli.imaging.resize import resize_part
 from srcli.inference.canvas import Canvas, check_memory
-from srcli.inference.choice import BICUBIC, Choice, choose
+from srcli.inference.choice import Choice, choose
+from srcli.inference.cost import RunStats
 from srcli.inference.device import choose_device, choose_precision
 from srcli.inference.python import Enlarged, Given, map_pictures
 from srcli.inference.runner import Runner
 from srcli.inference.sizes import Goal
-from srcli.inference.stats import RunStats
 from srcli.inference.tiling import (
     Overlap,
     Region,
@@ -32,6 +32,7 @@ from srcli.inference.tiling import (
     whole_region,
 )
 from srcli.models.base import SRModel
+from srcli.pretrained.catalog import BICUBIC
 from srcli.progress import SILENT, Progress
 
 _FEW = 8  # px; a shorter side is mirrored until it is about as long

@@ -6,8 +6,8 @@ from PIL import Image
 from srcli.bulk.orders import find_homes, take_orders
 from srcli.errors import InputError, OutputError, UsageError
 from srcli.imaging import files
-from srcli.inference import planning
-from srcli.inference.planning import plan_jobs
+from srcli.inference import jobs
+from srcli.inference.jobs import plan_jobs
 from srcli.inference.sizes import Goal
 from srcli.inference.sources import expand_inputs
 
@@ -39,7 +39,7 @@ def looked_at(monkeypatch):
         seen.append(name)
         return files.probe_picture(source, name=name, frame=frame)
 
-    monkeypatch.setattr(planning, "probe_picture", probe)
+    monkeypatch.setattr(jobs, "probe_picture", probe)
     return seen
 
 

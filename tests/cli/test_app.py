@@ -143,6 +143,8 @@ def test_arguments_on_windows_are_left_to_us(monkeypatch):
     typed = ["~", "~/a", "~\\a\\", "~$a", "a~", "photo[1].png", "*.png", "%TEMP%"]
     monkeypatch.setattr(app_module.sys, "argv", ["srcli", *typed])
     monkeypatch.setenv("HOME", "/home/me")
-    assert app_module._read_arguments(windows=False) == typed
-    read = app_module._read_arguments(windows=True)
+    assert app_module._read_arguments() == typed
+    monkeypatch.setattr(app_module.os, "name", "nt")
+    read = app_module._read_arguments()
+    monkeypatch.undo()
     assert read == ["/home/me", "/home/me/a", "/home/me\\a\\", *typed[3:]]

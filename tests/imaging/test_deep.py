@@ -24,9 +24,9 @@ from srcli.imaging.files import (
     encode_picture,
     probe_picture,
     read_picture,
-    reduce_depth,
 )
-from srcli.imaging.planes import turn_upright
+from srcli.imaging.geometry import turn_upright
+from srcli.imaging.picture import reduce_depth
 
 DEEP = [np.uint16, np.float32]
 

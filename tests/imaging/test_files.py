@@ -9,7 +9,7 @@ from PIL import Image, JpegImagePlugin
 from sample_files import make_exif, opened, save
 
 from srcli.errors import InputError, OutputError, UsageError
-from srcli.imaging import files
+from srcli.imaging import encode
 from srcli.imaging.files import (
     Picture,
     encode_picture,
@@ -176,7 +176,7 @@ def test_unknown_format_names_the_nearest(picture):
 
 def test_missing_avif_is_said(monkeypatch, picture):
     data = save(Image.fromarray(picture()), "avif")
-    monkeypatch.setattr(files.features, "check", lambda _: False)
+    monkeypatch.setattr(encode.features, "check", lambda _: False)
     with pytest.raises(OutputError, match="no AVIF; choose png or install pillow"):
         encode_picture(Picture(picture()), "avif")
     monkeypatch.setitem(Image.OPEN, "AVIF", (Image.OPEN["AVIF"][0], lambda _: ""))

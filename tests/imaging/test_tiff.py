@@ -26,8 +26,13 @@ from sample_files import (
 from srcli.errors import InputError
 from srcli.imaging import pillow
 from srcli.imaging.box import Box
-from srcli.imaging.files import Picture, encode_picture, probe_picture, read_picture
-from srcli.imaging.source import open_picture
+from srcli.imaging.files import (
+    Picture,
+    encode_picture,
+    open_picture,
+    probe_picture,
+    read_picture,
+)
 from srcli.imaging.tiff import read, write
 
 DTYPES = [np.uint8, np.uint16, np.float32]

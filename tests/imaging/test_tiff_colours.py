@@ -13,8 +13,7 @@ from sample_files import make_page, make_planes, save, save_tiff
 from test_tiff import BOXES, attempt, read_box, read_whole
 
 from srcli.errors import InputError
-from srcli.imaging.files import read_picture
-from srcli.imaging.source import open_picture
+from srcli.imaging.files import open_picture, read_picture
 
 HEIGHT, WIDTH = 24, 48
 COLOURS = np.random.default_rng(0).integers(0, 256, (6, 12, 3), np.uint8)

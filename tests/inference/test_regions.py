@@ -16,14 +16,18 @@ from spandrel_files import swinir
 from srcli.errors import InputError, OutputError
 from srcli.imaging.alpha import peak_level
 from srcli.imaging.box import Box
-from srcli.imaging.files import Picture, probe_picture, read_picture, strip_metadata
-from srcli.imaging.source import open_picture
+from srcli.imaging.files import (
+    Picture,
+    open_picture,
+    probe_picture,
+    read_picture,
+    strip_metadata,
+)
 from srcli.imaging.tiff import write as tiff_write
-from srcli.inference import planning, tiling
+from srcli.inference import jobs, tiling
 from srcli.inference.batch import run_batch
+from srcli.inference.jobs import is_large, plan_jobs
 from srcli.inference.naming import Naming
-from srcli.inference.pieces import FileOptions
-from srcli.inference.planning import is_large, plan_jobs
 from srcli.inference.sizes import Goal
 from srcli.inference.sources import expand_inputs
 from srcli.inference.upscaler import Upscaler
@@ -150,11 +154,11 @@ def test_regions_take_little_memory_and_waste_little():
 def test_what_is_large(monkeypatch):
     info = probe_picture(tiff_of(Picture(waves(40, 50))))
     assert not is_large(info, "tiff", 80, 100)
-    monkeypatch.setattr(planning, "LARGE", 3 * 80 * 100 - 1)
+    monkeypatch.setattr(jobs, "LARGE", 3 * 80 * 100 - 1)
     assert is_large(info, "tiff", 80, 100)
     assert not is_large(info, "png", 80, 100)
     assert not is_large(info, "tiff", 80, 99)
-    monkeypatch.setattr(planning, "MAX_PIXELS", 40 * 50 - 1)
+    monkeypatch.setattr(jobs, "MAX_PIXELS", 40 * 50 - 1)
     assert is_large(info, "tiff", 40, 50)
 
 
@@ -221,15 +225,17 @@ def test_transparency(dtype, model):
 def do(tmp_path, monkeypatch):
     """A function that enlarges a TIFF as if memory were small, and gives its result."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(planning, "LARGE", 0)
+    monkeypatch.setattr(jobs, "LARGE", 0)
     monkeypatch.setattr(tiling, "_LEAST_SIDE", 40)
     monkeypatch.setattr(tiling, "_MOST_SIDE", 40)
 
     def enlarge(data, upscaler, progress=SILENT, **options):
         Path("in.tif").write_bytes(data)
-        naming = Naming(model="m", goal=Goal(2), output="out.tif", existing="overwrite")
-        jobs = plan_jobs(expand_inputs(["in.tif"]), naming)
-        (result,) = run_batch(jobs, upscaler, FileOptions(**options), progress)
+        naming = Naming(
+            model="m", goal=Goal(2), output="out.tif", existing="overwrite", **options
+        )
+        planned = plan_jobs(expand_inputs(["in.tif"]), naming)
+        (result,) = run_batch(planned, upscaler, progress)
         return result
 
     return enlarge
@@ -244,11 +250,11 @@ def test_a_large_picture_all_the_way(do):
     result = read_picture(Path("out.tif"))
     assert np.abs(result.pixels - upscaler(picture).pixels.astype(int)).max() <= 257
     assert result.metadata.dpi == (300, 300)
-    assert (done.status, done.device, done.width, done.height) == (
+    assert (done.status, done.stats.device, done.job.width, done.job.height) == (
         "done", "cpu", 180, 150,
     )  # fmt: skip
     assert done.bytes == Path("out.tif").stat().st_size
-    assert done.tiles >= 6
+    assert done.stats.tiles >= 6
     assert told.description == "in.tif: mrnet x2"
     assert told.done == pytest.approx(told.total)
     with tifffile.TiffFile("out.tif") as tiff:

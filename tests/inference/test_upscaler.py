@@ -21,7 +21,7 @@ from srcli.models.base import ModelConfig, SRModel
 from srcli.models.drrn import DRRN, DRRNConfig
 from srcli.models.mrnet import MRNet, MRNetConfig
 from srcli.pretrained import catalog
-from srcli.pretrained.catalog import save_weights
+from srcli.pretrained.weight_file import save_weights
 
 EXACT = {"device": "cpu", "precision": "fp32", "overlap": "exact"}
 

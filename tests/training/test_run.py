@@ -11,7 +11,7 @@ from PIL import Image
 
 from srcli.errors import DeviceError, InputError, OutputError, UsageError
 from srcli.models.mrnet import MRNet, MRNetConfig
-from srcli.pretrained.catalog import save_weights
+from srcli.pretrained.weight_file import save_weights
 from srcli.training import run as run_module
 from srcli.training.checkpoint import TrainRequest, load_checkpoint
 from srcli.training.recipe import load_recipe

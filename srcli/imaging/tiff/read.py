@@ -25,7 +25,7 @@ from srcli.imaging.alpha import peak_level
 from srcli.imaging.box import Box
 from srcli.imaging.planes import Planes, in_bands, look_up, unmultiply, widen
 from srcli.imaging.profiles import convert_cmyk, convert_to_srgb, profile_fits
-from srcli.imaging.tiff.page import CCITT, Page
+from srcli.imaging.tiff.layout import CCITT, Page
 
 log = logging.getLogger(__name__)
 

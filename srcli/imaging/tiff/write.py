@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from srcli.imaging import iptc
+from srcli.imaging.chunks import resources_tags
 from srcli.imaging.exif import EXIF_IFD, GPS_IFD, copy_descriptive
 from srcli.imaging.metadata import Metadata
 
@@ -222,7 +222,7 @@ def _gather(metadata: Metadata) -> Image.Exif:
     copy_descriptive(found, tags)
     if metadata.xmp is not None:
         tags[_XMP] = metadata.xmp
-    for tag, data in (iptc.as_tags(metadata.iptc) if metadata.iptc else {}).items():
+    for tag, data in (resources_tags(metadata.iptc) if metadata.iptc else {}).items():
         tags[tag] = data
     return tags
 

@@ -1,6 +1,6 @@
 """What is done to each picture: read, enlarged and written, each somewhere else.
 
-A stage takes a table of pictures and gives tables of pictures. Nothing here knows Ray:
+A step takes a table of pictures and gives tables of pictures. Nothing here knows Ray:
 it only calls. Every failure becomes the result of the picture that it befell.
 """
 
@@ -22,17 +22,15 @@ import pyarrow as pa
 from srcli.bulk.orders import Order
 from srcli.errors import DeviceError, InputError, SrcliError
 from srcli.imaging.pillow import quiet
-from srcli.inference.jobs import Job, Result
-from srcli.inference.naming import Naming
-from srcli.inference.pieces import (
-    FileOptions,
+from srcli.inference.batch import (
     Piece,
+    ResultFile,
     attempt,
-    enlarge,
+    enlarge_piece,
     read_pieces,
-    write_piece,
 )
-from srcli.inference.planning import plan_job
+from srcli.inference.jobs import Job, Result, plan_job
+from srcli.inference.naming import Naming
 from srcli.storage import fetch
 
 if TYPE_CHECKING:
@@ -55,11 +53,13 @@ class RegionOrder:
         job: Of the picture.
         region: Which it is.
         levels: `Picture.levels` of the whole.
+        count: Regions that the picture has.
     """
 
     job: Job
     region: Region
     levels: tuple[float, float]
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +79,8 @@ class Work:
     """What all workers of a run know.
 
     Attributes:
-        naming: How results are named, as `take_orders` gives it.
-        options: How results are written; `options.run` names the run.
+        naming: How results are named and written, as `take_orders` gives it; its `run`
+            names the run.
         upscaler: The fields of `Upscaler`, `weights` and `device` apart.
         weights: Name and content of a weight file: it need not lie where the worker is.
         on_gpu: Whether each worker has a GPU.
@@ -89,7 +89,6 @@ class Work:
     """
 
     naming: Naming
-    options: FileOptions
     upscaler: dict[str, Any]
     weights: tuple[str, bytes] | None = field(default=None, repr=False)
     on_gpu: bool = False
@@ -162,9 +161,9 @@ def read_pictures(table: pa.Table, work: Work) -> Iterator[pa.Table]:
     work.enter()
     for index, order in unpack(table):
         if isinstance(order, RegionOrder):
-            yield pack([(index, _guard(order.job, _read_region, order, work))])
+            yield pack([(index, _guard(order.job, _read_region, order))])
         else:
-            job = Job(source=order.source)
+            job = Job(source=order.source, naming=work.naming)
             yield pack([(index, _guard(job, _read, order, work))])
 
 
@@ -199,15 +198,15 @@ class Worker:
         if self._begin(index) > _TRIES:
             said = f"its worker ended {_TRIES} times, perhaps for want of memory"
             lost = DeviceError(f"{piece.job.source.name}: {said}")
-            return Result.of_failure(piece.job, lost)
-        return _guard(piece.job, enlarge, piece, self._upscaler)
+            return Result(piece.job, "failed", error=lost)
+        return _guard(piece.job, enlarge_piece, piece, self._upscaler)
 
 
 def write_pictures(table: pa.Table, work: Work) -> pa.Table:
     """The last stage: larger pictures become files, and what is left are results."""
     work.enter()
     return pack(
-        (index, _guard(state.job, write_piece, state, work.options))
+        (index, _guard(state.job, _write, state))
         if isinstance(state, Piece)
         else (index, state)
         for index, state in unpack(table)
@@ -227,16 +226,21 @@ def _read(order: Order, work: Work) -> State:
     is_there = job.output is not None and job.output.name in order.there
     is_done = job.is_done or (work.naming.existing == "skip" and is_there)
     kept = dataclasses.replace(job, source=order.source, is_done=is_done)
-    settled = Result.of_settled(kept)
-    if settled is not None or job.is_large:
-        return settled or kept
-    (piece,) = read_pieces(job, work.options)
+    if kept.settled is not None or job.is_large:
+        return kept.settled or kept
+    (piece,) = read_pieces(job)
     return dataclasses.replace(piece, job=kept)
 
 
-def _read_region(order: RegionOrder, work: Work) -> Piece:
-    (piece,) = read_pieces(order.job, work.options, (order.region,), order.levels)
-    return piece
+def _read_region(order: RegionOrder) -> Piece:
+    (piece,) = read_pieces(order.job, (order.region,), order.levels)
+    return dataclasses.replace(piece, count=order.count)
+
+
+def _write(piece: Piece) -> Result:
+    result = ResultFile(piece.job).add(piece)
+    assert result is not None
+    return result
 
 
 def _guard(job: Job, step: Callable[..., State], *given: Any) -> State:  # noqa: ANN401
@@ -248,4 +252,4 @@ def _guard(job: Job, step: Callable[..., State], *given: Any) -> State:  # noqa:
         name = job.source.name
         log.debug("%s", name, exc_info=True)
         said = f"{name}: a defect in srcli: {type(error).__name__}: {error}"
-        return Result.of_failure(job, SrcliError(said))
+        return Result(job, "failed", error=SrcliError(said))
