@@ -128,7 +128,7 @@ def save_rrrn():
     import torch
 
     from srcli.models.rrrn import RRRN, RRRNConfig
-    from srcli.pretrained.catalog import save_weights
+    from srcli.pretrained.weight_file import save_weights
 
     def save(path, scale: int = 3, degradation: str | None = None) -> RRRN:
         config = RRRNConfig(

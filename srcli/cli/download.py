@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from srcli.errors import PartialFailureError, SrcliError, UsageError
-from srcli.pretrained.purpose import name_task
+from srcli.pretrained.catalog import name_task
 from srcli.storage import show_message, show_path
 
 if TYPE_CHECKING:
     from srcli.pretrained.catalog import WeightEntry
-    from srcli.pretrained.public_sets import Options
-    from srcli.pretrained.sources import Item
+    from srcli.pretrained.install import Item
+    from srcli.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -51,10 +51,10 @@ def download(
 ) -> None:
     """Download weights and data sets; broken downloads go on where they stopped."""
     from srcli.cli.console import progress_bar
-    from srcli.pretrained.public_sets import Options, find_data_folder
-    from srcli.pretrained.sources import list_items, select_items
+    from srcli.pretrained.datasets import data_folders
+    from srcli.pretrained.install import list_items, select_items
 
-    folder = find_data_folder(data_dir)
+    folder = data_folders(data_dir)[0]
     if listing:
         _show_list(select_items(names) if names else list_items(), folder, as_json)
         return
@@ -67,9 +67,8 @@ def download(
     results = []
     errors: list[SrcliError] = []
     with progress_bar() as progress:
-        options = Options(folder, keep_archive, progress)
         for item in items:
-            result, error = _install(item, options)
+            result, error = _install(item, folder, keep_archive, progress)
             results.append(result)
             if error is not None:
                 errors.append(error)
@@ -85,20 +84,20 @@ def _choose_all(items: tuple[Item, ...], folder: Path) -> tuple[Item, ...]:
     return tuple(item for item in items if item not in asked)
 
 
-def _install(item: Item, options: Options) -> tuple[dict[str, Any], SrcliError | None]:
+def _install(
+    item: Item, folder: Path, keep_archive: bool, progress: Progress
+) -> tuple[dict[str, Any], SrcliError | None]:
     """One item's result for the user, and the error where there was one."""
+    from srcli.pretrained.install import install
+
     result: dict[str, Any] = {"name": item.name, "kind": item.kind}
     try:
-        outcome = item.install(options)
+        status = install(item, folder, keep_archive=keep_archive, progress=progress)
     except SrcliError as error:
-        return {
-            **result,
-            "status": "failed",
-            "paths": [],
-            "error": show_message(str(error)),
-        }, error
-    paths = [show_path(path) for path in outcome.paths]
-    return {**result, "status": outcome.status, "paths": paths, "error": None}, None
+        failed = {"status": "failed", "paths": [], "error": show_message(str(error))}
+        return result | failed, error
+    paths = [show_path(path) for path in item.find(folder)]
+    return result | {"status": status, "paths": paths, "error": None}, None
 
 
 def _raise_failures(errors: list[SrcliError], count: int) -> None:
@@ -141,10 +140,10 @@ def _show_list(items: tuple[Item, ...], folder: Path, as_json: bool) -> None:
 
 def _describe(item: Item, folder: Path) -> dict[str, Any]:
     """One item of the list, as JSON has it."""
-    from srcli.pretrained.sources import Weights
+    from srcli.pretrained.install import ModelWeights
 
     paths = [show_path(path) for path in item.find(folder)]
-    entries = item.entries if isinstance(item, Weights) else ()
+    entries = item.entries if isinstance(item, ModelWeights) else ()
     return {
         "name": item.name,
         "kind": item.kind,
@@ -185,7 +184,7 @@ def _show_table(rows: list[dict[str, Any]], folder: Path) -> None:
     from rich.table import Table
 
     from srcli.cli.console import out
-    from srcli.pretrained.public_sets import format_size
+    from srcli.pretrained.datasets import format_size
 
     table = Table(box=None, pad_edge=False)
     for heading in ("name", "kind", "size", "state", "terms of use"):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from srcli.errors import UsageError
-from srcli.pretrained.purpose import ORDINARY, name_task
+from srcli.pretrained.catalog import ORDINARY, name_task
 from srcli.storage import show_path
 
 if TYPE_CHECKING:
@@ -75,9 +75,9 @@ def models(
 def _describe_file(path: Path) -> dict[str, Any]:
     """What a weight file holds, as a JSON document."""
     from srcli.models.counting import count_macs, count_parameters
-    from srcli.pretrained.catalog import read_file, sha256_of
     from srcli.pretrained.community import CommunityNetwork
-    from srcli.pretrained.metadata import read_licence, read_metadata
+    from srcli.pretrained.loading import read_file
+    from srcli.pretrained.weight_file import read_licence, read_metadata, sha256_of
 
     network = read_file(path)
     scales = network.config.scales

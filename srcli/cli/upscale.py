@@ -20,7 +20,7 @@ from srcli.cli import options
 from srcli.cli.console import print_json, print_line, progress_bar
 from srcli.cli.options import Flag, read_word
 from srcli.errors import UsageError
-from srcli.pretrained.purpose import DEGRADATIONS, ORDINARY, is_weight_file
+from srcli.pretrained.catalog import DEGRADATIONS, ORDINARY, is_weight_file
 from srcli.units import format_bytes, format_duration
 
 if TYPE_CHECKING:

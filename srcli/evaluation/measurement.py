@@ -15,20 +15,20 @@ from numpy.typing import NDArray
 from srcli.errors import InputError, OutputError, UsageError
 from srcli.evaluation import metrics
 from srcli.evaluation.contenders import (
-    BICUBIC,
     Contender,
     Engine,
     Selection,
     prepare_contenders,
 )
 from srcli.evaluation.crops import Crop, Showcase
-from srcli.evaluation.datasets import Dataset, find_dataset, label_pictures, read_hr
 from srcli.evaluation.protocol import Protocol, Reconstruction, Task, reconstruct
 from srcli.evaluation.published import PublishedResult, lookup
 from srcli.imaging.degrade import Degradation, crop_to_multiple
 from srcli.imaging.files import write_picture
 from srcli.imaging.picture import Picture
 from srcli.inference.runner import Runner
+from srcli.pretrained.catalog import BICUBIC
+from srcli.pretrained.datasets import Dataset, find_dataset, label_pictures, read_hr
 from srcli.progress import SILENT, Progress
 from srcli.storage import show_path
 from srcli.writing import make_folder

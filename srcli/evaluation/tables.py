@@ -20,7 +20,7 @@ from rich.text import Text
 
 from srcli import __version__
 from srcli.errors import OutputError, UsageError
-from srcli.evaluation.contenders import BICUBIC, DEFAULT_MODEL, Engine
+from srcli.evaluation.contenders import DEFAULT_MODEL, Engine
 from srcli.evaluation.measurement import (
     BenchmarkRequest,
     Metric,
@@ -28,6 +28,7 @@ from srcli.evaluation.measurement import (
     Row,
     StageResult,
 )
+from srcli.pretrained.catalog import BICUBIC
 from srcli.storage import quote_path, show_message
 from srcli.writing import write_whole
 

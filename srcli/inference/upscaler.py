@@ -19,7 +19,7 @@ from srcli.imaging.box import Box
 from srcli.imaging.color import rgb_to_ycbcr_torch, ycbcr_to_rgb_torch
 from srcli.imaging.picture import Picture, PictureInfo
 from srcli.imaging.resize import imresize_torch, resize_part
-from srcli.inference.choice import BICUBIC, Choice, choose
+from srcli.inference.choice import Choice, choose
 from srcli.inference.cost import RunStats
 from srcli.inference.device import choose_device, choose_precision, free_memory
 from srcli.inference.python import Enlarged, Given, map_pictures
@@ -33,6 +33,7 @@ from srcli.inference.tiling import (
     plan_regions,
 )
 from srcli.models.base import Color, SRModel
+from srcli.pretrained.catalog import BICUBIC
 from srcli.progress import SILENT, Progress
 
 _FEW = 8  # px; a shorter side is mirrored until it is about as long

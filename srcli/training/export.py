@@ -14,15 +14,24 @@ from typing import Any
 import torch
 
 from srcli.errors import InputError, SrcliError, UsageError, WeightsError
-from srcli.evaluation.contenders import BICUBIC, Engine, Selection
-from srcli.evaluation.datasets import DATASET_NAMES, find_dataset
+from srcli.evaluation.contenders import Engine, Selection
 from srcli.evaluation.measurement import BenchmarkRequest, Row, run_benchmark
 from srcli.evaluation.tables import build_document, format_command, format_line
 from srcli.models.base import SRModel
-from srcli.pretrained import catalog
-from srcli.pretrained.catalog import UNSTATED, WeightEntry
-from srcli.pretrained.metadata import read_metadata
-from srcli.pretrained.purpose import name_file
+from srcli.pretrained.catalog import (
+    BICUBIC,
+    EXPORT_FOLDER,
+    UNSTATED,
+    WeightEntry,
+    name_file,
+)
+from srcli.pretrained.datasets import DATASET_NAMES, find_dataset
+from srcli.pretrained.weight_file import (
+    describe_file,
+    read_metadata,
+    read_weights,
+    save_weights,
+)
 from srcli.progress import SILENT, Progress
 from srcli.storage import show_path
 from srcli.training.recipe import NAMES, Recipe, load_recipe, make_recipe
@@ -160,7 +169,7 @@ def export_run(
     data, licence = _describe_pictures(trained, said, of_recipe=of_recipe)
     sets = _find_sets(datasets, data_dir)
     name = name_file(recipe.model, recipe.scales, recipe.degradation)
-    path = folder / catalog.EXPORT_FOLDER / name
+    path = folder / EXPORT_FOLDER / name
     listing = path.with_suffix(".json")
     request = make_request(path, recipe, tuple(sets.values()), data_dir, device)
     make_folder(path.parent)
@@ -171,7 +180,7 @@ def export_run(
         entry = WeightEntry(
             file=name,
             model=recipe.model,
-            **catalog.describe_file(part),
+            **describe_file(part),
             data=data,
             data_licence=licence,
             recipe=trained.metadata["recipe_hash"],
@@ -207,7 +216,7 @@ class _Trained:
 
 def _read_trained(path: Path, terms: str) -> _Trained:
     """The weights of a file; `terms` are those of teachers whose own are not stated."""
-    network, metadata = catalog.read_weights(path), read_metadata(path)
+    network, metadata = read_weights(path), read_metadata(path)
     try:
         recipe = make_recipe(json.loads(metadata["recipe"]))
         _ = metadata["recipe_hash"], int(metadata["steps"])
@@ -277,7 +286,7 @@ class _Part:
     def save(self, dtype: torch.dtype, **figures: str) -> None:
         """Write the weights with all that was said of them, and their figures."""
         metadata = self.trained.metadata | figures
-        catalog.save_weights(self.trained.network, self.path, metadata, dtype=dtype)
+        save_weights(self.trained.network, self.path, metadata, dtype=dtype)
 
     def measure(self, dataset: str) -> list[Row]:
         """The rows of one data set."""

@@ -22,9 +22,9 @@ from srcli.errors import (
     UsageError,
     WeightsError,
 )
-from srcli.evaluation.datasets import canonical_name, find_dataset
 from srcli.inference.device import choose_device
-from srcli.pretrained.metadata import read_metadata
+from srcli.pretrained.datasets import canonical_name, find_dataset
+from srcli.pretrained.weight_file import read_metadata
 from srcli.progress import SILENT, Progress
 from srcli.storage import quote_path
 from srcli.training.checkpoint import (

@@ -32,14 +32,13 @@ from srcli.imaging.degrade import crop_to_multiple, degrade
 from srcli.imaging.resize import imresize
 from srcli.inference.runner import Runner
 from srcli.models.base import Color, SRModel
-from srcli.pretrained.catalog import cache_folder, read_file, sha256_of
-from srcli.pretrained.metadata import (
-    is_own,
+from srcli.pretrained.catalog import ORDINARY, cache_folder
+from srcli.pretrained.loading import read_file
+from srcli.pretrained.weight_file import (
     read_degradation,
     read_licence,
-    read_metadata,
+    sha256_of,
 )
-from srcli.pretrained.purpose import ORDINARY
 from srcli.progress import SILENT, Progress
 from srcli.training.distributed import ALONE, World
 from srcli.training.recipe import Recipe
@@ -269,7 +268,7 @@ def find_teachers(
         if not scales:
             log.warning("%s teaches nothing: the run has none of its scales", path)
             continue
-        purpose = read_degradation(read_metadata(path)) if is_own(path) else None
+        purpose = read_degradation(path)
         if purpose not in (None, ORDINARY):
             raise UsageError(
                 f"{path} is for degradation {purpose}: teachers enlarge what is only "

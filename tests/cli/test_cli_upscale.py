@@ -506,7 +506,7 @@ def test_enlarging_loads_nothing_that_it_does_not_use():
         "try:\n    app(['upscale', 'a.png', '-m', 'mrnet', '-o', 'b.png'])\n"
         "except SystemExit as end:\n    assert not end.code, end.code\n"
         "unused = {'matplotlib', 'requests', 'scipy', 'pandas', 'torchvision',\n"
-        "    'srcli.training', 'srcli.evaluation', 'srcli.pretrained.download',\n"
+        "    'srcli.training', 'srcli.evaluation', 'srcli.pretrained.transfer',\n"
         "    'torch._dynamo', 'sympy', 'numba', 'torch.utils.tensorboard'}\n"
         "assert not unused & set(sys.modules), unused & set(sys.modules)\n"
     )

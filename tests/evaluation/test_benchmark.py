@@ -17,7 +17,7 @@ from srcli.imaging.degrade import degrade
 from srcli.imaging.resize import imresize, imresize_torch
 from srcli.models import MODELS
 from srcli.models.base import ModelConfig, SRModel
-from srcli.pretrained.catalog import save_weights
+from srcli.pretrained.weight_file import save_weights
 
 MATRIX = np.array(
     [[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]]
@@ -341,7 +341,7 @@ def test_ensemble_is_said(folder, weights):
 def test_all_is_every_model_with_weights(folder, monkeypatch):
     here = {"stub-y": (2,), "stub-rgb": (2, 3), "absent": ()}
     monkeypatch.setattr(contenders, "model_names", lambda: list(here))
-    monkeypatch.setattr(contenders, "available_scales", lambda name, _: here[name])
+    monkeypatch.setattr(contenders, "served_scales", lambda name, *_, **__: here[name])
     stubs = {"stub-y": StubY, "stub-rgb": StubRGB}
     monkeypatch.setattr(contenders, "load_model", lambda name, *_, **__: stubs[name]())
     rows = measure(folder, models=("all",), scales=(2, 3))

@@ -21,7 +21,7 @@ from srcli.models.drcn import DRCN, DRCNConfig
 from srcli.models.drrn import DRRN, DRRNConfig
 from srcli.models.fast import FastModel
 from srcli.models.rrrn import RRRN, RRRNConfig
-from srcli.pretrained.catalog import save_weights
+from srcli.pretrained.weight_file import save_weights
 
 LUMA = np.array([65.481, 128.553, 24.966]) / 255
 PLAIN = Engine(device="cpu", precision="fp32", tile=0)

@@ -22,7 +22,7 @@ from srcli.models.drrn import DRRN, DRRNConfig
 from srcli.models.fast import FastModel, make_fast
 from srcli.models.fused import _onednn_fuses
 from srcli.models.layers import Affine, JointConv
-from srcli.pretrained.catalog import save_weights
+from srcli.pretrained.weight_file import save_weights
 
 FUSES = _onednn_fuses(torch.empty(0))
 needs_onednn = pytest.mark.skipif(not FUSES, reason="PyTorch is built without oneDNN")

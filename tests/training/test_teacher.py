@@ -18,8 +18,8 @@ from srcli.imaging.resize import imresize
 from srcli.inference.runner import Runner
 from srcli.models.drrn import DRRN, DRRNConfig
 from srcli.models.mrnet import MRNet, MRNetConfig
-from srcli.pretrained.catalog import load_model, save_weights, sha256_of
-from srcli.pretrained.metadata import read_metadata
+from srcli.pretrained.loading import load_model
+from srcli.pretrained.weight_file import read_metadata, save_weights, sha256_of
 from srcli.training import teacher as teacher_module
 from srcli.training.checkpoint import TrainRequest, load_checkpoint
 from srcli.training.data import CropSampler, find_pictures

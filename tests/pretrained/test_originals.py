@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from srcli.evaluation.datasets import find_dataset
-from srcli.evaluation.originals import find_originals
+from srcli.pretrained.datasets import find_dataset
+from srcli.pretrained.originals import find_originals
 from srcli.training.data import find_pictures
 
 
