@@ -147,10 +147,7 @@ def benchmark(
     if as_json:
         print_json(tables.build_document(rows, command, per_image=per_image))
     else:
-        tables.print_table(out, rows, per_image=per_image)
-        if stages:
-            out.print()
-            tables.print_stages(out, rows, per_image=per_image)
+        tables.print_tables(out, rows, per_image=per_image)
     if csv is not None:
         tables.write_report(tables.format_csv(rows, per_image=per_image), csv)
     if markdown is not None:

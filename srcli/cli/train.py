@@ -228,7 +228,7 @@ def _export(
     as_json: bool,
 ) -> None:
     """Pack a run's best weights, and print where they are and how they measure."""
-    from srcli.evaluation.tables import print_table
+    from srcli.evaluation.tables import print_tables
     from srcli.training.checkpoint import TrainRequest, fill, read_kept
     from srcli.training.export import export_run
 
@@ -253,4 +253,4 @@ def _export(
     print_line(show_path(done.weights))
     print_line(show_path(done.listing))
     if done.rows:
-        print_table(stdout, done.rows)
+        print_tables(stdout, done.rows)

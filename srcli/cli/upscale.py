@@ -205,21 +205,26 @@ def upscale(
         "overlap": tile_overlap,
         "ensemble": ensemble,
         "degradation": degradation,
+        "weights": weights,
+        "device": device,
     }
     sources = expand_inputs(inputs, recursive=recursive)
     if not on_ray or dry_run:
-        upscaler |= {"weights": weights, "device": device}
         _upscale_here(sources, naming, style, dry_run, upscaler)
         return
-    from srcli.bulk.engine import Cluster, enlarge_sources
+    from srcli.bulk.engine import enlarge_sources
 
-    cluster = Cluster(address=ray_address, workers=workers, device=device)
     started = time.monotonic()
     with _ending_cleanly(), progress_bar() as progress:
-        tally = _show(
-            enlarge_sources(sources, naming, cluster, upscaler, weights, progress),
-            style,
+        results = enlarge_sources(
+            sources,
+            naming,
+            upscaler,
+            address=ray_address,
+            workers=workers,
+            progress=progress,
         )
+        tally = _show(results, style)
     seconds, megapixels = time.monotonic() - started, tally.pixels / 1e6
     log.info(
         "%d pictures, %.1f megapixels in %s: %.1f pictures, %.2f megapixels a second",
