@@ -341,7 +341,7 @@ def test_ensemble_is_said(folder, weights):
 def test_all_is_every_model_with_weights(folder, monkeypatch):
     here = {"stub-y": (2,), "stub-rgb": (2, 3), "absent": ()}
     monkeypatch.setattr(contenders, "model_names", lambda: list(here))
-    monkeypatch.setattr(contenders, "available_scales", lambda name, _: here[name])
+    monkeypatch.setattr(contenders, "served_scales", lambda name, *_, **__: here[name])
     stubs = {"stub-y": StubY, "stub-rgb": StubRGB}
     monkeypatch.setattr(contenders, "load_model", lambda name, *_, **__: stubs[name]())
     rows = measure(folder, models=("all",), scales=(2, 3))
