@@ -14,8 +14,8 @@ from srcli.errors import DeviceError, UsageError, WeightsError
 from srcli.imaging.color import RGB_TO_YCBCR, YCBCR_OFFSET, YCBCR_TO_RGB
 from srcli.imaging.files import Metadata, Picture
 from srcli.imaging.resize import imresize
-from srcli.inference import canvas as canvas_module
 from srcli.inference import choice
+from srcli.inference import upscaler as module
 from srcli.inference.sizes import plan_steps
 from srcli.inference.upscaler import Upscaler, upscale
 from srcli.models.base import ModelConfig, SRModel
@@ -369,8 +369,8 @@ def test_results_too_large_for_the_memory_are_refused_before_the_work(
         raise AssertionError("the network ran")
 
     upscaler = Upscaler(Constant(), 4, device="cpu")
-    monkeypatch.setattr(canvas_module, "_SMALL", 0)
-    monkeypatch.setattr(canvas_module, "free_memory", lambda _: 40 * 60 * 16 * 3 - 1)
+    monkeypatch.setattr(module, "_SMALL", 0)
+    monkeypatch.setattr(module, "free_memory", lambda _: 40 * 60 * 16 * 3 - 1)
     monkeypatch.setattr(Constant, "predictions", never)
     with pytest.raises(DeviceError, match="240x160 pixels"):
         upscaler(Picture(picture(40, 60)))
