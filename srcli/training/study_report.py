@@ -12,13 +12,17 @@ from functools import partial
 from statistics import fmean, stdev
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from srcli.evaluation.published import find_table
-from srcli.evaluation.tables import format_fixed, format_table, quote_code, widen
+from srcli.evaluation.tables import (
+    Column,
+    Table,
+    format_fixed,
+    format_table,
+    print_table,
+    quote_code,
+)
 from srcli.models.counting import count_macs, count_parameters, outline
 from srcli.storage import quote_path, show_path
 from srcli.training.recipe import STUDY
@@ -35,12 +39,9 @@ from srcli.writing import write_whole
 
 NAME = "report.md"
 _DIGITS = 3  # of a PSNR: variants differ by less than the papers' second one
-# What a narrow terminal does without, one after the other.
-_SPARED = ("s/step", "in the paper", "components", "MACs (720p)", "parameters", "steps")
 
 _Document = dict[str, Any]
 _Figures = Mapping[str, Mapping[int, float]]  # dB by variant and seed, as compared
-_Columns = dict[str, Callable[[_Document], str]]  # by their heads: the text of a row
 
 
 def build_study_document(run: StudyRun) -> _Document:
@@ -233,17 +234,12 @@ def print_study(console: Console, run: StudyRun) -> None:
         f"{document['model']} on {document['dataset']} x{document['scale']}: "
         f"{runs['done']} of {runs['count']} runs of {document['steps']:,} steps done"
     )
+    # What a narrow terminal does without, one after the other.
+    parts = run.study.components
+    spared = ["s/step", "in the paper", *parts, "MACs (720p)", "parameters", "steps"]
     for table in document["tables"]:
         say(f"\n{table['source'] or 'Named variants'}")
-        columns = _list_columns(run.study, table["rows"])
-        room = console.width if console.is_terminal else 200
-        for dropped in (None, *_SPARED):
-            parts = run.study.components if dropped == "components" else (dropped,)
-            columns = {h: text for h, text in columns.items() if h not in parts}
-            drawn = _draw(table["rows"], columns)
-            if widen(console, drawn) <= room:
-                break
-        console.print(drawn, crop=False)
+        print_table(console, _make_table(run.study, table), spared)
         say(_tell_sources(run.study, table))
     say("")
     for line in (*document["notes"], *_list_claims(document)):
@@ -275,10 +271,9 @@ def write_study_report(run: StudyRun) -> None:
         command = f"srcli train -m {document['model']} --recipe {STUDY} --resume --out"
         lines += [f"To go on: `{command} {quote_path(out)}`", ""]
     for table in document["tables"]:
-        columns = _list_columns(run.study, table["rows"])
-        cells = [[text(row) for text in columns.values()] for row in table["rows"]]
+        made = _make_table(run.study, table)
         lines += [f"## {table['source'] or 'Named variants'}", ""]
-        lines += [*format_table([*columns], cells), ""]
+        lines += [*format_table(made.titles, made.bodies[0], made.left), ""]
         lines += [_tell_sources(run.study, table), ""]
     fields = ", ".join(f"{name} = {value!r}" for name, value in run.study.asked.items())
     notes = [
@@ -294,8 +289,8 @@ def write_study_report(run: StudyRun) -> None:
         part.write_text(text, "utf-8", errors="backslashreplace", newline="\n")
 
 
-def _list_columns(study: Study, rows: Sequence[_Document]) -> _Columns:
-    """Every column of a table that has something to show."""
+def _make_table(study: Study, table: _Document) -> Table:
+    """A table of the document as text."""
 
     def mark(component: str) -> Callable[[_Document], str]:
         return lambda row: "x" if component in row["components"] else ""
@@ -307,11 +302,12 @@ def _list_columns(study: Study, rows: Sequence[_Document]) -> _Columns:
         missing = "diverged" if row["diverged"] else "-"
         return format_fixed(row["psnr"], _DIGITS) or missing
 
+    rows = table["rows"]
     # A component that all have, or none, tells them not apart.
     parts = [
         p for p in study.components if len({p in r["components"] for r in rows}) > 1
     ]
-    columns: _Columns = {
+    columns: dict[str, Callable[[_Document], str]] = {
         "variant": lambda row: row["variant"],
         "in the paper": lambda row: row["label"] or "",
         **{component: mark(component) for component in parts},
@@ -325,20 +321,10 @@ def _list_columns(study: Study, rows: Sequence[_Document]) -> _Columns:
         "paper": partial(print_of, name="psnr"),
         "paper's gain": partial(print_of, name="difference", sign="+"),
     }
-    return {h: text for h, text in columns.items() if any(text(row) for row in rows)}
-
-
-def _draw(rows: Sequence[_Document], columns: _Columns) -> Table:
-    drawn = Table(
-        box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0)
-    )
-    for head in columns:
-        words = head in ("variant", "in the paper")
-        side: Any = "left" if words else "right"
-        drawn.add_column(head.replace(" ", "\n"), justify=side, no_wrap=True)
-    for row in rows:
-        drawn.add_row(*(Text(text(row)) for text in columns.values()))
-    return drawn
+    words = ("variant", "in the paper")
+    heads = [Column(each, each.replace(" ", "\n"), each in words) for each in columns]
+    lines = [{head: text(row) for head, text in columns.items()} for row in rows]
+    return Table(heads, [("", lines)])
 
 
 def _tell_sources(study: Study, table: _Document) -> str:

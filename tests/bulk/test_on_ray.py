@@ -24,9 +24,8 @@ import tifffile  # noqa: E402
 from moto.server import ThreadedMotoServer  # noqa: E402
 from ray.cluster_utils import Cluster as Nodes  # noqa: E402
 
-from srcli.bulk import stream  # noqa: E402
-from srcli.bulk.engine import Cluster, do_large, run_bulk  # noqa: E402
-from srcli.bulk.orders import take_orders  # noqa: E402
+from srcli.bulk import engine  # noqa: E402
+from srcli.bulk.engine import do_large, enlarge_sources  # noqa: E402
 from srcli.bulk.steps import Work  # noqa: E402
 from srcli.imaging.resize import imresize  # noqa: E402
 from srcli.inference import jobs, tiling  # noqa: E402
@@ -87,19 +86,13 @@ def weights(tmp_path, save_rrrn):
 def bulk(many, weights, tmp_path, monkeypatch):
     """A function that runs the engine over many pictures; keywords go to `Naming`."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(stream, "_BLOCK_PICTURES", 4)
+    monkeypatch.setattr(engine, "_BLOCK_PICTURES", 4)
 
     def start(**options):
-        naming = Naming(
-            model="small", goal=Goal(3), output="bulk/", run="test", **options
-        )
-        naming, orders = take_orders(expand_inputs(["many"], recursive=True), naming)
-        work = Work(
-            naming=naming,
-            upscaler={"model": "rrrn", "scale": 3},
-            weights=(weights.name, weights.read_bytes()),
-        )
-        return run_bulk(orders, work, Cluster(device="cpu"))
+        naming = Naming(model="small", goal=Goal(3), output="bulk/", **options)
+        sources = expand_inputs(["many"], recursive=True)
+        fields = {"model": "rrrn", "scale": 3, "weights": weights, "device": "cpu"}
+        return enlarge_sources(sources, naming, fields)
 
     return start
 
@@ -244,7 +237,7 @@ def test_regions_of_one_picture_are_spread(nodes, run, picture, tmp_path, monkey
         naming=naming,
         upscaler={"model": "bicubic", "scale": 2},
     )
-    result = do_large(job, work, stream.Pool(None, on_gpu=False))
+    result = do_large(job, work)
     assert result.error is None
     assert (result.status, result.width, result.height) == ("done", 300, 400)
     larger = tifffile.imread(tmp_path / "bulk.tif")

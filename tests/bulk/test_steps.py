@@ -11,7 +11,7 @@ from upath import UPath
 
 from srcli.bulk import steps
 from srcli.bulk.orders import Order, take_orders
-from srcli.bulk.steps import Unable, Worker, pack, unpack
+from srcli.bulk.steps import Worker, pack, unpack
 from srcli.errors import DeviceError, InputError, OutputError
 from srcli.inference.batch import Piece, run_batch
 from srcli.inference.jobs import Job, plan_jobs
@@ -93,8 +93,9 @@ def test_urls_are_read_once_and_written_whole(
     )
     sources = expand_inputs(["memory://in"], recursive=True)
     naming = make_naming("memory://out/deep/")
-    orders = [Order(i, each) for i, each in enumerate(sources)]
-    work = make_work(naming.for_sources(sources))
+    naming = naming.for_sources(sources)
+    orders = [Order(i, each, naming.folder) for i, each in enumerate(sources)]
+    work = make_work(naming)
     empty, done = do(orders, work)
     assert empty.as_dict()["error"] == "memory://in/b.png is empty"
     assert done.output == "memory://out/deep/sub/a_bicubic_x2.png"
@@ -138,8 +139,7 @@ def test_a_worker_that_cannot_work_says_so(many, make_naming, make_work):
     work = make_work(naming, {"model": "drcn", "scale": 2}, on_gpu=True)
     (read,) = steps.read_pictures(pack([(0, orders[0])]), work)
     ((_, state),) = unpack(next(iter(Worker(work, lambda index: 1)(read))))
-    assert isinstance(state, Unable)
-    assert isinstance(state.error, DeviceError)
+    assert isinstance(state, DeviceError)
 
 
 def test_a_defect_is_the_failure_of_one_picture(
@@ -147,10 +147,10 @@ def test_a_defect_is_the_failure_of_one_picture(
 ):
     real = steps.read_pieces
 
-    def read(job):
+    def read(job, *given):
         if job.source.path.name == "002.png":
             raise KeyError("odd")
-        return real(job)
+        return real(job, *given)
 
     monkeypatch.setattr(steps, "read_pieces", read)
     naming = make_naming("bulk/")

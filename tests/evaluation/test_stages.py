@@ -14,12 +14,10 @@ from srcli.errors import UsageError
 from srcli.evaluation import contenders, metrics
 from srcli.evaluation.contenders import Engine, Selection
 from srcli.evaluation.measurement import BenchmarkRequest, run_benchmark
-from srcli.evaluation.stages import Staged, list_staged, name_stages
+from srcli.evaluation.stages import Staged, name_stages
 from srcli.imaging.resize import imresize
-from srcli.models import MODELS
 from srcli.models.drcn import DRCN, DRCNConfig
 from srcli.models.drrn import DRRN, DRRNConfig
-from srcli.models.fast import FastModel
 from srcli.models.rrrn import RRRN, RRRNConfig
 from srcli.pretrained.weight_file import save_weights
 
@@ -149,24 +147,6 @@ def test_every_recursion_of_a_y_network_and_the_ensemble(measure, folder, drcn):
     )  # fmt: skip
 
 
-def test_every_stage_of_a_y_network_gets_the_same_chroma(measure, folder, drcn):
-    matrix = np.array(
-        [LUMA * 255, [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]]
-    )
-    offset = np.array([16.0, 128.0, 128.0])
-    expected = []
-    for hr in pictures_of(folder):
-        ycbcr = imresize(hr, 0.5) @ matrix.T / 255 + offset
-        chroma = imresize(ycbcr[:, :, 1:], 2.0)
-        estimates = []
-        for sr in predictions(drcn, ycbcr[:, :, :1]):
-            joined = np.dstack((sr, chroma)) - offset
-            rgb = np.linalg.solve(matrix / 255, joined[..., None])[..., 0]
-            estimates.append(luma(rounded(rgb)))
-        expected.append(figures(estimates, luma(hr)))
-    check(measure(drcn, protocol="rgb"), expected)
-
-
 def test_stages_of_a_grey_picture_are_means_of_three_channels(measure, folder, rrrn):
     for path in folder.iterdir():
         Image.open(path).convert("L").save(path)
@@ -205,14 +185,9 @@ def test_ensemble_is_taken_of_every_stage(measure, folder, rrrn):
 
 def test_stages_are_the_same_in_tiles(measure, rrrn):
     whole = measure(rrrn).stages
-    for overlap in ("exact", "auto"):
-        tiled = measure(rrrn, engine=replace(PLAIN, tile=16, overlap=overlap)).stages
-        assert [s.psnr for s in tiled] == pytest.approx(
-            [s.psnr for s in whole], abs=2e-3
-        )
-        assert [s.ssim for s in tiled] == pytest.approx(
-            [s.ssim for s in whole], abs=2e-5
-        )
+    tiled = measure(rrrn, engine=replace(PLAIN, tile=16, overlap="exact")).stages
+    assert [s.psnr for s in tiled] == pytest.approx([s.psnr for s in whole], abs=2e-3)
+    assert [s.ssim for s in tiled] == pytest.approx([s.ssim for s in whole], abs=2e-5)
 
 
 def test_the_row_and_its_saved_pictures_are_those_without_stages(
@@ -228,31 +203,6 @@ def test_the_row_and_its_saved_pictures_are_those_without_stages(
     for path in files:
         other = tmp_path / "staged" / path.relative_to(tmp_path / "plain")
         assert other.read_bytes() == path.read_bytes()
-
-
-def test_all_stages_come_from_one_run(measure, rrrn, monkeypatch):
-    calls = []
-    original = FastModel.predictions
-
-    def counted(self, lr, scale=None):
-        calls.append(lr.shape)
-        return original(self, lr, scale)
-
-    monkeypatch.setattr(FastModel, "predictions", counted)
-    measure(rrrn, stages=True)
-    pictures = [shape for shape in calls if min(shape[2:]) > 16]
-    assert pictures
-    calls.clear()
-    measure(rrrn, stages=False)
-    # The others find out how much memory a picture needs.
-    assert [shape for shape in calls if min(shape[2:]) > 16] == pictures
-
-
-def test_weights_trained_with_few_recursions_have_few_stages(measure, rrrn):
-    rrrn.limit_recursions(2)
-    row = measure(rrrn)
-    assert row.stage_names == ("sub-network 1", "sub-network 2")
-    assert len(row.stages) == 2
 
 
 def test_weights_are_those_of_the_recursions_that_run_and_their_sum(measure, drcn):
@@ -281,18 +231,6 @@ def test_a_single_prediction_is_no_stage(measure, network):
     with pytest.raises(UsageError, match=f"{network.arch}.*: .*drcn or rrrn") as error:
         measure(network)
     assert "--stages" in str(error.value)
-
-
-def test_networks_with_several_predictions_say_what_they_come_from():
-    small = {
-        "drrn": {"units": 1}, "mrnet": {"recursions": (1, 1, 1)}, "rrrn": SMALL,
-    }  # fmt: skip
-    for name, model in MODELS.items():
-        config = model.config_class(scales=(2,), **{"width": 4, **small.get(name, {})})
-        with torch.no_grad():
-            lr = torch.rand(1, model(config).channels, 6, 6)
-            several = len(model(config).predictions(lr)) > 1
-        assert (name in list_staged()) == (model.stage is not None) == several
 
 
 def test_networks_without_stages_stand_beside_those_with(

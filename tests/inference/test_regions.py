@@ -72,11 +72,18 @@ def tiff_of(picture, **options):
     return buffer.getvalue()
 
 
+def plan_regions(upscaler, info, side):
+    """Regions of at most so many pixels a side."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiling, "_MOST_SIDE", side)
+        return upscaler.plan_regions(info)
+
+
 def by_region(picture, upscaler, side):
     """The picture that the results of its regions make."""
     pixels = alpha = None
     with open_picture(tiff_of(picture), by_box=True) as opened:
-        plan = upscaler.plan_regions(opened.info, side)
+        plan = plan_regions(upscaler, opened.info, side)
         for region in reversed(plan):
             part = pickle.loads(pickle.dumps(opened.read(region.padded)))
             larger = upscaler.enlarge(part, region)
@@ -118,7 +125,7 @@ def test_targets_make_up_the_result(scale, alpha):
     picture = Picture(planes[:, :, :3], planes[:, :, 3] if alpha else None)
     upscaler = Upscaler("bicubic", scale)
     info = probe_picture(tiff_of(picture))
-    plan = upscaler.plan_regions(info, 64)
+    plan = plan_regions(upscaler, info, 64)
     height, width = upscaler.target_size(150, 203)
     seen = np.zeros((height, width), int)
     for region in plan:
@@ -133,7 +140,7 @@ def test_targets_make_up_the_result(scale, alpha):
 def test_regions_end_where_tiles_of_the_file_do():
     info = probe_picture(tiff_of(Picture(waves(150, 203))))
     for scale in (2, 3, 4):
-        plan = Upscaler("bicubic", scale).plan_regions(info, 70)
+        plan = plan_regions(Upscaler("bicubic", scale), info, 70)
         assert len(plan) > 1
         for region in plan:
             assert region.target.top % 32 == region.target.left % 32 == 0
@@ -226,7 +233,6 @@ def do(tmp_path, monkeypatch):
     """A function that enlarges a TIFF as if memory were small, and gives its result."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(jobs, "LARGE", 0)
-    monkeypatch.setattr(tiling, "_LEAST_SIDE", 40)
     monkeypatch.setattr(tiling, "_MOST_SIDE", 40)
 
     def enlarge(data, upscaler, progress=SILENT, **options):
@@ -327,7 +333,7 @@ def test_errors_say_whose_fault_it_is(do, monkeypatch):
 
 def test_a_plan_can_be_sent_anywhere():
     info = probe_picture(tiff_of(Picture(waves(64, 64))))
-    plan = Upscaler("bicubic", 2).plan_regions(info, 32)
+    plan = plan_regions(Upscaler("bicubic", 2), info, 32)
     assert pickle.loads(pickle.dumps((plan, info))) == (plan, info)
     assert plan[0].target == Box(0, 0, 64, 64)
     edges = [(r.target.top, r.target.left) for r in plan]

@@ -179,7 +179,7 @@ def test_bundled_weights_to_start_from_are_those_of_the_scale(monkeypatch):
         asked.append((name, scale))
         return MRNet(MRNetConfig(**CONFIG))
 
-    monkeypatch.setattr(run_module, "available_scales", lambda name: (2, 3))
+    monkeypatch.setattr(run_module, "served_scales", lambda *_, **__: (2, 3))
     monkeypatch.setattr(run_module, "load_model", load)
     for scales in ([3], [4]):
         values = {"config": CONFIG, "scales": scales}
