@@ -105,27 +105,18 @@ def reconstruct(
         runner: Of a network that fits the protocol (`choose_protocol`); None is
             bicubic. What it returns may be several pictures, one after the other.
     """
-    lr = _shrink(hr, task)
-    srs, seconds = _enlarge(lr, task.scale, runner)
-    luma = _luma_uint8 if task.protocol == "y" else _luma
-    reference = luma(hr)
-    return [
-        Reconstruction(picture, luma(picture), reference, seconds)
-        for picture in map(_to_uint8, srs)
-    ]
-
-
-def _shrink(hr: NDArray[np.uint8], task: Task) -> NDArray[Any]:
-    """The LR picture, (h, w) or (h, w, 3) in [0, 255].
-
-    For protocol `y` float64 that was never rounded, else uint8.
-    """
     if task.protocol == "rgb":
-        return degrade(hr, task.scale, task.degradation, task.seed)
-    luma = _luma_uint8(hr)
-    if task.degradation == "bi":
-        return imresize(luma.astype(np.float64), 1.0 / task.scale)
-    return degrade(luma, task.scale, task.degradation, task.seed)
+        lr: NDArray[Any] = degrade(hr, task.scale, task.degradation, task.seed)
+        reference = _luma(hr)
+    else:
+        reference = hr if hr.ndim == 2 else rgb_to_y_uint8(hr)
+        if task.degradation == "bi":
+            lr = imresize(reference.astype(np.float64), 1.0 / task.scale)
+        else:
+            lr = degrade(reference, task.scale, task.degradation, task.seed)
+    srs, seconds = _enlarge(lr, task.scale, runner)
+    pictures = map(_to_uint8, srs)
+    return [Reconstruction(sr, _luma(sr), reference, seconds) for sr in pictures]
 
 
 def _enlarge(
@@ -168,12 +159,7 @@ def _run(
 
 def _luma(picture: NDArray[np.uint8]) -> NDArray[Any]:
     """Unrounded luma; a grey picture is its own."""
-    return picture.astype(np.float64) if picture.ndim == 2 else rgb_to_y(picture)
-
-
-def _luma_uint8(picture: NDArray[np.uint8]) -> NDArray[Any]:
-    """Rounded luma; a grey picture is its own."""
-    return picture if picture.ndim == 2 else rgb_to_y_uint8(picture)
+    return picture if picture.ndim == 2 else rgb_to_y(picture)
 
 
 def _to_uint8(values: NDArray[Any]) -> NDArray[np.uint8]:
