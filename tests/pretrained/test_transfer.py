@@ -39,11 +39,10 @@ def get(file_server, tmp_path):
     """A function that fetches the server's file and checks what then lies there."""
 
     def run(**known):
-        fetched = fetch(file_server.url, tmp_path / "some.bin", **known)
+        found, fresh = fetch(file_server.url, tmp_path / "some.bin", **known)
         assert (tmp_path / "some.bin").read_bytes() == file_server.body
         assert [path.name for path in tmp_path.iterdir()] == ["some.bin"]
-        assert fetched.sha256 == sha256(file_server.body)
-        return fetched
+        assert (found, fresh) == (sha256(file_server.body), True)
 
     return run
 
@@ -65,19 +64,19 @@ def test_a_file_arrives_whole_checked_and_with_progress(file_server, tmp_path):
     target = tmp_path / "new" / "folder" / "some.bin"
     known = {"size": len(body), "sha256": sha256(body)}
     known["md5"] = hashlib.md5(body).hexdigest()
-    fetched = fetch(file_server.url, target, progress=recorder, **known)
+    found = fetch(file_server.url, target, progress=recorder, **known)
     assert target.read_bytes() == body
-    assert (fetched.sha256, fetched.fresh) == (sha256(body), True)
+    assert found == (sha256(body), True)
     assert [path.name for path in target.parent.iterdir()] == ["some.bin"]
     for _, total, done in recorder.tasks:
         assert total == pytest.approx(len(body) / 1e6)
         assert done == pytest.approx(total)
     assert len(recorder.tasks) == 2
     # The next call checks it and asks nobody; what is damaged is replaced.
-    assert not fetch(file_server.url, target, **known).fresh
+    assert fetch(file_server.url, target, **known) == (sha256(body), False)
     assert len(file_server.asked) == 1
     target.write_bytes(b"damaged")
-    assert fetch(file_server.url, target, **known).fresh
+    assert fetch(file_server.url, target, **known) == (sha256(body), True)
 
 
 @pytest.mark.parametrize("known", [{"sha256": "0" * 64}, {"md5": "0" * 32}])
@@ -105,7 +104,7 @@ def test_two_downloads_of_one_file_do_not_mix(file_server, refused, get, tmp_pat
     with claim(tmp_path / "some.bin.part"):
         refused("another process", left=["some.bin.part"])
     assert not file_server.asked
-    assert get().fresh
+    get()
 
 
 # Going on
@@ -258,9 +257,10 @@ def test_a_server_that_states_another_size_or_sends_more(
     file_server.plan = [file_server.answer(200, body, Content_Length="1000")]
     refused(f"has 1000 bytes, not {len(body)}", size=len(body))
     file_server.plan = [file_server.send_chunks]
-    refused("more than 1000 bytes", size=1000)
+    refused("more than", size=1000)
+    file_server.plan = [file_server.send_chunks]
     monkeypatch.setattr(transfer, "_LARGEST", 1000)
-    refused("too large")
+    refused("more than")
 
 
 def test_a_file_without_a_length_ends_where_the_server_says(file_server, get):
@@ -281,13 +281,13 @@ def test_a_missing_file_fails_at_once(file_server, refused, naps):
     assert naps == []
 
 
-def test_a_troubled_server_is_asked_again_within_a_minute(file_server, get, naps):
+def test_a_troubled_server_is_asked_again_soon(file_server, get, naps):
     file_server.plan = [
         file_server.answer(500),
-        file_server.answer(503, Retry_After="86400"),
+        file_server.answer(429, Retry_After="86400"),
     ]
-    assert get().fresh
-    assert naps == [1.0, 60.0]
+    get()
+    assert naps == [1.0, 2.0]
 
 
 def test_an_unreachable_server(tmp_path, naps, monkeypatch):
@@ -306,4 +306,4 @@ def test_redirections_lead_to_http_only(file_server, refused, get):
     file_server.plan = [file_server.answer(302, Location="file:///etc/hostname")]
     refused("cannot download")
     file_server.plan = [file_server.answer(302, Location="/elsewhere")]
-    assert get().fresh
+    get()
