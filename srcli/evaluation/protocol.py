@@ -32,7 +32,7 @@ from srcli.imaging.color import (
     rgb_to_y,
     rgb_to_y_uint8,
 )
-from srcli.imaging.degrade import Degradation, degrade
+from srcli.imaging.degrade import Degradation, degrade, to_uint8
 from srcli.imaging.resize import imresize
 from srcli.inference.runner import Runner
 from srcli.models.base import Color
@@ -102,8 +102,8 @@ def reconstruct(
     Args:
         hr: (H, W) grey or (H, W, 3) RGB, sides multiples of the scale.
         task: Protocol, scale and degradation.
-        runner: Of a network that fits the protocol (`choose_protocol`); None is
-            bicubic. What it returns may be several pictures, one after the other.
+        runner: Of a network that fits the protocol; None is bicubic. It may return
+            several pictures, one after the other.
     """
     if task.protocol == "rgb":
         lr: NDArray[Any] = degrade(hr, task.scale, task.degradation, task.seed)
@@ -115,7 +115,7 @@ def reconstruct(
         else:
             lr = degrade(reference, task.scale, task.degradation, task.seed)
     srs, seconds = _enlarge(lr, task.scale, runner)
-    pictures = map(_to_uint8, srs)
+    pictures = map(to_uint8, srs)
     return [Reconstruction(sr, _luma(sr), reference, seconds) for sr in pictures]
 
 
@@ -160,10 +160,3 @@ def _run(
 def _luma(picture: NDArray[np.uint8]) -> NDArray[Any]:
     """Unrounded luma; a grey picture is its own."""
     return picture if picture.ndim == 2 else rgb_to_y(picture)
-
-
-def _to_uint8(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """`values` rounded, halves up as MATLAB does, and clipped to [0, 255]."""
-    if values.dtype == np.uint8:
-        return values
-    return np.clip(np.floor(values + 0.5), 0.0, 255.0).astype(np.uint8)
