@@ -28,7 +28,7 @@ from PIL import Image
 
 from srcli.cli.console import configure, out
 from srcli.evaluation.tables import format_table
-from srcli.inference.machine import describe_machine
+from srcli.inference.device import describe_machine
 from srcli.writing import write_whole
 
 log = logging.getLogger("srcli.benchmarks.bulk")

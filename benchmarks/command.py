@@ -28,8 +28,7 @@ from PIL import Image
 from srcli.cli.console import configure, out
 from srcli.errors import SrcliError
 from srcli.evaluation.tables import format_table
-from srcli.inference.device import choose_device
-from srcli.inference.machine import describe_machine
+from srcli.inference.device import choose_device, describe_machine
 from srcli.writing import write_whole
 
 log = logging.getLogger("srcli.benchmarks.command")

@@ -37,8 +37,12 @@ from timing import measure_convolution_peak
 from srcli.cli.console import configure, progress_bar
 from srcli.errors import SrcliError, unknown
 from srcli.evaluation.tables import format_table
-from srcli.inference.device import DTYPES, Precision, choose_device
-from srcli.inference.machine import describe_machine
+from srcli.inference.device import (
+    DTYPES,
+    Precision,
+    choose_device,
+    describe_machine,
+)
 from srcli.models.counting import count_macs
 from srcli.writing import write_whole
 

@@ -28,7 +28,7 @@ from srcli.inference.device import DTYPES, Precision, choose_precision
 from srcli.inference.runner import Runner
 from srcli.models import winograd
 from srcli.models.base import SRModel
-from srcli.pretrained.catalog import load_model
+from srcli.pretrained.loading import load_model
 
 log = logging.getLogger("srcli.benchmarks.runtimes")
 

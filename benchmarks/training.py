@@ -28,8 +28,7 @@ from timing import Job, Row, make_pictures, measure_network
 from srcli.cli.console import configure, print_json, progress_bar
 from srcli.errors import SrcliError
 from srcli.evaluation.tables import format_table
-from srcli.inference.device import choose_device
-from srcli.inference.machine import describe_machine
+from srcli.inference.device import choose_device, describe_machine
 from srcli.models import MODELS
 from srcli.training.recipe import NAMES, load_recipe, parse_assignments
 from srcli.writing import write_whole

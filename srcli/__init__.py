@@ -15,12 +15,12 @@ __all__ = ["Upscaler", "__version__", "load_model", "upscale"]
 
 if TYPE_CHECKING:
     from srcli.inference.upscaler import Upscaler, upscale
-    from srcli.pretrained.catalog import load_model
+    from srcli.pretrained.loading import load_model
 
 _HOMES = {
     "Upscaler": "srcli.inference.upscaler",
     "upscale": "srcli.inference.upscaler",
-    "load_model": "srcli.pretrained.catalog",
+    "load_model": "srcli.pretrained.loading",
 }
 
 

@@ -19,16 +19,11 @@ class Progress(Protocol):
 
 
 class _Silent:
-    """A `Progress` that shows nothing."""
+    def start(self, description: str, total: float | None) -> None: ...
 
-    def start(self, description: str, total: float | None) -> None:
-        """Show nothing."""
+    def advance(self, amount: float = 1) -> None: ...
 
-    def advance(self, amount: float = 1) -> None:
-        """Show nothing."""
-
-    def note(self, text: str) -> None:
-        """Show nothing."""
+    def note(self, text: str) -> None: ...
 
 
-SILENT: Progress = _Silent()
+SILENT: Progress = _Silent()  # shows nothing

@@ -12,9 +12,9 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, TypeAlias
-from urllib.parse import unquote
 
 from srcli.errors import InputError, SrcliError, UsageError
 
@@ -24,13 +24,6 @@ if TYPE_CHECKING:
 Place: TypeAlias = "Path | UPath"
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
-_LOCAL = ("file", "local")
-_REFUSING_STORES = frozenset(("s3", "s3a", "gs", "gcs"))
-# Stores whose files appear whole: an upload that breaks off leaves nothing.
-_OBJECT_STORES = frozenset(
-    ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci", "memory")
-)
-_DENIED, _SHARING = 5, (32, 33)  # Windows' error codes
 
 
 def locate(text: str) -> Place:
@@ -43,8 +36,10 @@ def locate(text: str) -> Place:
     found = _URL.match(text)
     if found is None:
         return Path(text)
-    if found[1].lower() in _LOCAL:
-        return Path(_path_in_url(unquote(text[found.end() :])))
+    if found[1].lower() in ("file", "local"):
+        from urllib.request import url2pathname  # noqa: PLC0415 - slow to load
+
+        return Path(url2pathname(text[found.end() :]))
     from upath import UPath  # noqa: PLC0415 - most places are local
 
     try:
@@ -57,16 +52,6 @@ def locate(text: str) -> Place:
     return place
 
 
-def _path_in_url(rest: str, *, windows: bool = os.name == "nt") -> str:
-    """The path that follows file://, on Windows with its drive or server."""
-    if not windows:
-        return rest
-    drive = re.fullmatch(r"/?([a-z]:.*)", rest, re.IGNORECASE | re.DOTALL)
-    if drive is not None:
-        return drive[1]
-    return rest if rest.startswith("/") else f"//{rest}"
-
-
 def is_remote(place: Place) -> bool:
     """Whether a place is reached by URL."""
     return not isinstance(place, Path)
@@ -77,23 +62,11 @@ def is_shared(place: Place) -> bool:
     return isinstance(place, Path) or place.protocol != "memory"
 
 
-def is_whole_at_once(place: UPath) -> bool:
-    """Whether a file appears there only once all of it is there."""
-    return place.protocol in _OBJECT_STORES
-
-
-def can_refuse(place: UPath) -> bool:
-    """Whether writing can be made to fail there where the name is taken."""
-    return place.protocol in _REFUSING_STORES
-
-
 def explain(error: BaseException) -> str:
     """What a file system said, in one line."""
     code, replaced = getattr(error, "winerror", 0), getattr(error, "filename2", None)
     # Windows lets nobody take the place of an open file or a read-only one.
-    if code in _SHARING or (
-        code == _DENIED and replaced and os.access(replaced, os.W_OK)
-    ):
+    if code in (32, 33) or (code == 5 and replaced and os.access(replaced, os.W_OK)):
         return "it is in use by another program: close it"
     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(str(said).split())
@@ -140,11 +113,7 @@ def list_files(folder: UPath, *, recursive: bool) -> list[tuple[UPath, int]]:
     with reached(folder, InputError, "read"):
         folder.fs.invalidate_cache()  # others may have written meanwhile
         depth = None if recursive else 1
-        found = folder.fs.find(folder.path, maxdepth=depth, detail=True)
-        return [
-            (_below(folder, name), int(info.get("size") or 0))
-            for name, info in sorted(found.items())
-        ]
+        return _sort(folder.fs.find(folder.path, maxdepth=depth, detail=True), folder)
 
 
 def match_files(pattern: UPath, base: UPath) -> list[tuple[UPath, int]]:
@@ -159,12 +128,16 @@ def match_files(pattern: UPath, base: UPath) -> list[tuple[UPath, int]]:
     """
     with reached(pattern, InputError, "read"):
         pattern.fs.invalidate_cache()
-        found = pattern.fs.glob(pattern.path, detail=True)
-        return [
-            (_below(base, name), int(info.get("size") or 0))
-            for name, info in sorted(found.items())
-            if info.get("type") == "file"
-        ]
+        return _sort(pattern.fs.glob(pattern.path, detail=True), base)
+
+
+def _sort(found: dict[str, Any], base: UPath) -> list[tuple[UPath, int]]:
+    """Of what a file system has listed, the files."""
+    return [
+        (base / posixpath.relpath(name, base.path), int(info.get("size") or 0))
+        for name, info in sorted(found.items())
+        if info.get("type") == "file"
+    ]
 
 
 def find_existing(places: Iterable[Place]) -> list[Place]:
@@ -176,19 +149,16 @@ def find_existing(places: Iterable[Place]) -> list[Place]:
         OSError: If a folder of this machine may not be looked into.
         InputError: If a remote folder cannot be listed.
     """
-    listed: dict[Any, set[str]] = {}
-    there = []
-    for place in places:
-        if isinstance(place, Path):
-            found = place.exists()
-        else:
-            parent = place.parent
-            if parent not in listed:
-                listed[parent] = list_names(parent)
-            found = place.name in listed[parent]
-        if found:
-            there.append(place)
-    return there
+    names = cache(list_names)
+    return [
+        place
+        for place in places
+        if (
+            place.exists()
+            if isinstance(place, Path)
+            else place.name in names(place.parent)
+        )
+    ]
 
 
 def list_names(folder: Place) -> set[str]:
@@ -219,11 +189,6 @@ def contains(folder: Place, place: Place) -> bool:
 def relative(place: Place, root: Place) -> PurePath:
     """The way from a folder to a place in it."""
     return PurePath(str(place.relative_to(root)))  # type: ignore[arg-type]
-
-
-def _below(folder: UPath, name: str) -> UPath:
-    """A file by the name that its file system lists it under."""
-    return folder / posixpath.relpath(name, folder.path)
 
 
 _ODD = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
@@ -13,20 +14,25 @@ from pathlib import Path, PurePath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from srcli.errors import OutputError
-from srcli.storage import Place, can_refuse, explain, is_whole_at_once, reached
+from srcli.storage import Place, explain
 
 if TYPE_CHECKING:
     from upath import UPath
 
-_BLOCK = 1 << 20  # bytes compared at a time
-# What file systems say that have no second names for a file.
-_NO_LINKS = (errno.ENOSYS, errno.ENOTSUP, errno.EPERM, errno.EINVAL)
+# Stores that can refuse a taken name in the request that writes.
+_REFUSING_STORES = frozenset(("s3", "s3a", "gs", "gcs"))
+# Stores whose files appear whole: an upload that breaks off leaves nothing.
+_WHOLE_STORES = _REFUSING_STORES | {
+    "az", "abfs", "abfss", "adl", "oss", "oci", "memory"
+}  # fmt: skip
 # Windows: such a file goes with its handle, also where its program is killed.
 _TEMPORARY = getattr(os, "O_TEMPORARY", 0)
-_NTFS_NAME = 255  # UTF-16 units
-_TOO_LONG = "its name is too long: choose a shorter one"
-_PORTS = (f"{port}{n}" for port in ("COM", "LPT") for n in "123456789\xb9\xb2\xb3")
-_DEVICES = frozenset(("CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$", *_PORTS))
+_LONGEST_NAME = 255  # bytes; of NTFS UTF-16 units
+_REFUSED_BY_WINDOWS = re.compile(
+    r'[\x00-\x1f<>:"/\\|?*]|[. ]$'
+    r"|^(CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(COM|LPT)[1-9\xb9\xb2\xb3]) *(\.|$)",
+    re.IGNORECASE,
+)
 
 
 @contextmanager
@@ -51,121 +57,75 @@ def write_whole(
         OutputError: If the file cannot be written, is there already and may not be
             replaced, or is just being written by another program.
     """
-    if not isinstance(path, Path):
-        with _write_remotely(path, replace, run) as part:
-            yield part
-        return
-    part = _part_of(path, run)
     try:
-        if run is not None:  # on a machine that may not have seen the folder yet
-            path.parent.mkdir(parents=True, exist_ok=True)
-        with claim(part) if run is None else nullcontext():
+        with _open_part(path, run) as part:
+            yield part
             try:
-                yield part
-                _settle(part, path, replace, run)
-            except BaseException:
-                # Nothing to remove, or no way to: what happened before counts.
-                with suppress(OSError):
-                    part.unlink()
-                raise
+                if isinstance(path, Path):
+                    _rename(part, path, replace)
+                else:
+                    _upload(part, path, replace, run)
+            except FileExistsError as error:
+                if run is None or part.read_bytes() != path.read_bytes():
+                    raise OutputError(
+                        f"{path} has appeared meanwhile: left alone"
+                    ) from error
+                part.unlink()
     except OSError as error:
         raise OutputError(f"cannot write {path}: {explain(error)}") from error
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder, and those above it, if it is not there.
-
-    Raises:
-        OutputError: If it cannot be made.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make {path}: {explain(error)}") from error
-
-
-def sweep(folders: Iterable[Place], run: str) -> None:
-    """Remove what processes of a run left that were killed while they wrote.
-
-    Args:
-        folders: Where they wrote.
-        run: Its name.
-    """
-    for folder in folders:
-        # There may be none, or no way to remove it; the results count.
-        with suppress(Exception):
-            if isinstance(folder, Path) or not is_whole_at_once(folder):
-                for part in folder.glob(f".srcli-*.{run}.*.part"):
-                    part.unlink()
-
-
-def check_name(path: Place | PurePath) -> None:
-    """See that a file of this name can exist, and the folders to be made for it.
-
-    Args:
-        path: The file, here or remote; a `PureWindowsPath` is held to Windows' rules.
-
-    Raises:
-        OutputError: If a name is too long, or none that Windows takes, or its drive or
-            server is not there.
-    """
-    if not isinstance(path, PurePath):
+@contextmanager
+def _open_part(path: Place, run: str | None) -> Iterator[Path]:
+    """Where `path` is written first; it is gone if the block fails."""
+    if not isinstance(path, Path):
+        with tempfile.TemporaryDirectory(prefix="srcli-") as folder:
+            part = Path(folder, "part")
+            part.touch()
+            yield part
         return
-    folder = Path(path.anchor)
-    if isinstance(path, Path) and not folder.exists():
-        raise OutputError(f"cannot write {path}: there is no {path.anchor}")
-    for name in path.parts[bool(path.anchor) :]:
-        fault = None
-        if isinstance(path, PureWindowsPath):
-            fault = _refused_by_windows(name)
-        else:
-            try:
-                (folder / name).lstat()
-                folder /= name
-            except OSError as error:  # else it is yet to be made, in this folder
-                fault = _TOO_LONG if error.errno == errno.ENAMETOOLONG else None
-        if fault is not None:
-            raise OutputError(f"cannot write {path}: {fault}")
+    if run is not None:  # on a machine that may not have seen the folder yet
+        make_folder(path.parent)
+    part = _name_part(path, run)
+    with claim(part) if run is None else nullcontext():
+        try:
+            yield part
+        except BaseException:
+            # Nothing to remove, or no way to: what happened before counts.
+            with suppress(OSError):
+                part.unlink()
+            raise
 
 
-def _refused_by_windows(name: str) -> str | None:
-    """What is wrong with a part of a path."""
-    if name in (".", ".."):
-        return None
-    if len(name.encode("utf-16-le", "surrogatepass")) // 2 > _NTFS_NAME:
-        return _TOO_LONG
-    if name.partition(".")[0].rstrip(" ").upper() in _DEVICES:
-        return f"{name!r} is a device of Windows"
-    if name.endswith((".", " ")):
-        return f"Windows would cut off the end of {name!r}"
-    if bad := sorted({c for c in name if c < " " or c in '<>:"/\\|?*'}):
-        return f"Windows takes no {bad[0]!r} in a name"
-    return None
-
-
-def _part_of(path: Place, run: str | None) -> Any:  # noqa: ANN401 - of the kind of `path`
-    """Where `path` is written first; of a run, where no other process does."""
+def _name_part(path: Place, run: str | None) -> Any:  # noqa: ANN401 - of the kind of `path`
+    """A hidden name beside `path`; of a run, one that no other process uses."""
     # A name that is spelled otherwise is the same file on Windows.
     key = hashlib.sha256(os.fsencode(os.path.normcase(path.name))).hexdigest()[:16]
     own = f".{run}.{uuid.uuid4().hex[:12]}" if run else ""
     return path.with_name(f".srcli-{key}{own}.part")
 
 
-@contextmanager
-def _write_remotely(path: UPath, replace: bool, run: str | None) -> Iterator[Path]:
-    """`write_whole` for a remote file."""
-    with tempfile.TemporaryDirectory(prefix="srcli-") as folder:
-        part = Path(folder, "part")
-        part.touch()
-        yield part
-        with reached(path, OutputError, "written"):
-            try:
-                _upload(part, path, replace, run)
-            except FileExistsError as error:
-                if run is None or not _read_equal(part, path):
-                    raise OutputError(
-                        f"{path} has appeared meanwhile: left alone"
-                    ) from error
+def _rename(part: Path, path: Path, replace: bool) -> None:
+    """Give a written file its name, and not before it is on the disk.
+
+    Raises:
+        FileExistsError: If the name is taken and may not be.
+    """
+    with part.open("r+b") as file:
+        os.fsync(file.fileno())
+    if replace:
+        part.replace(path)
+        return  # the old name may be another program's by now
+    try:
+        os.link(part, path)  # unlike a renaming, fails if the name is taken
+    except FileExistsError:
+        raise
+    except OSError as error:  # file systems without second names are looked at
+        if path.exists():
+            raise FileExistsError(path) from error
+        part.replace(path)
+    else:
+        part.unlink()
 
 
 def _upload(part: Path, path: UPath, replace: bool, run: str | None) -> None:
@@ -173,42 +133,31 @@ def _upload(part: Path, path: UPath, replace: bool, run: str | None) -> None:
 
     Raises:
         FileExistsError: If the name is taken and may not be.
+        OutputError: If it cannot be written.
     """
     files = path.fs
-    if can_refuse(path):  # in the same request that writes
-        mode = "overwrite" if replace else "create"
-        files.put_file(str(part), path.path, mode=mode)
-        return
-    if not replace and path.exists():
-        raise FileExistsError(path)
-    if is_whole_at_once(path):
-        files.put_file(str(part), path.path)
-        return
-    files.makedirs(path.parent.path, exist_ok=True)
-    beside = _part_of(path, run or "srcli")
     try:
-        files.put_file(str(part), beside.path)
-        files.mv(beside.path, path.path)
-    except BaseException:
-        with suppress(Exception):
-            files.rm_file(beside.path)
+        if path.protocol in _REFUSING_STORES:
+            mode = "overwrite" if replace else "create"
+            files.put_file(str(part), path.path, mode=mode)
+        elif not replace and path.exists():
+            raise FileExistsError(path)
+        elif path.protocol in _WHOLE_STORES:
+            files.put_file(str(part), path.path)
+        else:
+            files.makedirs(path.parent.path, exist_ok=True)
+            beside = _name_part(path, run or "srcli")
+            try:
+                files.put_file(str(part), beside.path)
+                files.mv(beside.path, path.path)
+            except BaseException:
+                with suppress(Exception):
+                    files.rm_file(beside.path)
+                raise
+    except FileExistsError:
         raise
-
-
-def _is_written(part: Path, path: Path, run: str | None) -> bool:
-    """Whether another process of the run has written the same file."""
-    return run is not None and path.is_file() and _read_equal(part, path)
-
-
-def _read_equal(part: Path, path: Place) -> bool:
-    """Whether both files have the same content."""
-    if part.stat().st_size != path.stat().st_size:
-        return False
-    with part.open("rb") as ours, path.open("rb") as theirs:
-        while block := ours.read(_BLOCK):
-            if theirs.read(len(block)) != block:
-                return False
-    return True
+    except Exception as error:  # whatever a file system raises
+        raise OutputError(f"cannot write {path}: {explain(error)}") from error
 
 
 @contextmanager
@@ -224,66 +173,65 @@ def claim(part: Path) -> Iterator[None]:
         BlockingIOError: If another program holds it.
         OSError: If it cannot be made.
     """
-    # Windows lets nobody read or rename what is locked: there it is a file of its own.
-    lock = part.with_suffix(".lock") if _TEMPORARY else part
-    descriptor = _open_locked(lock)
-    try:
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _open_locked(path: Path) -> int:
-    """A descriptor of the file, made if need be, that holds its lock."""
     from filelock import lock_descriptor  # noqa: PLC0415 - slow to load
 
+    # Windows lets nobody read or rename what is locked: there it is a file of its own.
+    lock = part.with_suffix(".lock") if _TEMPORARY else part
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _TEMPORARY, 0o666)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | _TEMPORARY, 0o666)
         try:
-            is_free = lock_descriptor(descriptor, blocking=False)
-        except OSError:
-            is_free = True  # a network folder without locks
-        # Whoever held it may have given its name away meanwhile.
-        if is_free and _is_named(descriptor, path):
-            return descriptor
-        os.close(descriptor)
-        if not is_free:
-            raise BlockingIOError(errno.EAGAIN, "another program is writing it")
+            is_free = True
+            with suppress(OSError):  # a network folder without locks
+                is_free = lock_descriptor(descriptor, blocking=False)
+            if not is_free:
+                raise BlockingIOError(errno.EAGAIN, "another program is writing it")
+            # Whoever held it may have given its name away meanwhile.
+            if lock.exists() and os.path.samestat(os.fstat(descriptor), lock.stat()):
+                yield
+                return
+        finally:
+            os.close(descriptor)
 
 
-def _is_named(descriptor: int, path: Path) -> bool:
-    """Whether an open file still has this name."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _settle(part: Path, path: Path, replace: bool, run: str | None) -> None:
-    """Give a written file its name, and not before it is on the disk.
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, if it is not there.
 
     Raises:
-        OutputError: If the name is taken and may not be.
+        OutputError: If it cannot be made.
     """
-    with part.open("r+b") as file:
-        os.fsync(file.fileno())
-    if replace and not _is_written(part, path, run):
-        part.replace(path)
-        return  # the old name may be another program's by now
-    if not replace:
-        taken = OutputError(f"{path} has appeared meanwhile: left alone")
-        try:
-            os.link(part, path)  # unlike a renaming, fails if the name is taken
-        except FileExistsError as error:
-            if not _is_written(part, path, run):
-                raise taken from error
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            if not path.exists():
-                part.replace(path)
-                return
-            if not _is_written(part, path, run):
-                raise taken from error
-    with suppress(OSError):
-        part.unlink()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make {path}: {explain(error)}") from error
+
+
+def sweep(folders: Iterable[Place], run: str) -> None:
+    """Remove from folders what processes of a run left that were killed."""
+    for folder in folders:
+        # There may be none, or no way to remove it; the results count.
+        with suppress(Exception):
+            if isinstance(folder, Path) or folder.protocol not in _WHOLE_STORES:
+                for part in folder.glob(f".srcli-*.{run}.*.part"):
+                    part.unlink()
+
+
+def check_name(path: Place | PurePath) -> None:
+    """See that a file of this name can exist, and the folders to be made for it.
+
+    Args:
+        path: The file, here or remote; a `PureWindowsPath` is held to Windows' rules.
+
+    Raises:
+        OutputError: If a name is too long, or none that Windows takes.
+    """
+    if not isinstance(path, PurePath):
+        return
+    on_windows = isinstance(path, PureWindowsPath)
+    for name in path.parts[bool(path.anchor) :]:
+        units = len(name.encode("utf-16-le", "surrogatepass")) // 2
+        if (units if on_windows else len(os.fsencode(name))) > _LONGEST_NAME:
+            raise OutputError(
+                f"cannot write {path}: its name is too long: choose a shorter one"
+            )
+        if on_windows and name != ".." and _REFUSED_BY_WINDOWS.search(name):
+            raise OutputError(f"cannot write {path}: Windows takes no name {name!r}")

@@ -99,9 +99,9 @@ def run():
     """Run a command in this process; the result has exit_code, stdout and stderr."""
     from typer.testing import CliRunner
 
-    from srcli.cli.app import app
+    from srcli.cli import app as program
 
-    def invoke(*arguments: object, **options):
+    def invoke(*arguments: object, app=program.app, **options):
         return CliRunner().invoke(app, [str(a) for a in arguments], **options)
 
     # Commands send the log to their own stderr, which later tests want to see.
@@ -117,7 +117,7 @@ def run_process():
 
     def invoke(*arguments: object, **options):
         command = [sys.executable, "-m", "srcli", *(str(a) for a in arguments)]
-        return subprocess.run(command, capture_output=True, timeout=120, **options)
+        return subprocess.run(command, capture_output=True, timeout=600, **options)
 
     return invoke
 
@@ -128,7 +128,7 @@ def save_rrrn():
     import torch
 
     from srcli.models.rrrn import RRRN, RRRNConfig
-    from srcli.pretrained.catalog import save_weights
+    from srcli.pretrained.weight_file import save_weights
 
     def save(path, scale: int = 3, degradation: str | None = None) -> RRRN:
         config = RRRNConfig(

@@ -1,4 +1,4 @@
-"""The documents say what the program does: options, exit codes, examples, links."""
+"""The documents say what the program does: options, exit codes, counts, examples."""
 
 import re
 from pathlib import Path
@@ -10,85 +10,73 @@ from PIL import Image
 
 from srcli.cli.app import app
 from srcli.errors import ExitCode
-from srcli.evaluation.published import lookup, papers
+from srcli.evaluation.published import lookup
 from srcli.models import MODELS, variant_names
 from srcli.pretrained.catalog import manifest
 
 ROOT = Path(__file__).parent.parent
-DOCS = {path.name: path.read_text("utf-8") for path in (ROOT / "docs").glob("*.md")}
-README = (ROOT / "README.md").read_text("utf-8")
-COMMANDS = typer.main.get_command(app).commands
-PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
-EXAMPLES = PYTHON.findall(DOCS["python.md"])
-
-
-def options_of(command):
-    for parameter in command.params:
-        for name in (*parameter.opts, *parameter.secondary_opts):
-            if name.startswith("--"):
-                yield name
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_option_is_documented(name):
-    text = DOCS["usage.md"] + DOCS["training.md"]
-    missing = [
+PAGES = {
+    p.name: p.read_text("utf-8") for p in [ROOT / "README.md", *ROOT.glob("docs/*.md")]
+}
+OPTIONS = {
+    name: {
         option
-        for option in options_of(COMMANDS[name])
-        if not re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", text)
-    ]
-    assert missing == []
+        for parameter in command.params
+        for option in (*parameter.opts, *parameter.secondary_opts)
+        if option.startswith("--")
+    }
+    for name, command in typer.main.get_command(app).commands.items()
+}
+EXAMPLES = re.findall(r"^```python\n(.*?)^```", PAGES["python.md"], re.M | re.S)
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_documented_option_exists(name):
-    """Options in an example of a command must be that command's."""
-    known = {*options_of(COMMANDS[name]), "--help"}
-    for text in (README, *DOCS.values()):
-        for block in re.findall(r"```[a-z]*\n(.*?)```", text, re.S):
-            for line in block.splitlines():
-                call = re.search(rf"srcli {name}\b([^|#>]*)", line)
-                used = re.findall(r"(?<!\S)--[a-z-]+", call[1]) if call else []
-                assert set(used) <= known, line
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options_are_documented_and_exist(name):
+    text = PAGES["usage.md"] + PAGES["training.md"]
+    assert OPTIONS[name] <= set(re.findall(r"(?<![\w-])--[a-z-]+", text)) | {"--help"}
+    for block in re.findall(r"```\n(.*?)```", "".join(PAGES.values()), re.S):
+        for call in re.findall(
+            rf"srcli {name}\b([^|#>\n]*)", block.replace("\\\n", "")
+        ):
+            used = set(re.findall(r"(?<!\S)--[a-z-]+", call))
+            assert used <= {*OPTIONS[name], "--help"}, call
 
 
-@pytest.mark.parametrize("code", ExitCode)
-def test_every_exit_code_is_documented(code):
-    assert re.search(rf"^\| {code.value} \| ", DOCS["errors.md"], re.M)
-
-
-def test_every_network_and_variant_is_described():
+def test_every_exit_code_and_network_is_documented():
+    for code in ExitCode:
+        assert re.search(rf"^\| {code.value} \| ", PAGES["errors.md"], re.M)
     for name in MODELS:
-        assert re.search(rf"^## {name}$", DOCS["models.md"], re.M | re.I)
-    missing = [n for n in variant_names() if f"`{n}`" not in DOCS["models.md"]]
+        assert re.search(rf"^## {name}$", PAGES["models.md"], re.M | re.I)
+    missing = [n for n in variant_names() if f"`{n}`" not in PAGES["models.md"]]
     assert missing == []
 
 
-@pytest.mark.parametrize("text", [README, *DOCS.values()], ids=["README.md", *DOCS])
-def test_links_lead_somewhere(text):
-    folder = ROOT if text is README else ROOT / "docs"
-    for target in re.findall(r"\]\(([^)#:]+)\)", text):
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    for target, anchor in re.findall(r"\]\(([^):#]*)(?:#([^)]*))?\)", PAGES[page]):
+        folder = ROOT if page == "README.md" else ROOT / "docs"
         assert (folder / target).exists(), target
+        if anchor:
+            titles = re.findall(r"^#+ (.*)$", PAGES[Path(target or page).name], re.M)
+            plain = (re.sub(r"[^\w -]", "", title.lower()) for title in titles)
+            assert anchor in {title.replace(" ", "-") for title in plain}
 
 
 def test_readme_test_command_is_what_ci_runs():
-    command = next(
-        line for line in README.splitlines() if line.endswith(".venv/bin/pytest")
-    )
+    command = re.search(r"^.*\.venv/bin/pytest$", PAGES["README.md"], re.M)[0]
     script = (ROOT / ".ci" / "run").read_text("utf-8").replace("--quiet ", "")
-    for part in command.split(" && "):
-        assert part in script
+    assert all(part in script for part in command.split(" && "))
 
 
-def test_every_module_is_on_the_folder_map():
-    for folder in sorted((ROOT / "srcli").iterdir()):
-        if (folder / "__init__.py").exists():
-            assert f"`srcli/{folder.name}/`" in DOCS["contributing.md"]
+def test_every_room_is_on_the_folder_map():
+    for file in (ROOT / "srcli").glob("*/__init__.py"):
+        assert f"`srcli/{file.parent.name}/`" in PAGES["contributing.md"]
 
 
-@pytest.fixture
-def example_folder(tmp_path, monkeypatch, picture):
-    """The current folder, with the pictures that the examples name."""
+@pytest.mark.parametrize("code", EXAMPLES, ids=range(1, len(EXAMPLES) + 1))
+def test_examples_run_and_print_what_they_say(
+    code, tmp_path, monkeypatch, picture, capsys
+):
     pixels = picture(24, 32)
     noise = np.random.default_rng(0).normal(0, 30, pixels.shape)
     alpha = np.repeat(np.linspace(0, 255, 32).round().astype(np.uint8)[None], 24, 0)
@@ -101,21 +89,9 @@ def example_folder(tmp_path, monkeypatch, picture):
     for name, array in pictures.items():
         Image.fromarray(array).save(tmp_path / f"{name}.png")
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.mark.usefixtures("example_folder")
-@pytest.mark.parametrize("code", EXAMPLES, ids=range(1, len(EXAMPLES) + 1))
-def test_examples_run_and_print_what_they_say(code, capsys):
     exec(compile(code, "example", "exec"), {"__name__": "example"})
     said = re.findall(r"^ *print\(.*\)  # (.*)$", code, re.M)
     assert capsys.readouterr().out.splitlines() == said
-
-
-def test_there_are_examples_of_the_whole_api():
-    for name in ("srcli.upscale(", "srcli.Upscaler(", "srcli.load_model("):
-        assert name in "".join(EXAMPLES)
-    for name in DOCS.keys() - {"python.md", "contributing.md"}:
-        assert PYTHON.search(DOCS[name]) is None, "examples there would not be run"
 
 
 def read_figures(text):
@@ -149,9 +125,9 @@ def check_figures(figures, measured, published):
 
 @pytest.mark.parametrize("entry", manifest(), ids=lambda entry: entry.file)
 def test_tables_of_weights_are_those_of_the_manifest_and_the_papers(entry):
-    name = papers()[entry.arch].name
-    section = DOCS["weights.md"].partition(f"\n## {name}\n")[2].partition("\n## ")[0]
-    tables, summary = read_figures(section), read_figures(README)
+    name = MODELS[entry.arch].__name__
+    section = PAGES["weights.md"].partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+    tables, summary = read_figures(section), read_figures(PAGES["README.md"])
     variant = {"drrn": "B1U25", "drrn-b1u9": "B1U9"}.get(entry.model)
     is_ordinary = entry.degradation == "bi"
     kind = variant if is_ordinary else f"`{entry.degradation}`"

@@ -7,10 +7,8 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -20,14 +18,12 @@ from srcli.errors import DeviceError
 
 _PATIENCE = 60.0  # seconds that a machine of the cluster has to answer
 # What a cluster of our own is started with.
-_SETTINGS = MappingProxyType(
-    {
-        "RAY_USAGE_STATS_ENABLED": "0",  # nobody is told of it
-        "RAY_BACKEND_LOG_LEVEL": "fatal",  # of its C++ parts
-        # Between two pictures that are written, Ray would end the process that writes,
-        # and start another: a fifth of two cores went into that.
-        "RAY_idle_worker_killing_time_threshold_ms": "3600000",
-    }
+_SETTINGS = (
+    ("RAY_USAGE_STATS_ENABLED", "0"),  # nobody is told of it
+    ("RAY_BACKEND_LOG_LEVEL", "fatal"),  # of its C++ parts
+    # Between two pictures that are written, Ray would end the process that writes,
+    # and start another: a fifth of two cores went into that.
+    ("RAY_idle_worker_killing_time_threshold_ms", "3600000"),
 )
 _LOGGERS = ("ray", "ray.data", "ray._private")
 
@@ -61,31 +57,22 @@ def joined(address: str | None) -> Iterator[None]:
                     configure_logging=False,
                 )
         except Exception as error:
-            raise DeviceError(_explain(address, error)) from error
+            said = " ".join(str(error).split())[:200]
+            hint = "if it asks for a token, set RAY_AUTH_MODE=token"
+            what = f"no Ray cluster can be joined at {address} ({hint})"
+            if address is None:
+                what = "Ray cannot be started"
+            raise DeviceError(f"{what}: {said}") from error
         finally:
-            _restore(handlers)
+            with suppress(ValueError):  # only the main thread can, and Ray could not
+                for number, handler in handlers.items():
+                    signal.signal(number, handler)
         try:
             if address is not None:
                 _check_machines()
             yield
         finally:
             ray.shutdown()
-
-
-def _restore(handlers: dict[signal.Signals, Any]) -> None:
-    try:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    except ValueError:
-        return  # only the main thread can, and Ray could not either
-
-
-def _explain(address: str | None, error: Exception) -> str:
-    said = " ".join(str(error).split())[:200]
-    if address is None:
-        return f"Ray cannot be started: {said}"
-    hint = "if it asks for a token, set RAY_AUTH_MODE=token"
-    return f"no Ray cluster can be joined at {address} ({hint}): {said}"
 
 
 @contextmanager
@@ -98,7 +85,7 @@ def _quieted() -> Iterator[None]:
     levels = [logger.level for logger in loggers]
     worker = ray._private.worker
     said = getattr(worker, "_worker_logs_enabled", True)
-    for name, value in _SETTINGS.items():
+    for name, value in _SETTINGS:
         os.environ.setdefault(name, value)
     for logger in loggers:
         logger.setLevel(logging.CRITICAL + 1)
@@ -126,19 +113,11 @@ def _muted() -> Iterator[None]:
 
 
 def _check_machines() -> None:
-    """See that every machine of the cluster can do the work.
-
-    Raises:
-        DeviceError: If one has no srcli, or another version.
-    """
-    asked = ray.remote(num_cpus=0, max_retries=1)(_tell_version)
+    """See that every machine of the cluster has this version of srcli."""
+    ask = ray.remote(num_cpus=0, max_retries=1)(lambda: __import__("srcli").__version__)
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
-    answers = [
-        asked.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
-        ).remote()
-        for node in nodes
-    ]
+    places = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
+    answers = [ask.options(scheduling_strategy=place).remote() for place in places]
     try:
         versions = set(ray.get(answers, timeout=_PATIENCE))
     except ray.exceptions.RayError as error:
@@ -152,7 +131,3 @@ def _check_machines() -> None:
             f"the Ray cluster has srcli {others}, and this is {__version__}: install "
             "the same on all machines"
         )
-
-
-def _tell_version() -> str:
-    return __version__

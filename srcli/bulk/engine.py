@@ -1,169 +1,151 @@
-"""The engine of many machines: the jobs of the local one, done on a Ray cluster."""
+"""The engine of many machines: the jobs of the local one, streamed by Ray Data.
+
+A block of orders is read by a task, enlarged by one of a pool of workers that hold the
+networks, and written by a task. Ray holds reading back where enlarging is behind, moves
+a picture between machines where that is needed, and does again what was lost with a
+worker or a machine. A picture that ends its worker is tried again, and then given up,
+so that it stops no other.
+"""
 
 from __future__ import annotations
 
-import dataclasses
+import logging
 import time
 import uuid
-from collections.abc import Generator, Sequence
+from collections import Counter
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import ray
+from ray.data import ActorPoolStrategy, DataContext
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from srcli.bulk.cluster import joined
-from srcli.bulk.orders import Order, find_homes, take_orders
-from srcli.bulk.stages import RegionOrder, Work
-from srcli.bulk.stream import PASSES, Pool, stream
-from srcli.errors import DeviceError, InputError, UsageError
+from srcli.bulk.orders import Order, take_orders
+from srcli.bulk.steps import (
+    RegionOrder,
+    Work,
+    Worker,
+    pack,
+    read_pictures,
+    unpack,
+    write_pictures,
+)
+from srcli.errors import DeviceError, InputError, SrcliError, UsageError
 from srcli.imaging.files import open_picture
-from srcli.inference.jobs import Job, Result, Tally, announce
+from srcli.inference.batch import Piece, ResultFile, attempt
+from srcli.inference.jobs import Job, Result, Tally, announce, prepare_folders
 from srcli.inference.naming import Naming
-from srcli.inference.pieces import FileOptions, LargeFile, Piece, attempt
 from srcli.inference.sources import Source
-from srcli.inference.space import prepare_folders
 from srcli.progress import SILENT, Progress
 from srcli.writing import sweep
 
+log = logging.getLogger(__name__)
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cluster:
-    """Where a run is done.
-
-    Attributes:
-        address: As `joined`.
-        workers: The most workers that enlarge; None is what there is room for.
-        device: What each has: "cpu" (a core each), "cuda" (a GPU each), or "auto": GPUs
-            where the cluster has any.
-    """
-
-    address: str | None = None
-    workers: int | None = None
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        if self.device not in ("auto", "cpu", "cuda"):
-            raise UsageError(
-                f"--engine ray takes --device auto, cpu or cuda, not {self.device}"
-            )
-
-    def choose_pool(self) -> Pool:
-        """The workers, on the cluster that was joined.
-
-        Raises:
-            DeviceError: If GPUs are asked for and it has none.
-        """
-        gpus = ray.cluster_resources().get("GPU", 0)
-        if self.device == "cuda" and not gpus:
-            raise DeviceError("the Ray cluster has no GPU: use --device cpu or auto")
-        return Pool(self.workers, on_gpu=self.device != "cpu" and gpus >= 1)
-
-    def count_sharers(self) -> int:
-        """The most workers that there can be on one machine of the cluster."""
-        each = max(
-            (node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"]),
-            default=1,
-        )
-        return max(1, min(int(each), self.workers or int(each)))
+# A block of small pictures saves messages; one of large pictures would fill memory.
+_BLOCK_PICTURES, _BLOCK_BYTES = 64, 1 << 16
+_SENT_BYTES = 1 << 20  # of results, that go on together
+_PASSES = 3  # over what has been lost with machines
+# CPUs of a worker and of a task that reads or writes. On CPUs the tasks find room
+# beside the workers, one of which there is for each CPU.
+_CPU_SHARES, _GPU_SHARES = (0.9, 0.1), (1.0, 1.0)
 
 
 def enlarge_sources(
     sources: Sequence[Source],
     naming: Naming,
-    options: FileOptions,
-    cluster: Cluster,
-    upscaler: dict[str, Any],
-    weights: Path | None = None,
+    upscaler: Mapping[str, Any],
+    *,
+    address: str | None = None,
+    workers: int | None = None,
     progress: Progress = SILENT,
 ) -> Generator[Result, None, None]:
-    """Enlarge pictures on a cluster, giving each result once it is written.
+    """Enlarge pictures on a cluster, giving each result as soon as it is written.
 
     Args:
         sources: As `expand_inputs` gives them.
-        naming: How results are named.
-        options: How they are written.
-        cluster: Where.
-        upscaler: The fields of `Upscaler`, `weights` and `device` apart.
-        weights: A weight file, of which workers get a copy.
+        naming: How results are named and written.
+        upscaler: The fields of `Upscaler`. The device is what each worker has: "cpu" (a
+            core), "cuda" (a GPU), or "auto" (a GPU if the cluster has any).
+        address: Of the cluster, as `joined`.
+        workers: The most workers that enlarge; None is what there is room for.
         progress: Told of pictures, and of how many a second.
 
     Raises:
-        SrcliError: As `take_orders` and `run_bulk`, or if the model, its weights or the
-            factor are not valid; then nothing has been touched.
+        SrcliError: As `take_orders`, or if the model, its weights or the factor are not
+            valid, or the cluster cannot be joined; then nothing has been touched. If a
+            worker can enlarge no picture at all.
     """
+    fields = dict(upscaler)
+    weights, device = fields.pop("weights", None), fields.pop("device", "auto")
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"--engine ray takes --device auto, cpu or cuda, not {device}")
     naming, orders = take_orders(sources, naming)
     try:
         copied = None if weights is None else (weights.name, weights.read_bytes())
     except OSError as error:
         raise InputError(f"{weights} cannot be read: {error.strerror}") from error
-    options = dataclasses.replace(options, run=uuid.uuid4().hex[:12])
-    work = Work(naming=naming, options=options, upscaler=upscaler, weights=copied)
+    run = uuid.uuid4().hex[:12]
+    named = replace(naming, run=run)
+    work = Work(naming=named, upscaler=fields, weights=copied, workers=workers)
     work.make_planner()
-    prepare_folders(find_homes(orders, naming))
-    yield from run_bulk(orders, work, cluster, progress)
-
-
-def run_bulk(
-    orders: Sequence[Order],
-    work: Work,
-    cluster: Cluster,
-    progress: Progress = SILENT,
-) -> Generator[Result, None, None]:
-    """Do the orders, giving each result as soon as it is written, in no order.
-
-    Args:
-        orders: As `take_orders` gives them.
-        work: What all workers know.
-        cluster: Where.
-        progress: Told of pictures, and of how many a second.
-
-    Raises:
-        DeviceError: If the cluster cannot be joined, or has not what is asked for.
-        SrcliError: If a worker can enlarge no picture at all.
-    """
-    run = work.options.run
-    assert run is not None, "workers that write the same file must know of each other"
+    homes = list(dict.fromkeys(order.home for order in orders))
+    prepare_folders(homes)
     try:
-        with joined(cluster.address):
-            pool = cluster.choose_pool()
-            sharers = 1 if pool.on_gpu else cluster.count_sharers()
-            work = dataclasses.replace(work, on_gpu=pool.on_gpu, sharers=sharers)
-            yield from _do_all(orders, work, pool, progress)
+        with joined(address):
+            yield from _do_all(orders, _fit(work, device), progress)
     finally:
         # The workers are gone: what they have left, nobody goes on with.
-        sweep(find_homes(orders, work.naming), run)
+        sweep(homes, run)
+
+
+def _fit(work: Work, device: str) -> Work:
+    """The work, with what each worker has on the cluster that was joined."""
+    gpus = ray.cluster_resources().get("GPU", 0)
+    if device == "cuda" and not gpus:
+        raise DeviceError("the Ray cluster has no GPU: use --device cpu or auto")
+    if device != "cpu" and gpus >= 1:
+        return replace(work, on_gpu=True)
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    most = max((int(each.get("CPU", 1)) for each in machines), default=1)
+    return replace(work, sharers=max(1, min(most, work.workers or most)))
 
 
 def _do_all(
-    orders: Sequence[Order], work: Work, pool: Pool, progress: Progress
+    orders: Sequence[Order], work: Work, progress: Progress
 ) -> Generator[Result, None, None]:
-    rate = _Rate(progress, len(orders))
     left = {order.index: order for order in orders}
-    large = []
-    with closing(stream(left.copy(), work, pool, writes=True)) as states:
+    large, tally, started = [], Tally(), time.monotonic()
+    progress.start("upscaling", len(orders))
+    with closing(stream(left.copy(), work, writes=True)) as states:
         for index, state in states:
             del left[index]
             if isinstance(state, Job):
                 large.append(state)
-            else:
-                yield rate.count(announce(state, len(orders)))
+                continue
+            tally.add(state)
+            seconds = max(time.monotonic() - started, 1e-3)
+            rate, area = tally.total / seconds, tally.pixels / seconds / 1e6
+            progress.advance()
+            progress.note(f"{rate:.1f} pictures/s, {area:.2f} MP/s")
+            yield announce(state, len(orders))
     for order in left.values():
-        result = Result.of_failure(Job(source=order.source), _lost(order.source.name))
-        yield rate.count(announce(result, len(orders)))
+        job = Job(source=order.source, naming=work.naming)
+        failed = Result(job, "failed", error=_lost(order.source.name))
+        yield announce(failed, len(orders))
     for job in large:
-        result = attempt(job, do_large, job, work, pool, progress)
-        yield announce(result, len(orders))
+        yield announce(attempt(job, do_large, job, work, progress), len(orders))
 
 
-def do_large(job: Job, work: Work, pool: Pool, progress: Progress = SILENT) -> Result:
+def do_large(job: Job, work: Work, progress: Progress = SILENT) -> Result:
     """Do a large job on the cluster that was joined; this process writes the result.
 
     Args:
         job: Open, and `is_large`.
         work: What all workers know.
-        pool: The workers.
         progress: Told of regions.
 
     Raises:
@@ -171,19 +153,20 @@ def do_large(job: Job, work: Work, pool: Pool, progress: Progress = SILENT) -> R
     """
     assert job.info is not None
     regions = work.make_planner().plan_regions(job.info)
-    progress.start(job.source.name, len(regions))
+    count = len(regions)
+    progress.start(job.source.name, count)
     with open_picture(
         job.source.content,
         name=job.source.name,
-        frame=job.frame,
-        keep_metadata=work.options.keep_metadata,
+        frame=job.naming.frame,
+        keep_metadata=job.naming.keep_metadata,
         by_box=True,
     ) as opened:
         levels = opened.levels
-    orders = {i: RegionOrder(job, region, levels) for i, region in enumerate(regions)}
+    orders = {i: RegionOrder(job, r, count, levels) for i, r in enumerate(regions)}
     with (
-        closing(LargeFile(job, work.options, len(regions))) as file,
-        closing(stream(orders, work, pool, writes=False)) as states,
+        closing(ResultFile(job)) as file,
+        closing(stream(orders, work, writes=False)) as states,
     ):
         for _, state in states:
             if not isinstance(state, Piece):
@@ -196,24 +179,106 @@ def do_large(job: Job, work: Work, pool: Pool, progress: Progress = SILENT) -> R
 
 
 def _lost(name: str) -> DeviceError:
-    return DeviceError(f"{name}: the cluster has lost it {PASSES} times")
+    return DeviceError(f"{name}: the cluster has lost it {_PASSES} times")
 
 
-class _Rate:
-    """Tells the progress how many pictures and megapixels are done a second."""
+def stream(
+    orders: Mapping[int, Order | RegionOrder], work: Work, *, writes: bool
+) -> Generator[tuple[int, Any], None, None]:
+    """What becomes of the orders, once each, unless they are lost several times.
 
-    def __init__(self, progress: Progress, total: int) -> None:
-        self._progress = progress
-        self._tally = Tally()
-        self._started = time.monotonic()
-        progress.start("upscaling", total)
+    Args:
+        orders: By their indices.
+        work: What all workers know.
+        writes: Whether results are written where there is room, and come as they are
+            done; else the enlarged pieces come, in order but for some that were lost.
 
-    def count(self, result: Result) -> Result:
-        """One more result, given back."""
-        self._tally.add(result)
-        seconds = max(time.monotonic() - self._started, 1e-3)
-        pictures = self._tally.total / seconds
-        megapixels = self._tally.pixels / seconds / 1e6
-        self._progress.advance()
-        self._progress.note(f"{pictures:.1f} pictures/s, {megapixels:.2f} MP/s")
-        return result
+    Raises:
+        SrcliError: If a worker can enlarge no picture at all.
+    """
+    left = dict(orders)
+    for number in range(_PASSES):
+        blocks = _make_blocks(left, one_by_one=number > 0 or not writes)
+        for index, state in _stream_blocks(blocks, work, writes=writes):
+            if left.pop(index, None) is not None:  # or it is done twice
+                yield index, state
+        if not left:
+            return
+        log.debug("%d pictures were lost on their way", len(left))
+
+
+def _make_blocks(
+    orders: Mapping[int, Order | RegionOrder], *, one_by_one: bool
+) -> list[Any]:
+    """Tables of orders."""
+    blocks: list[Any] = []
+    block: list[tuple[int, Any]] = []
+    size = 0
+    for index, order in orders.items():
+        block.append((index, order))
+        if isinstance(order, Order):
+            size += order.source.size
+        if one_by_one or len(block) >= _BLOCK_PICTURES or size >= _BLOCK_BYTES:
+            blocks.append(pack(block))
+            block, size = [], 0
+    return [*blocks, pack(block)] if block else blocks
+
+
+def _stream_blocks(
+    blocks: list[Any], work: Work, *, writes: bool
+) -> Generator[tuple[int, Any], None, None]:
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.max_errored_blocks = -1  # what is lost is told by its absence
+    context.target_max_block_size = _SENT_BYTES
+    context.execution_options.preserve_order = not writes
+    tables = {"batch_size": None, "batch_format": "pyarrow"}
+    worker_cpus, task_cpus = _GPU_SHARES if work.on_gpu else _CPU_SHARES
+    room = int(ray.cluster_resources().get("GPU" if work.on_gpu else "CPU", 0)) or 1
+    most = min(len(blocks), work.workers or len(blocks))
+    pool = ActorPoolStrategy(min_size=1, max_size=most, initial_size=min(room, most))
+    begin = partial(_count_attempt, _start_counting())
+    pictures = (
+        ray.data.from_arrow(blocks)
+        .map_batches(partial(read_pictures, work=work), num_cpus=task_cpus, **tables)
+        .map_batches(
+            Worker,
+            fn_constructor_args=(work, begin),
+            compute=pool,
+            num_cpus=worker_cpus,
+            num_gpus=1 if work.on_gpu else 0,
+            **tables,
+        )
+    )
+    if writes:
+        write = partial(write_pictures, work=work)
+        pictures = pictures.map_batches(write, num_cpus=task_cpus, **tables)
+    for table in pictures.iter_batches(**tables):
+        for index, state in unpack(table):
+            if isinstance(state, SrcliError):
+                raise state
+            yield index, state
+
+
+class Attempts:
+    """Counts how often each picture has been begun, while workers come and go."""
+
+    def __init__(self) -> None:
+        self._begun: Counter[int] = Counter()
+
+    def begin(self, index: int) -> int:
+        """How often it has been begun, this time included."""
+        self._begun[index] += 1
+        return self._begun[index]
+
+
+def _start_counting() -> Any:  # noqa: ANN401 - an actor of Ray's
+    """`Attempts` beside this process, whose machine outlives all others of the run."""
+    here = ray.get_runtime_context().get_node_id()
+    counter = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Attempts)
+    strategy = NodeAffinitySchedulingStrategy(here, soft=True)
+    return counter.options(scheduling_strategy=strategy).remote()
+
+
+def _count_attempt(attempts: Any, index: int) -> int:  # noqa: ANN401 - an actor of Ray's
+    return int(ray.get(attempts.begin.remote(index)))

@@ -7,7 +7,6 @@ at before the run begins, so that it is refused as the local engine refuses it.
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,19 +16,18 @@ from pathlib import PurePath
 
 from srcli.errors import UsageError
 from srcli.imaging.formats import format_of
-from srcli.inference.naming import Naming
-from srcli.inference.planning import (
+from srcli.inference.jobs import (
     check_existing,
     check_names,
     choose_sources,
     plan_job,
 )
+from srcli.inference.naming import Naming
 from srcli.inference.sources import STREAM, Source
 from srcli.storage import Place, is_shared, list_names, locate
 
 _THREADS = 16  # that look into files at once
 _CHUNK = 512  # pictures looked into before what was found is checked
-_FRAME = re.compile(r"(.*)_frame\d+", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +37,13 @@ class Order:
     Attributes:
         index: Its place among the inputs, from 0.
         source: What is read.
-        there: Names beside its result that may be the result of an earlier run.
+        home: The folder of its result.
+        there: Names in it that may be the result of an earlier run.
     """
 
     index: int
     source: Source
+    home: Place
     there: tuple[str, ...] = ()
 
 
@@ -54,7 +54,7 @@ def take_orders(
 
     Args:
         sources: As `expand_inputs` gives them.
-        naming: How results are named.
+        naming: How results are named and written.
 
     Raises:
         UsageError: If `naming` does not fit the sources or contradicts itself, or
@@ -65,8 +65,14 @@ def take_orders(
     """
     naming, kept = choose_sources(sources, naming)
     _check_shared(kept, naming)
-    there = _find_there(kept, naming)
-    orders = [Order(i, *each) for i, each in enumerate(zip(kept, there, strict=True))]
+    folders: dict[Place, Mapping[str, tuple[str, ...]]] = {}
+    orders = []
+    for index, source in enumerate(kept):
+        home = _find_home(source, naming)
+        if home not in folders:
+            folders[home] = _index_results(home, naming)
+        there = folders[home].get(_stem(source, naming), ())
+        orders.append(Order(index, source, home, there))
     plan = partial(plan_job, naming=naming)
     with ThreadPoolExecutor(_THREADS, "look") as pool:
         for chunk in _find_doubtful(orders, naming):
@@ -76,17 +82,8 @@ def take_orders(
     return naming, orders
 
 
-def find_homes(orders: Iterable[Order], naming: Naming) -> list[Place]:
-    """The folders that results go to."""
-    return list(dict.fromkeys(_home(order.source, naming) for order in orders))
-
-
 def _check_shared(sources: Iterable[Source], naming: Naming) -> None:
-    """Refuse what other processes do not see.
-
-    Raises:
-        UsageError: If there is any.
-    """
+    """Refuse what other processes do not see."""
     if naming.output == STREAM or any(source.path is None for source in sources):
         raise UsageError("--engine ray takes no standard input or output: name files")
     places = [source.path for source in sources if source.path is not None]
@@ -97,7 +94,7 @@ def _check_shared(sources: Iterable[Source], naming: Naming) -> None:
             raise UsageError(f"{place} is this process's own: --engine ray needs files")
 
 
-def _home(source: Source, naming: Naming) -> Place:
+def _find_home(source: Source, naming: Naming) -> Place:
     """The folder of a source's result."""
     assert source.path is not None
     if naming.folder is not None:
@@ -107,41 +104,28 @@ def _home(source: Source, naming: Naming) -> Place:
     return source.path.parent
 
 
-def _stem(source: Source) -> str:
+def _stem(source: Source, naming: Naming) -> str:
+    """What the result is named after: the source, or one file for one picture."""
     assert source.path is not None
+    if naming.output is not None and naming.folder is None:
+        return locate(naming.output).name
     return source.path.stem
 
 
-def _find_there(sources: Sequence[Source], naming: Naming) -> Iterable[tuple[str, ...]]:
-    """For each source, the names in its result's folder that may be its result."""
-    if naming.folder is None and naming.output is not None:  # one file for one picture
-        output = locate(naming.output)
-        wanted = {output.name, f"{output.name}.html"}
-        return [tuple(sorted(wanted & list_names(output.parent)))]
-    homes = [_home(source, naming) for source in sources]
-    owned = {home: _index_results(home, naming) for home in dict.fromkeys(homes)}
-    return (
-        owned[home].get(_stem(source), ())
-        for source, home in zip(sources, homes, strict=True)
-    )
-
-
 def _index_results(home: Place, naming: Naming) -> Mapping[str, tuple[str, ...]]:
-    """Names that look like results of the command, by the stems of their sources."""
+    """Names in a folder that may be results of the command, by what they come from."""
     found: defaultdict[str, tuple[str, ...]] = defaultdict(tuple)
+    is_one_file = naming.output is not None and naming.folder is None
     for name in list_names(home):
         path = PurePath(name.removesuffix(".html"))
-        is_plain = naming.suffix == ""  # then any name is that of a result
-        if format_of(path) is None or not (is_plain or naming.is_result(path.stem)):
-            continue
-        if naming.suffix is None and naming.goal.is_sized:
-            stem = path.stem[: path.stem.rindex(f"_{naming.model}_")]
-        else:
-            stem = path.stem.removesuffix(naming.tag(0, 0))
-        found[stem] += (name,)
-        framed = _FRAME.fullmatch(stem)
-        if framed is not None:
-            found[framed[1]] += (name,)
+        if is_one_file:
+            found[path.name] += (name,)
+        elif format_of(path) is not None:
+            stem = naming.find_stem(path.stem)
+            if stem is not None:
+                # Only a header tells whether the source has several frames.
+                for key in {stem, stem.removesuffix(f"_frame{naming.frame}")}:
+                    found[key] += (name,)
     return found
 
 
@@ -152,7 +136,7 @@ def _find_doubtful(orders: Sequence[Order], naming: Naming) -> Iterator[list[Sou
     """
     groups: defaultdict[tuple[Place, str], list[Order]] = defaultdict(list)
     for order in orders:
-        groups[_home(order.source, naming), _stem(order.source)].append(order)
+        groups[order.home, _stem(order.source, naming)].append(order)
     read = {order.source.path for order in orders}
     chunk: list[Source] = []
     for (home, _), group in groups.items():

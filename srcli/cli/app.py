@@ -6,7 +6,6 @@ import io
 import logging
 import os
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,7 +13,8 @@ from typer.core import TyperGroup
 
 from srcli import __version__
 from srcli.cli import benchmark, download, models, train, upscale
-from srcli.cli.signals import Terminated
+from srcli.cli.console import configure
+from srcli.cli.options import flag
 from srcli.errors import ExitCode, SrcliError
 
 log = logging.getLogger("srcli")
@@ -31,12 +31,10 @@ class _Group(TyperGroup):
         except SrcliError as error:
             log.error("%s", error, exc_info=log.isEnabledFor(logging.DEBUG))
             raise typer.Exit(error.exit_code) from error
-        except Terminated as error:
-            log.error("ended by %s", error)
-            raise typer.Exit(ExitCode.TERMINATED) from None
-        except KeyboardInterrupt:
-            log.error("interrupted")
-            raise typer.Exit(ExitCode.INTERRUPTED) from None
+        except KeyboardInterrupt as error:  # of a signal with its name, of Ctrl-C bare
+            log.error("ended by %s" if error.args else "interrupted", *error.args)
+            code = ExitCode.TERMINATED if error.args else ExitCode.INTERRUPTED
+            raise typer.Exit(code) from None
 
 
 app = typer.Typer(
@@ -55,25 +53,16 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def root(
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Show errors only.")
-    ] = False,
+    quiet: Annotated[bool, flag("Show errors only.", "--quiet", "-q")] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Show details and tracebacks.")
+        bool, flag("Show details and tracebacks.", "--verbose", "-v")
     ] = False,
-    version: Annotated[  # noqa: ARG001 - the callback prints it
+    _version: Annotated[
         bool,
-        typer.Option(
-            "--version",
-            help="Show the version.",
-            callback=_print_version,
-            is_eager=True,
-        ),
+        flag("Show the version.", "--version", callback=_print_version, is_eager=True),
     ] = False,
 ) -> None:
     """Enlarge pictures with recursive super-resolution networks, and measure them."""
-    from srcli.cli.console import configure
-
     configure(verbose=verbose, quiet=quiet)
 
 
@@ -87,39 +76,28 @@ for command in (
     app.command()(command)
 
 
-def _calm_threads() -> None:
-    """Have threads that wait for each other give their cores to others before long.
-
-    GNU's OpenMP, which PyTorch brings, lets them spin for so long that two programs
-    at once take far more than twice the time (docs/performance.md). It reads its
-    environment once, when it is loaded. Whoever has set any of it is left alone.
-    """
-    if not any(name.startswith(("OMP_", "GOMP_")) for name in os.environ):
-        os.environ["GOMP_SPINCOUNT"] = _SPINS
-
-
-def _escape_unknown_letters() -> None:
-    """Have output whose code page lacks a letter of a name show its number instead."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() != "utf-8":
-            stream.reconfigure(errors="backslashreplace")
-
-
-def _read_arguments(*, windows: bool = os.name == "nt") -> list[str]:
+def _read_arguments() -> list[str]:
     """What was typed; on Windows, whose shells leave ~ as it is, with the home folder.
 
     Patterns stay what they are: `srcli upscale` expands its own. Click would, on
     Windows, take a file "photo[1].png" for one, and enlarge "photo1.png".
     """
-    homes = ("~", "~/", "~\\") if windows else ()
+    homes = ("~", "~/", "~\\") if os.name == "nt" else ()
     return [
-        f"{Path.home()}{text[1:]}" if text[:2] in homes else text
+        os.path.expanduser("~") + text[1:] if text[:2] in homes else text  # noqa: PTH111
         for text in sys.argv[1:]
     ]
 
 
 def main() -> None:
     """Run the program (console script)."""
-    _calm_threads()
-    _escape_unknown_letters()
+    # GNU's OpenMP, which PyTorch brings, lets threads that wait spin for so long that
+    # two programs at once take far more than twice the time. It reads its environment
+    # once, when it is loaded; whoever has set any of it is left alone.
+    if not any(name.startswith(("OMP_", "GOMP_")) for name in os.environ):
+        os.environ["GOMP_SPINCOUNT"] = _SPINS
+    # Letters of a name that the output's code page lacks are shown by number.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() != "utf-8":
+            stream.reconfigure(errors="backslashreplace")
     app(_read_arguments(), prog_name="srcli")

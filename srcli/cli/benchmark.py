@@ -3,176 +3,117 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import Annotated
 
-import typer
-
-from srcli.cli.options import read_overlap, read_scales, read_tile, split_names
-
-if TYPE_CHECKING:
-    from srcli.evaluation.measurement import BenchmarkRequest
+from srcli.cli import options
+from srcli.cli.console import out, print_json, progress_bar
+from srcli.cli.options import flag, option, read_scales, split_names
 
 log = logging.getLogger(__name__)
 
-MODELS_HELP = (
-    "Network, bicubic, or all (every network with weights here); repeat for several."
-    " Bicubic is always shown."
-)
-SCALES_HELP = "Enlargement; repeat or join with commas for several."
-DATASETS_HELP = (
-    "set5, set14, b100, urban100, manga109, div2k-valid, or a folder of HR pictures;"
-    " repeat for several."
-)
-REPORT_HELP = (
-    "Write a web page, .html, with the table and the crops where each network gains"
-    " most and least."
-)
-DATA_DIR_DEFAULT = "$SRCLI_DATA_DIR, the cache, the current folder"
-
-
-class Files(NamedTuple):
-    """Where the reports go; None for those that are not asked for."""
-
-    csv: Path | None
-    markdown: Path | None
-    latex: Path | None
-    page: Path | None
+_into = partial(option, rich_help_panel="Files to write")
 
 
 def benchmark(
     dataset: Annotated[
         list[str] | None,
-        typer.Option(
+        option(
+            "DATASET",
+            "set5, set14, b100, urban100, manga109, div2k-valid, or a folder of HR "
+            "pictures; repeat for several.",
             "--dataset",
             "-d",
-            help=DATASETS_HELP,
-            metavar="DATASET",
             show_default="set5",
         ),
     ] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option(
-            "--model", "-m", help=MODELS_HELP, metavar="MODEL", show_default="mrnet"
+        option(
+            "MODEL",
+            "Network, bicubic, or all (every network with weights here); repeat for "
+            "several. Bicubic is always shown.",
+            "--model",
+            "-m",
+            show_default="mrnet",
         ),
     ] = None,
     scale: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--scale",
-            "-x",
-            help=SCALES_HELP,
-            metavar="SCALE",
-            show_default="2,3,4; 3 with --degradation",
-        ),
+        list[str] | None, options.scales(show_default="2,3,4; 3 with --degradation")
     ] = None,
     degradation: Annotated[
         str | None,
-        typer.Option(
-            help="How LR pictures are made: bi, bd, dn or bd-bicubic.",
-            metavar="KIND",
+        option(
+            "KIND",
+            "How LR pictures are made: bi, bd, dn or bd-bicubic.",
             show_default="bi, or what --weights is for",
         ),
     ] = None,
     protocol: Annotated[
-        str,
-        typer.Option(help="auto (the network's own), y or rgb; bicubic: y."),
+        str, option("NAME", "auto (the network's own), y or rgb; bicubic: y.")
     ] = "auto",
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder that holds the named data sets.",
-            metavar="FOLDER",
-            show_default=DATA_DIR_DEFAULT,
-        ),
-    ] = None,
+    data_dir: options.DataDir = None,
     weights: Annotated[
         Path | None,
-        typer.Option(
-            help="Measure this file instead of ours; another's network, .pth, .pt, "
-            ".ckpt or .safetensors, beside ours.",
-            metavar="FILE",
+        option(
+            "FILE",
+            "Measure this file instead of ours; another's network, .pth, .pt, .ckpt "
+            "or .safetensors, beside ours.",
         ),
     ] = None,
-    ifc: Annotated[
-        bool, typer.Option("--ifc", help="Measure the information fidelity too.")
-    ] = False,
+    ifc: Annotated[bool, flag("Measure information fidelity too.", "--ifc")] = False,
     stages: Annotated[
         bool,
-        typer.Option(
-            "--stages",
-            help="Show what each stage of a network adds: table, reports, JSON.",
-        ),
+        flag("Show what each stage adds: table, reports, JSON.", "--stages"),
     ] = False,
     gray_as_rgb: Annotated[
-        bool,
-        typer.Option(
-            "--gray-as-rgb", help="Convert grey pictures as if they were RGB."
-        ),
+        bool, flag("Convert grey pictures as if they were RGB.", "--gray-as-rgb")
     ] = False,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Of the noise of --degradation dn.")
-    ] = 0,
+    seed: Annotated[int, option("N", "Of the noise of --degradation dn.", min=0)] = 0,
     per_image: Annotated[
-        bool,
-        typer.Option("--per-image", help="Show every picture: table, JSON and CSV."),
+        bool, flag("Show every picture: table, JSON and CSV.", "--per-image")
     ] = False,
-    csv: Annotated[
-        Path | None, typer.Option(help="Write the table as CSV.", metavar="FILE")
-    ] = None,
-    markdown: Annotated[
-        Path | None, typer.Option(help="Write the table as Markdown.", metavar="FILE")
-    ] = None,
-    latex: Annotated[
-        Path | None, typer.Option(help="Write the table as LaTeX.", metavar="FILE")
-    ] = None,
+    csv: Annotated[Path | None, _into("FILE", "The table as CSV.")] = None,
+    markdown: Annotated[Path | None, _into("FILE", "The table as Markdown.")] = None,
+    latex: Annotated[Path | None, _into("FILE", "The table as LaTeX.")] = None,
     report: Annotated[
-        Path | None, typer.Option(help=REPORT_HELP, metavar="FILE.html")
+        Path | None,
+        _into(
+            "FILE",
+            "A web page, .html, with the table and the crops where each network gains "
+            "most and least.",
+        ),
     ] = None,
     save_images: Annotated[
-        Path | None,
-        typer.Option(help="Save the measured pictures here.", metavar="FOLDER"),
+        Path | None, _into("FOLDER", "The measured pictures.")
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace existing reports and pictures.")
+        bool, _into("", "Replace existing reports and pictures.", "--overwrite")
     ] = False,
-    device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")
-    ] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
-    tile: Annotated[
-        str, typer.Option(help="Side of a tile in LR pixels, auto, or 0 for none.")
-    ] = "auto",
-    tile_overlap: Annotated[
-        str, typer.Option(help="Context of a tile in LR pixels, auto or exact.")
-    ] = "auto",
-    ensemble: Annotated[
-        bool, typer.Option("--ensemble", help="Mean of the 8 flips and turns.")
-    ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document.")
-    ] = False,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    tile: options.Tile = "auto",
+    tile_overlap: options.TileOverlap = "auto",
+    ensemble: options.Ensemble = False,
+    as_json: options.Json = False,
 ) -> None:
     """Measure networks on data sets, beside bicubic and the papers' numbers.
 
     PSNR and SSIM are those of the luma, averaged over the pictures, as in the papers.
     """
-    scales = read_scales(scale) or None
-
+    from srcli.evaluation import tables
     from srcli.evaluation.contenders import Engine, Selection, choose_degradation
-    from srcli.evaluation.measurement import BenchmarkRequest
-    from srcli.evaluation.showcase import check_page
-    from srcli.evaluation.tables import check_reports
+    from srcli.evaluation.measurement import BenchmarkRequest, run_benchmark
+    from srcli.evaluation.showcase import check_page, write_benchmark
 
     check_page(report)
-    files = Files(csv, markdown, latex, report)
-    check_reports(files, overwrite)
+    tables.check_reports((csv, markdown, latex, report), overwrite)
     request = BenchmarkRequest(
         datasets=split_names(dataset) or ("set5",),
         selection=Selection(
             models=tuple(name.lower() for name in split_names(model)) or None,
-            scales=scales,
+            scales=read_scales(scale) or None,
             degradation=choose_degradation(
                 None if degradation is None else degradation.lower(), weights
             ),
@@ -182,8 +123,8 @@ def benchmark(
         engine=Engine(
             device=device,
             precision=precision,
-            tile=read_tile(tile),
-            overlap=read_overlap(tile_overlap),
+            tile=tile,
+            overlap=tile_overlap,
             ensemble=ensemble,
         ),
         data_dir=data_dir,
@@ -195,37 +136,23 @@ def benchmark(
         save_images=save_images,
         overwrite=overwrite,
     )
-    _run(request, files, per_image=per_image, as_json=as_json)
-
-
-def _run(
-    request: BenchmarkRequest, files: Files, *, per_image: bool, as_json: bool
-) -> None:
-    """Measure, print the result, write the reports."""
-    from srcli.cli.console import out, print_json, progress_bar
-    from srcli.evaluation import tables as report
-    from srcli.evaluation.measurement import run_benchmark
-    from srcli.evaluation.showcase import write_benchmark
-    from srcli.evaluation.tables import format_line, print_stages, print_table
-
     with progress_bar() as progress:
         rows = run_benchmark(
-            request, progress, on_row=lambda row: log.info("%s", format_line(row))
+            request,
+            progress,
+            on_row=lambda row: log.info("%s", tables.format_line(row)),
         )
-    command = report.format_command(request)
+    command = tables.format_command(request)
     # The result comes first: a report that fails then loses nothing.
     if as_json:
-        print_json(report.build_document(rows, command, per_image=per_image))
+        print_json(tables.build_document(rows, command, per_image=per_image))
     else:
-        print_table(out, rows, per_image=per_image)
-        if request.stages:
-            out.print()
-            print_stages(out, rows, per_image=per_image)
-    if files.csv is not None:
-        report.write_report(report.format_csv(rows, per_image=per_image), files.csv)
-    if files.markdown is not None:
-        report.write_report(report.format_markdown(rows, command), files.markdown)
-    if files.latex is not None:
-        report.write_report(report.format_latex(rows, command), files.latex)
-    if files.page is not None:
-        write_benchmark(rows, command, files.page)
+        tables.print_tables(out, rows, per_image=per_image)
+    if csv is not None:
+        tables.write_report(tables.format_csv(rows, per_image=per_image), csv)
+    if markdown is not None:
+        tables.write_report(tables.format_markdown(rows, command), markdown)
+    if latex is not None:
+        tables.write_report(tables.format_latex(rows, command), latex)
+    if report is not None:
+        write_benchmark(rows, command, report)

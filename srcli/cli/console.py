@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -34,10 +35,9 @@ class _OneLine(logging.Handler):
     """
 
     def emit(self, record: logging.LogRecord) -> None:
-        kind = (
-            "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        )
-        text = kind + show_message(record.getMessage())
+        text = show_message(record.getMessage())
+        if record.levelno >= logging.WARNING:
+            text = f"{record.levelname.lower()}: {text}"
         if record.exc_info:
             text += "\n" + logging.Formatter().formatException(record.exc_info)
         err.print(text, soft_wrap=True, markup=False, highlight=False)
@@ -45,28 +45,23 @@ class _OneLine(logging.Handler):
 
 def configure(*, verbose: bool, quiet: bool) -> None:
     """Send the package's log to stderr: errors only, also notices, or everything."""
-    level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
     log.handlers[:] = [_OneLine()]
-    log.setLevel(level)
+    log.setLevel(logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO)
     log.propagate = False
 
 
-def print_json(document: dict[str, Any]) -> None:
-    """Write one JSON document to stdout, plain whatever the terminal; None is null.
+def print_line(text: str) -> None:
+    """Write a line to stdout as it is: no markup, no colours."""
+    typer.echo(text)
+
+
+def print_json(document: dict[str, Any], *, indent: int | None = 2) -> None:
+    """Write a JSON document to stdout; without `indent` as one line.
 
     Raises:
         ValueError: If a figure is not finite, which JSON cannot say.
     """
-    typer.echo(json.dumps(document, indent=2, allow_nan=False))
-
-
-def print_json_line(document: dict[str, Any]) -> None:
-    """Write a JSON document to stdout as one line, at once.
-
-    Raises:
-        ValueError: If a figure is not finite, which JSON cannot say.
-    """
-    typer.echo(json.dumps(document, allow_nan=False))
+    print_line(json.dumps(document, indent=indent, allow_nan=False))
 
 
 class _Bar:
@@ -102,5 +97,9 @@ def progress_bar() -> Iterator[Progress]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", markup=False),
     )
-    with RichProgress(*columns, console=err, transient=True) as bars:
+    # Rich would print results above the bar, on stderr: right on a terminal only.
+    shared = sys.stdout.isatty()
+    with RichProgress(
+        *columns, console=err, transient=True, redirect_stdout=shared
+    ) as bars:
         yield _Bar(bars)

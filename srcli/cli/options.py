@@ -1,19 +1,38 @@
-"""Option values that several commands read alike; the words are checked early."""
+"""Options that several commands share, and how words on the command line are read."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Annotated, Any
+
+from typer import Option
 
 from srcli.errors import UsageError, unknown
 
-if TYPE_CHECKING:
-    from srcli.inference.tiling import Overlap, TileSize
-
 _SECONDS_OF = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
-SMALLEST_TILE = 16  # px; below, a tile is nearly all overlap
+_SMALLEST_TILE = 16  # px; below, a tile is nearly all overlap
+
+
+def option(metavar: str, text: str, *names: str, **more: Any) -> Any:  # noqa: ANN401
+    """An option: what its value is called, what it does, its names if not its own."""
+    return Option(*names, metavar=metavar, help=text, **more)
+
+
+flag = partial(option, "")  # what takes no value names no type
+
+
+def read_word(kind: str, word: str, known: Sequence[str]) -> str:
+    """`word` in lower case.
+
+    Raises:
+        UsageError: If it is not among the known ones.
+    """
+    if word.lower() not in known:
+        raise unknown(kind, word, known)
+    return word.lower()
 
 
 def split_names(given: Sequence[str] | None) -> tuple[str, ...]:
@@ -39,48 +58,20 @@ def read_scales(given: Sequence[str] | None) -> tuple[int, ...]:
     return tuple(dict.fromkeys(scales))
 
 
-def read_tile(text: str) -> TileSize:
-    """The value of `--tile`: "auto", 0 or a side in pixels.
-
-    Raises:
-        UsageError: If it is none of these, or too small to be of use.
-    """
-    if text == "auto":
-        return "auto"
-    size = _read_number("tile", "auto, 0 or pixels", text)
-    if 0 < size < SMALLEST_TILE:
-        raise UsageError(f"--tile must be at least {SMALLEST_TILE} pixels, not {size}")
+def _read_tile(text: str) -> str | int:
+    size = _read_length("--tile", text, "auto")
+    if size in range(1, _SMALLEST_TILE):
+        raise UsageError(f"--tile must be at least {_SMALLEST_TILE} pixels, not {size}")
     return size
 
 
-def read_overlap(text: str) -> Overlap:
-    """The value of `--tile-overlap`: "auto", "exact" or a length in pixels.
-
-    Raises:
-        UsageError: If it is none of these.
-    """
-    if text == "exact":
-        return "exact"
-    if text == "auto":
-        return "auto"
-    return _read_number("tile-overlap", "auto, exact or pixels", text)
-
-
-def read_word(kind: str, word: str, known: Sequence[str]) -> str:
-    """`word` in lower case.
-
-    Raises:
-        UsageError: If it is not among the known ones.
-    """
-    if word.lower() not in known:
-        raise unknown(kind, word, known)
-    return word.lower()
-
-
-def _read_number(option: str, expected: str, text: str) -> int:
-    if not text.isdecimal():
-        raise UsageError(f"--{option} must be {expected}, not {text!r}")
-    return int(text)
+def _read_length(option: str, text: str, *words: str) -> str | int:
+    if text not in words and not text.isdecimal():
+        expected = ", ".join(words)
+        raise UsageError(
+            f"{option} must be {expected} or a number of pixels, not {text!r}"
+        )
+    return text if text in words else int(text)
 
 
 def read_duration(text: str) -> float:
@@ -89,12 +80,52 @@ def read_duration(text: str) -> float:
     Raises:
         UsageError: If it is none, or no time at all.
     """
-    parts = re.findall(r"([0-9.]+)([dhms])", text.strip().lower())
-    try:
-        seconds = sum(float(number) * _SECONDS_OF[unit] for number, unit in parts)
-    except ValueError:
-        seconds = 0.0
-    whole = "".join(number + unit for number, unit in parts)
-    if whole != text.strip().lower() or seconds <= 0:
+    number = r"(\d+\.?\d*|\.\d+)"
+    seconds = 0.0
+    if re.fullmatch(rf"({number}[dhms])+", text.strip().lower()):
+        parts = re.findall(rf"{number}([dhms])", text.lower())
+        seconds = sum(float(count) * _SECONDS_OF[unit] for count, unit in parts)
+    if seconds <= 0:
         raise UsageError(f"{text!r} is no time: say 8h, 25m or 1h30m")
     return seconds
+
+
+# Declared once. The values of tiles are "auto", "exact" or whole numbers.
+on_device = partial(option, rich_help_panel="Device")
+Device = Annotated[str, on_device("DEVICE", "auto, cpu, cuda, cuda:N or mps.")]
+Precision = Annotated[str, on_device("TYPE", "auto, fp32, bf16 or fp16.")]
+Tile = Annotated[
+    Any,
+    on_device(
+        "SIZE",
+        "The side of a tile in input pixels, auto, or 0 for no tiles.",
+        parser=_read_tile,
+    ),
+]
+TileOverlap = Annotated[
+    Any,
+    on_device(
+        "SIZE",
+        "The context around a tile in input pixels, auto or exact.",
+        parser=lambda text: _read_length("--tile-overlap", text, "auto", "exact"),
+    ),
+]
+Ensemble = Annotated[
+    bool, on_device("", "Average 8 flips and turns: better, slower.", "--ensemble")
+]
+scales = partial(
+    option,
+    "SCALE",
+    "Enlargement; repeat or join with commas for several.",
+    "--scale",
+    "-x",
+)
+DataDir = Annotated[
+    Path | None,
+    option(
+        "FOLDER",
+        "Where the named data sets lie.",
+        show_default="$SRCLI_DATA_DIR, the cache, the current folder",
+    ),
+]
+Json = Annotated[bool, flag("Print one JSON document.", "--json")]

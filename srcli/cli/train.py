@@ -4,118 +4,111 @@ from __future__ import annotations
 
 import math
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from srcli.cli.options import read_duration, read_scales, split_names
+from srcli.cli import options
+from srcli.cli.console import out as stdout
+from srcli.cli.console import print_json, print_line, progress_bar
+from srcli.cli.options import flag, option, read_duration, read_scales, split_names
 from srcli.errors import UsageError
 from srcli.storage import show_path
 
 if TYPE_CHECKING:
     from srcli.training.checkpoint import TrainRequest
 
+_of_length = partial(option, rich_help_panel="How long")
+_of_teacher = partial(option, rich_help_panel="Teachers")
+
 
 def train(
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="Network or variant to train.")
-    ],
+    model: Annotated[str, option("MODEL", "Network or variant.", "--model", "-m")],
     scale: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--scale", "-x", help="Enlargement; repeat or join with commas for several."
-        ),
+        list[str] | None, options.scales(show_default="those of the recipe")
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(
-            help="paper (to the letter), fast (best in a short time; used unless "
-            "given), ablation (the paper's variants, compared) or FILE.toml."
+        option(
+            "RECIPE",
+            "paper (to the letter), fast (best in a short time), ablation (the paper's "
+            "variants, compared) or FILE.toml.",
+            show_default="fast",
         ),
     ] = None,
     assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Replace a field of the recipe: key=value."),
+        list[str] | None, option("KEY=VALUE", "Replace a field of the recipe.", "--set")
     ] = None,
     data: Annotated[
-        list[Path] | None,
-        typer.Option(help="Folder of training pictures; repeat for several."),
+        list[Path] | None, option("FOLDER", "Training pictures; repeat for several.")
     ] = None,
     val: Annotated[
         str | None,
-        typer.Option(
-            help="Data set or folder to validate on, held-out, or none; unless given, "
-            "set5, or where it is not at hand some pictures held out of the training."
+        option(
+            "DATASET",
+            "Data set or folder to validate on, held-out (some pictures of the "
+            "training) or none.",
+            show_default="set5, or held-out where it is not at hand",
         ),
     ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Where named data sets lie.")
-    ] = None,
+    data_dir: options.DataDir = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder of the run.")
+        Path | None,
+        option("FOLDER", "Of the run.", "--out", "-o", show_default="runs/MODEL"),
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in the folder.")
-    ] = False,
+    resume: Annotated[bool, flag("Go on with the run in --out.", "--resume")] = False,
     init: Annotated[
-        str | None,
-        typer.Option(help="Start from weights: bundled, or a .safetensors file."),
+        str | None, option("FILE", "Weights to start from: bundled or .safetensors.")
     ] = None,
     teacher: Annotated[
         list[Path] | None,
-        typer.Option(
-            metavar="FILE",
-            help="Learn the enlargements of this better network instead of the "
-            "originals; repeat for one a scale.",
+        _of_teacher(
+            "FILE",
+            "Learn the enlargements of this better network instead of the originals; "
+            "repeat for one a scale.",
         ),
     ] = None,
     teacher_cache: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FOLDER",
+        _of_teacher(
+            "FOLDER",
+            "Where the teachers' enlargements are kept.",
             show_default="the user's cache",
-            help="Where the teachers' enlargements are kept.",
         ),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Optimiser steps in all.")
+        int | None, _of_length("N", "Optimiser steps in all.", min=1)
     ] = None,
     duration: Annotated[
         str | None,
-        typer.Option(
-            "--for",
-            metavar="TIME",
-            help="Fit the schedule to a time, 8h or 25m, instead of to steps.",
+        _of_length(
+            "TIME", "Fit the schedule to a time, 8h or 25m, not to steps.", "--for"
         ),
     ] = None,
     max_minutes: Annotated[
         float | None,
-        typer.Option(
+        _of_length(
+            "M",
+            "Stop after so long, with a checkpoint; the schedule stays as it is.",
             min=0.0,
-            help="Stop after so long, with a checkpoint; the schedule stays as it is.",
         ),
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(min=0, max=2**63 - 1, help="Start of every random draw (0)."),
+        option("N", "Of every random draw.", min=0, max=2**32 - 1, show_default="0"),
     ] = None,
-    device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")
+    device: options.Device = "auto",
+    precision: Annotated[
+        str, options.on_device("TYPE", "auto, fp32 or bf16.")
     ] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
     devices: Annotated[
-        int, typer.Option(min=1, help="GPUs (or CPU processes) that share each step.")
+        int,
+        options.on_device("N", "GPUs (or CPU processes) that share each step.", min=1),
     ] = 1,
     export: Annotated[
-        bool,
-        typer.Option(
-            "--export", help="Measure a run's best weights and pack them to pass on."
-        ),
+        bool, flag("Measure a run's best weights and pack them to pass on.", "--export")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the outcome as JSON.")
-    ] = False,
+    as_json: options.Json = False,
 ) -> None:
     """Train a network on your pictures; a run can be stopped and resumed."""
     from srcli.training.checkpoint import TrainRequest
@@ -125,7 +118,6 @@ def train(
     overrides = parse_assignments(assignments or [])
     name = f"{model}-{recipe}" if recipe == STUDY else model
     folder = out or Path("runs") / name.lower()
-    study = recipe == STUDY or (recipe is None and resume and is_study(folder))
     if export:
         training = {
             "--resume": resume, "--init": init, "--steps": steps, "--scale": scale,
@@ -133,7 +125,9 @@ def train(
             "--recipe": recipe, "--seed": seed, "--teacher": teacher,
             "--teacher-cache": teacher_cache, "--for": duration,
         }  # fmt: skip
-        _refuse_training(training)
+        given = [name for name, value in training.items() if value not in (None, False)]
+        if given:
+            raise UsageError(f"--export trains nothing: leave {', '.join(given)} out")
         _export(folder, model, overrides, val, data_dir, device, as_json)
         return
     if resume and (recipe not in (None, STUDY) or seed is not None):
@@ -141,12 +135,7 @@ def train(
             "--resume keeps its own recipe and seed: leave --recipe and --seed out; "
             "--set changes fields of the recipe"
         )
-    if steps is not None:
-        if duration is not None:
-            raise UsageError("--steps and --for: name one")
-        overrides["steps"] = steps
-    if duration is not None:
-        overrides["minutes"] = read_duration(duration) / 60
+    overrides |= _read_length(steps, duration)
     request = TrainRequest(
         model=model,
         data=tuple(data or ()),
@@ -165,16 +154,23 @@ def train(
         device=device,
         precision=precision,
     )
-    if study:
+    if recipe == STUDY or (recipe is None and resume and is_study(folder)):
         _train_study(request, devices, as_json)
     else:
         _train(request, devices, as_json)
 
 
+def _read_length(steps: int | None, duration: str | None) -> dict[str, Any]:
+    """The fields of a recipe that say how long it trains."""
+    if steps is not None and duration is not None:
+        raise UsageError("--steps and --for: name one")
+    if steps is not None:
+        return {"steps": steps}
+    return {} if duration is None else {"minutes": read_duration(duration) / 60}
+
+
 def _train(request: TrainRequest, devices: int, as_json: bool) -> None:
     """Train, on several devices by this very command, and print what it came to."""
-    from srcli.cli.console import out as stdout
-    from srcli.cli.console import print_json, progress_bar
     from srcli.progress import SILENT
     from srcli.training.distributed import is_main_process, is_worker, launch
     from srcli.training.run import train as run_training
@@ -187,27 +183,29 @@ def _train(request: TrainRequest, devices: int, as_json: bool) -> None:
         return
     with progress_bar() as progress:
         summary = run_training(request, progress)
-    psnr = {k: round(v, 4) for k, v in summary.best.items() if math.isfinite(v)}
+    folder = show_path(summary.out)
     if as_json:
+        psnr = {
+            name: round(value, 4) if math.isfinite(value) else None
+            for name, value in summary.best.items()
+        }
         print_json(
             {
-                "out": show_path(summary.out),
+                "out": folder,
                 "steps": summary.steps,
                 "best_step": summary.best_step,
-                "psnr": dict.fromkeys(summary.best) | psnr,
+                "psnr": psnr,
             }
         )
         return
-    stdout.print(f"{show_path(summary.out)}: {summary.steps} steps", markup=False)
+    print_line(f"{folder}: {summary.steps} steps")
     for name, value in summary.best.items():
-        stdout.print(f"  {name}: {value:.3f} dB", markup=False)
-    stdout.print(f"  report: {show_path(summary.out / 'report.md')}", markup=False)
+        print_line(f"  {name}: {value:.3f} dB")
+    print_line(f"  report: {show_path(summary.out / 'report.md')}")
 
 
 def _train_study(request: TrainRequest, devices: int, as_json: bool) -> None:
     """Train the variants of a study, and print them beside the paper's."""
-    from srcli.cli.console import out as stdout
-    from srcli.cli.console import print_json, progress_bar
     from srcli.training.study_report import NAME, build_study_document, print_study
     from srcli.training.study_runs import run_study
 
@@ -217,20 +215,7 @@ def _train_study(request: TrainRequest, devices: int, as_json: bool) -> None:
         print_json(build_study_document(result))
         return
     print_study(stdout, result)
-    stdout.print(
-        f"report: {show_path(request.out / NAME)}", markup=False, highlight=False
-    )
-
-
-def _refuse_training(options: dict[str, Any]) -> None:
-    """Raise for options that ask for training beside an export.
-
-    Raises:
-        UsageError: If any was given.
-    """
-    given = [name for name, value in options.items() if value not in (None, False)]
-    if given:
-        raise UsageError(f"--export trains nothing: leave {', '.join(given)} out")
+    print_line(f"report: {show_path(request.out / NAME)}")
 
 
 def _export(
@@ -243,9 +228,7 @@ def _export(
     as_json: bool,
 ) -> None:
     """Pack a run's best weights, and print where they are and how they measure."""
-    from srcli.cli.console import out as stdout
-    from srcli.cli.console import print_json, progress_bar
-    from srcli.evaluation.tables import print_table
+    from srcli.evaluation.tables import print_tables
     from srcli.training.checkpoint import TrainRequest, fill, read_kept
     from srcli.training.export import export_run
 
@@ -267,7 +250,7 @@ def _export(
     if as_json:
         print_json(done.as_document())
         return
-    for path in (done.weights, done.listing):
-        stdout.print(show_path(path), markup=False, highlight=False)
+    print_line(show_path(done.weights))
+    print_line(show_path(done.listing))
     if done.rows:
-        print_table(stdout, done.rows)
+        print_tables(stdout, done.rows)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from srcli.errors import UsageError, WeightsError, unknown
-from srcli.evaluation.protocol import PROTOCOLS, Protocol, choose_protocol
+from srcli.evaluation.protocol import Protocol, choose_protocol
 from srcli.evaluation.stages import Staged, list_staged, name_stages, weigh_stages
 from srcli.imaging.degrade import BD_SCALE, check_degradation
 from srcli.inference.device import choose_device, choose_precision
@@ -18,17 +18,22 @@ from srcli.inference.tiling import Overlap, TileSize, check_tiling
 from srcli.models import MODELS, variant
 from srcli.models.base import SRModel
 from srcli.models.counting import count_macs, count_parameters
-from srcli.pretrained.catalog import available_scales, load_model, model_names
+from srcli.pretrained.catalog import (
+    BICUBIC,
+    ORDINARY,
+    SCALES,
+    find_nearest,
+    model_names,
+    served_scales,
+)
 from srcli.pretrained.community import CommunityNetwork
-from srcli.pretrained.metadata import is_own, read_degradation, read_metadata
-from srcli.pretrained.purpose import ORDINARY, find_nearest
+from srcli.pretrained.loading import load_model
+from srcli.pretrained.weight_file import read_degradation
 
 log = logging.getLogger(__name__)
 
-BICUBIC = "bicubic"
 ALL = "all"
 DEFAULT_MODEL = "mrnet"
-SCALES = (2, 3, 4)
 _WARM_UP = 8  # LR pixels a side; the first run pays for what later ones do not
 
 
@@ -91,9 +96,7 @@ def choose_degradation(asked: str | None, weights: Path | None) -> str:
     Raises:
         WeightsError: If the file cannot be read.
     """
-    said = None
-    if weights is not None and is_own(weights):
-        said = read_degradation(read_metadata(weights))
+    said = None if weights is None else read_degradation(weights)
     if asked is None:
         return said or ORDINARY
     if said is not None and find_nearest(said) != find_nearest(asked):
@@ -117,21 +120,18 @@ def prepare_contenders(
         WeightsError: If weights are missing or damaged.
         DeviceError: If the device is absent.
     """
-    if selection.protocol not in ("auto", *PROTOCOLS):
-        raise unknown("protocol", selection.protocol, ("auto", *PROTOCOLS))
+    asked, degradation = selection.protocol, selection.degradation
     # Also where bicubic alone needs none of it.
     choose_precision(engine.precision, choose_device(engine.device))
     check_tiling(engine.tile, engine.overlap)
     scales, networks = _load_networks(selection)
     staged = _name_all_stages(networks) if stages else {}
-    asked, degradation = selection.protocol, selection.degradation
     contenders = []
     for scale in scales:
         protocol = choose_protocol(asked, None, degradation)
         contenders.append(Contender(name=BICUBIC, scale=scale, protocol=protocol))
         for name, at, network in networks:
             if at == scale:
-                network.resolve_scale(scale)
                 try:
                     protocol = choose_protocol(asked, network.color, degradation)
                 except UsageError as error:
@@ -140,24 +140,6 @@ def prepare_contenders(
                 ready = _make_ready(name, scale, network, protocol, engine, names)
                 contenders.append(ready)
     return tuple(contenders)
-
-
-def _resolve_scales(selection: Selection, served: tuple[int, ...]) -> tuple[int, ...]:
-    """The scales to measure at, each once.
-
-    Raises:
-        UsageError: If one of them is not measured, or the degradation is unknown or
-            does not exist at it.
-    """
-    scales = selection.scales
-    if scales is None:
-        usual = SCALES if selection.degradation == ORDINARY else (BD_SCALE,)
-        scales = tuple(scale for scale in usual if scale in served) or served
-    for scale in scales:
-        if scale not in SCALES:
-            raise UsageError(f"benchmarks are run at x2, x3 and x4, not x{scale}")
-        check_degradation(selection.degradation, scale)
-    return tuple(dict.fromkeys(scales))
 
 
 def _load_networks(
@@ -177,39 +159,49 @@ def _load_networks(
         name = selection.weights.name
         if selection.models is not None or selection.degradation == ORDINARY:
             ours = _load_trained(selection, scales)
-    return scales, [*ours, *((name, scale, network) for scale in scales)]
+    return scales, [
+        *ours,
+        *((name, network.resolve_scale(scale), network) for scale in scales),
+    ]
+
+
+def _resolve_scales(selection: Selection, served: tuple[int, ...]) -> tuple[int, ...]:
+    """The scales to measure at, each once."""
+    scales = selection.scales
+    if scales is None:
+        usual = SCALES if selection.degradation == ORDINARY else (BD_SCALE,)
+        scales = tuple(scale for scale in usual if scale in served) or served
+    for scale in scales:
+        if scale not in SCALES:
+            raise UsageError(f"benchmarks are run at x2, x3 and x4, not x{scale}")
+        check_degradation(selection.degradation, scale)
+    return tuple(dict.fromkeys(scales))
 
 
 def _load_trained(
     selection: Selection, scales: tuple[int, ...]
 ) -> list[tuple[str, int, SRModel]]:
     """Name, scale and network of everyone in the catalogue that was asked for."""
-    # No network is trained for the blur with bicubic; those for the blur come nearest.
-    trained_for = find_nearest(selection.degradation)
     wanted: dict[tuple[str, int], None] = {}
     for name in (name.lower() for name in selection.models or (DEFAULT_MODEL,)):
         if name == ALL:
-            wanted |= dict.fromkeys(_list_available(scales, trained_for))
+            wanted |= dict.fromkeys(_list_installed(scales, selection.degradation))
         elif name in model_names():
             wanted |= dict.fromkeys((name, scale) for scale in scales)
         elif name != BICUBIC:
             listed = f"{', '.join(MODELS)}, {BICUBIC}, {ALL} (`srcli models --all`)"
             raise unknown("model", name, (*model_names(), BICUBIC, ALL), listed)
     return [
-        (name, scale, load_model(name, scale, degradation=trained_for))
+        (name, scale, load_model(name, scale, degradation=selection.degradation))
         for name, scale in wanted
     ]
 
 
-def _list_available(scales: tuple[int, ...], trained_for: str) -> list[tuple[str, int]]:
-    """Every model and scale, of `scales`, whose weights are here.
-
-    Raises:
-        WeightsError: If there is none.
-    """
+def _list_installed(scales: tuple[int, ...], degradation: str) -> list[tuple[str, int]]:
+    """Every model and scale, of `scales`, whose weights are here."""
     found = []
     for name in model_names():
-        here = available_scales(name, trained_for)
+        here = served_scales(name, degradation, installed=True)
         found += [(name, scale) for scale in scales if scale in here]
         missing = [f"x{scale}" for scale in scales if scale not in here]
         if here and missing:
@@ -217,18 +209,14 @@ def _list_available(scales: tuple[int, ...], trained_for: str) -> list[tuple[str
     if not found:
         at = ", ".join(f"x{scale}" for scale in scales)
         raise WeightsError(
-            f"no model has weights here for {at}, degradation {trained_for}:"
+            f"no model has weights here for {at}, degradation {degradation}:"
             " `srcli download --list` shows what can be fetched"
         )
     return found
 
 
 def _name_network(network: SRModel, selection: Selection) -> str:
-    """What the network of a weight file is called.
-
-    Raises:
-        UsageError: If the name the user gave is another network's.
-    """
+    """What the network of a weight file is called."""
     named = [name.lower() for name in selection.models or ()]
     named = [name for name in named if name != BICUBIC]
     if len(named) > 1 or ALL in named:
@@ -252,18 +240,11 @@ def _name_network(network: SRModel, selection: Selection) -> str:
 def _name_all_stages(
     networks: list[tuple[str, int, SRModel]],
 ) -> dict[tuple[str, int], tuple[str, ...]]:
-    """What the stages of every network, by name and scale, are called.
-
-    Raises:
-        UsageError: If none has any.
-    """
+    """What the stages of every network, by name and scale, are called."""
     found = {
-        (name, scale): name_stages(network, network.resolve_scale(scale))
-        for name, scale, network in networks
+        (name, scale): name_stages(network, scale) for name, scale, network in networks
     }
-    without = list(
-        dict.fromkeys(name for (name, _), names in found.items() if not names)
-    )
+    without = list(dict.fromkeys(n for (n, _), names in found.items() if not names))
     if not any(found.values()):
         raise UsageError(
             f"{', '.join(without) or BICUBIC}: no stages to show,"

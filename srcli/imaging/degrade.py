@@ -93,7 +93,7 @@ def degrade(
     lr = imresize(hr, size=(height // scale, width // scale))
     if kind == "dn":
         noise = np.random.default_rng(seed).standard_normal(lr.shape)
-        return _to_uint8(lr + NOISE_SIGMA * noise)
+        return to_uint8(lr + NOISE_SIGMA * noise)
     return lr
 
 
@@ -113,9 +113,9 @@ def _blur(hr: NDArray[np.uint8], start: int = 0, step: int = 1) -> NDArray[np.ui
             rows = np.clip(centres + offset, 0, hr.shape[axis] - 1)
             total = total + np.take(result, rows, axis=axis) * weight
         result = np.asarray(total)
-    return _to_uint8(result)
+    return to_uint8(result)
 
 
-def _to_uint8(values: NDArray[np.float64]) -> NDArray[np.uint8]:
+def to_uint8(values: NDArray[Any]) -> NDArray[np.uint8]:
     """`values` as MATLAB casts them: halves up, then clipped to [0, 255]."""
     return np.clip(np.floor(values + 0.5), 0.0, 255.0).astype(np.uint8)

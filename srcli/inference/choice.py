@@ -9,22 +9,18 @@ from srcli.errors import UsageError, WeightsError, unknown
 from srcli.inference.sizes import DEFAULT_SCALE, plan_steps
 from srcli.models import variant_names
 from srcli.models.base import SRModel
-from srcli.pretrained import catalog
-from srcli.pretrained.advice import explain_missing
-from srcli.pretrained.metadata import (
-    is_own,
-    read_config,
-    read_degradation,
-    read_metadata,
-)
-from srcli.pretrained.purpose import (
+from srcli.pretrained.catalog import (
+    BICUBIC,
     DEGRADATIONS,
     ORDINARY,
+    SCALES,
+    find_entry,
     find_nearest,
     is_weight_file,
+    served_scales,
 )
-
-BICUBIC = "bicubic"  # a model like the others, without weights
+from srcli.pretrained.loading import load_model, read_file
+from srcli.pretrained.weight_file import read_degradation
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +37,7 @@ class Choice:
         degradation: What the pictures suffered: "bi", "bd" or "dn".
         family: The catalogue's name whose ordinary weights follow; None is none.
         scales: What the first pass can be; for names, whether installed or not.
-        network: Of a weight file that had to be read to know this.
+        network: What makes the first pass, but for names.
     """
 
     model: str | Path | SRModel
@@ -60,7 +56,8 @@ class Choice:
     @property
     def default_scale(self) -> float:
         """The factor where none is given: 4, or else the most that one pass does."""
-        if self._is_ordinary_name or DEFAULT_SCALE in self.scales:
+        ordinary_name = self.network is None and self.degradation == ORDINARY
+        if ordinary_name or DEFAULT_SCALE in self.scales:
             return DEFAULT_SCALE
         return float(max(self.scales))
 
@@ -72,12 +69,12 @@ class Choice:
                 it is the only one: where its weights are missing, loading says what to
                 do. None is any.
         """
-        known = catalog.SCALES if self._is_ordinary_name else self.scales
-        if not isinstance(self.model, str):
-            return known
+        if self.network is not None:
+            return self.scales
+        known = SCALES if self.degradation == ORDINARY else self.scales
         if factor in known:
             return (int(factor),)
-        return catalog.available_scales(self.model, self.degradation) or known
+        return served_scales(self.name, self.degradation, installed=True) or known
 
     def plan(self, factor: float, *, asked: bool) -> tuple[int, ...]:
         """The scales of the passes that enlarge by at least `factor`.
@@ -96,7 +93,7 @@ class Choice:
             return plan_steps(factor, first)
         later: tuple[int, ...] = ()
         if self.family is not None:
-            later = catalog.available_scales(self.family) or catalog.SCALES
+            later = served_scales(self.family, installed=True) or SCALES
         return plan_steps(factor, later, first)
 
     def serves(self, position: int) -> str:
@@ -122,29 +119,19 @@ class Choice:
         Raises:
             WeightsError: If the weights are missing or damaged.
         """
-        if degradation != self.degradation:
-            return self._load_later(scale)
-        if isinstance(self.model, SRModel):
-            return self.model
+        if degradation != self.degradation:  # of a pass after one for a degradation
+            family = self.family or self.name
+            if not served_scales(family):
+                most = max(self.scales)
+                raise WeightsError(
+                    f"{self.label(0)} makes the first pass, x{most}; enlarging further "
+                    f"needs ordinary {family} weights, which are not here: "
+                    f"use -x {most} or less"
+                )
+            return load_model(family, scale)
         if self.network is not None:
             return self.network
-        return catalog.load_model(self.model, scale, degradation=degradation)
-
-    def _load_later(self, scale: int) -> SRModel:
-        """The ordinary network for a pass after one for a degradation."""
-        family = self.family or self.name
-        if not catalog.listed_scales(family):
-            most = max(self.scales)
-            raise WeightsError(
-                f"{self.label(0)} makes the first pass, x{most}; enlarging further "
-                f"needs ordinary {family} weights, which are not here: "
-                f"use -x {most} or less"
-            )
-        return catalog.load_model(family, scale, degradation=ORDINARY)
-
-    @property
-    def _is_ordinary_name(self) -> bool:
-        return isinstance(self.model, str) and self.degradation == ORDINARY
+        return load_model(self.name, scale, degradation=degradation)
 
 
 def choose(
@@ -152,7 +139,7 @@ def choose(
     weights: Path | None = None,
     degradation: str | None = None,
 ) -> Choice:
-    """What enlarges, from what a user says of it; reads no weights of ours yet.
+    """What enlarges, from what a user says of it.
 
     Args:
         model: A name of the catalogue, "bicubic", a weight file, or a network.
@@ -165,37 +152,26 @@ def choose(
         WeightsError: If the file cannot be read, or the model has no weights for the
             degradation.
     """
-    if degradation is not None:
-        degradation = degradation.lower()
-        if degradation not in DEGRADATIONS:
-            raise unknown("degradation", degradation, DEGRADATIONS)
-    if weights is not None:
-        model = weights
-    if isinstance(model, SRModel):
-        family = model.arch if model.arch in variant_names() else None
-        scales = model.config.scales
-        return Choice(model, degradation or ORDINARY, family, scales)
-    if isinstance(model, Path) or is_weight_file(model):
-        return _choose_file(Path(model), degradation)
-    return _choose_name(model.lower(), degradation or ORDINARY)
-
-
-def _choose_file(path: Path, degradation: str | None) -> Choice:
-    if not is_own(path):
-        network = catalog.read_file(path)
-        scales = network.config.scales
-        return Choice(path, degradation or ORDINARY, None, scales, network)
-    metadata = read_metadata(path)
-    network_class, config = read_config(path, metadata)
-    said = read_degradation(metadata)
-    made_for = None if said is None else find_nearest(said)
-    if degradation is not None and made_for not in (None, degradation):
-        raise UsageError(
-            f"{path} is for degradation {made_for}, not {degradation}: leave "
-            f"{degradation} out, or choose another file"
-        )
-    purpose = degradation or made_for or ORDINARY
-    return Choice(path, purpose, network_class.arch, config.scales)
+    degradation = degradation and degradation.lower()
+    if degradation not in (None, *DEGRADATIONS):
+        raise unknown("degradation", degradation, DEGRADATIONS)
+    model = model if weights is None else weights
+    if isinstance(model, str) and not is_weight_file(model):
+        return _choose_name(model.lower(), degradation or ORDINARY)
+    network = model if isinstance(model, SRModel) else read_file(Path(model))
+    if not isinstance(model, SRModel):
+        model, said = Path(model), read_degradation(Path(model))
+        made_for = None if said is None else find_nearest(said)
+        if degradation is not None and made_for not in (None, degradation):
+            raise UsageError(
+                f"{model} is for degradation {made_for}, not {degradation}: leave "
+                f"{degradation} out, or choose another file"
+            )
+        degradation = degradation or made_for
+    family = network.arch if network.arch in variant_names() else None
+    return Choice(
+        model, degradation or ORDINARY, family, network.config.scales, network
+    )
 
 
 def _choose_name(model: str, degradation: str) -> Choice:
@@ -206,8 +182,5 @@ def _choose_name(model: str, degradation: str) -> Choice:
                 "or choose a network"
             )
         return Choice(model, degradation, None, ())
-    scales = catalog.listed_scales(model, degradation)
-    if not scales and degradation != ORDINARY:
-        entries = catalog.manifest()
-        raise WeightsError(explain_missing(model, None, degradation, entries))
-    return Choice(model, degradation, model, scales)
+    find_entry(model, None, degradation)  # or an error that says what to do
+    return Choice(model, degradation, model, served_scales(model, degradation))

@@ -1,13 +1,16 @@
-"""Where a network runs: the device, the precision, and tiles that fit its memory."""
+"""Where a network runs: the machine, the device, the precision, and tiles that fit."""
 
 from __future__ import annotations
 
 import copy
 import ctypes
 import math
+import os
+import platform
 import re
 import weakref
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -19,6 +22,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from srcli import __version__
 from srcli.errors import DeviceError, UsageError, unknown
 from srcli.models import winograd
 from srcli.models.base import SRModel
@@ -33,7 +37,7 @@ DTYPES: Mapping[Precision, torch.dtype] = MappingProxyType(
 SMALLEST_TILE = 32  # px; tiles that are nearly all context are not worth their time
 # px. On the CPU larger cores save little context more (docs/performance.md). On GPUs,
 # feature maps stay below 2**31 values, beyond which kernels need 64-bit indices.
-_LARGEST_TILE = MappingProxyType({"cpu": 512, "cuda": 512, "mps": 512})
+_LARGEST_TILE = 512
 _LARGEST_WHOLE = 1024  # px; likewise, of networks whose tiles are not quite the whole
 # The share of free memory that tensors may take. The libraries' reordered copies and
 # work space come on top: on the CPU the peak of the process, measured over all five
@@ -48,6 +52,7 @@ _OUT_OF_MEMORY = (
     "ALLOC_FAILED",
     "out of memory",
 )
+_GIB = 1024**3
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _sharers = 1  # processes that share the host's memory, see `share_memory`
 
@@ -78,33 +83,26 @@ def choose_device(name: str = "auto") -> torch.device:
         if torch.cuda.is_available():
             return torch.device("cuda", 0)
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    if wanted == "cpu":
-        return torch.device("cpu")
-    if wanted == "mps":
-        if not torch.backends.mps.is_available():
-            raise DeviceError("no mps device here: use --device cpu or auto")
-        return torch.device("mps")
+    if wanted == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError("no mps device here: use --device cpu or auto")
+    if wanted in ("cpu", "mps"):
+        return torch.device(wanted)
     cuda = re.fullmatch(r"cuda(?::(\d+))?", wanted)
     if cuda is None:
         raise unknown("device", name, ("auto", "cpu", "cuda", "cuda:0", "mps"))
-    return _find_cuda(cuda[1])
-
-
-def _find_cuda(index: str | None) -> torch.device:
-    """The CUDA device with that index; None is the first."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if count == 0:
         built = torch.version.cuda is not None or torch.version.hip is not None
         why = "no usable GPU or driver" if built else "PyTorch is built without CUDA"
         raise DeviceError(f"no CUDA device ({why}): use --device cpu or auto")
-    chosen = int(index or 0)
+    chosen = int(cuda[1] or 0)
     if chosen >= count:
         raise DeviceError(f"no device cuda:{chosen}: the last one is cuda:{count - 1}")
     return torch.device("cuda", chosen)
 
 
 def choose_precision(name: str, device: torch.device) -> Precision:
-    """The precision to compute in.
+    """The precision to compute in on a device.
 
     Args:
         name: "auto" (the fastest that the hardware does well), "fp32", "bf16" or
@@ -118,14 +116,12 @@ def choose_precision(name: str, device: torch.device) -> Precision:
     wanted = name.lower()
     if wanted == "auto":
         return _fastest_precision(device)
-    for known in DTYPES:
-        if wanted == known:
-            break
-    else:
+    known = next((known for known in DTYPES if known == wanted), None)
+    if known is None:
         raise unknown("precision", name, ("auto", *DTYPES))
     if known == "fp16" and device.type == "cpu":
         raise UsageError("fp16 is slow on the CPU: use --precision bf16, fp32 or auto")
-    if known == "bf16" and device.type == "cuda" and not _cuda_at_least(8, device):
+    if known == "bf16" and device.type == "cuda" and _capability(device) < 8:
         raise DeviceError(f"{device} has no bf16: use --precision fp16, fp32 or auto")
     return known
 
@@ -133,25 +129,21 @@ def choose_precision(name: str, device: torch.device) -> Precision:
 def _fastest_precision(device: torch.device) -> Precision:
     if device.type == "cuda":
         # Volta brought fast fp16 (compute capability 7.0), Ampere bf16 (8.0).
-        if _cuda_at_least(8, device):
-            return "bf16"
-        return "fp16" if _cuda_at_least(7, device) else "fp32"
+        major = _capability(device)
+        return "bf16" if major >= 8 else "fp16" if major == 7 else "fp32"
     return "bf16" if device.type == "cpu" and _cpu_has_bf16() else "fp32"
 
 
-def _cuda_at_least(major: int, device: torch.device) -> bool:
-    return torch.cuda.get_device_capability(device)[0] >= major
+def _capability(device: torch.device) -> int:
+    return torch.cuda.get_device_capability(device)[0]
 
 
 def _cpu_has_bf16() -> bool:
     """Whether the CPU multiplies bf16 in hardware, with oneDNN to use it."""
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        return False
-    for query in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
-        supported = getattr(torch.cpu, query, None)
-        if supported is not None and supported():
-            return True
-    return False
+    queries = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return torch.backends.mkldnn.is_available() and any(  # type: ignore[no-untyped-call]
+        getattr(torch.cpu, query, lambda: False)() for query in queries
+    )
 
 
 def share_memory(processes: int) -> None:
@@ -178,6 +170,24 @@ def free_memory(device: torch.device) -> int:
     return free // _sharers
 
 
+def _cgroup_headroom(root: Path) -> int:
+    """Bytes that the control group (containers, batch systems) mounted here leaves."""
+    for limit, used, folder in (
+        ("memory.max", "memory.current", root),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", root / "memory"),
+    ):
+        try:
+            allowed = int((folder / limit).read_text())
+            taken = int((folder / used).read_text())
+            details = (folder / "memory.stat").read_text()
+        except (OSError, ValueError):  # no such group, or its limit is "max"
+            continue
+        # File cache counts as used, but the kernel gives it back when asked.
+        cache = re.search(r"^(?:total_)?inactive_file (\d+)$", details, re.MULTILINE)
+        return max(0, allowed - taken + (int(cache[1]) if cache else 0))
+    return 1 << 62
+
+
 def empty_cache(device: torch.device) -> None:
     """Give back the memory that PyTorch keeps for later."""
     if device.type == "cuda":
@@ -193,48 +203,24 @@ def keep_freed_memory() -> None:
     A network frees and allocates a feature map with every layer. Fresh pages have to be
     cleared by the system first, which took a tenth of the time of 64-channel layers.
     Arrays above a quarter of a gigabyte, such as whole pictures, still go back at once.
-    Only glibc can be asked.
     """
-    try:
-        ask = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
-    ask(_M_MMAP_THRESHOLD, 1 << 28)
-    ask(_M_TRIM_THRESHOLD, 1 << 30)
+    _ask_glibc("mallopt", _M_MMAP_THRESHOLD, 1 << 28)
+    _ask_glibc("mallopt", _M_TRIM_THRESHOLD, 1 << 30)
 
 
 def give_back_memory() -> None:
     """Have the C library give back to the system what is free now.
 
     What was kept suits tiles of one size. Between the blocks for another size it would
-    lie idle, half a gigabyte of it after a few tiles. Only glibc can be asked.
+    lie idle, half a gigabyte of it after a few tiles.
     """
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except (AttributeError, OSError, TypeError):
-        return
+    _ask_glibc("malloc_trim", 0)
 
 
-def _cgroup_headroom(root: Path) -> int:
-    """What the control group (containers, batch systems) leaves, in bytes.
-
-    Args:
-        root: Where control groups are mounted; version 2, or version 1 below it.
-    """
-    for limit, used, folder in (
-        ("memory.max", "memory.current", root),
-        ("memory.limit_in_bytes", "memory.usage_in_bytes", root / "memory"),
-    ):
-        try:
-            allowed = int((folder / limit).read_text())
-            taken = int((folder / used).read_text())
-            details = (folder / "memory.stat").read_text()
-        except (OSError, ValueError):  # no such group, or its limit is "max"
-            continue
-        # File cache counts as used, but the kernel gives it back when asked.
-        cache = re.search(r"^(?:total_)?inactive_file (\d+)$", details, re.MULTILINE)
-        return max(0, allowed - taken + (int(cache[1]) if cache else 0))
-    return 1 << 62
+def _ask_glibc(function: str, *values: int) -> None:
+    """Call a function that only glibc has, where it is the C library."""
+    with suppress(AttributeError, OSError, TypeError):
+        getattr(ctypes.CDLL(None), function)(*values)
 
 
 class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -265,12 +251,11 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _add(self, storage: torch.UntypedStorage) -> None:
         key = storage._cdata  # the same for all views of one storage
-        if key in self._known:
-            return
-        self._known.add(key)
-        self._live += storage.nbytes()
-        self.peak = max(self.peak, self._live)
-        weakref.finalize(storage, self._remove, key, storage.nbytes())
+        if key not in self._known:
+            self._known.add(key)
+            self._live += storage.nbytes()
+            self.peak = max(self.peak, self._live)
+            weakref.finalize(storage, self._remove, key, storage.nbytes())
 
     def _remove(self, key: int, size: int) -> None:
         self._known.discard(key)
@@ -289,17 +274,17 @@ def activation_bytes_per_pixel(model: SRModel, scale: int, dtype: torch.dtype) -
         dtype: What the network computes in.
     """
     twin = copy.deepcopy(model).to("cpu").eval()
-    sides = model.probe_sides
+    small, large = model.probe_sides
     threads = torch.get_num_threads()
-    if sides[0]:
+    if small:
         torch.set_num_threads(1)  # to wait for others takes longer than such pictures
     try:
-        if sides[0]:  # the first time makes what is made once, as weights
-            _measure_peak(twin, scale, dtype, sides[0])
-        peaks = [_measure_peak(twin, scale, dtype, side) for side in sides]
+        if small:  # the first time makes what is made once, as weights
+            _measure_peak(twin, scale, dtype, small)
+        peaks = [_measure_peak(twin, scale, dtype, side) for side in (small, large)]
     finally:
         torch.set_num_threads(threads)
-    return (peaks[1] - peaks[0]) / (sides[1] ** 2 - sides[0] ** 2)
+    return (peaks[1] - peaks[0]) / (large**2 - small**2)
 
 
 def _measure_peak(twin: SRModel, scale: int, dtype: torch.dtype, side: int) -> int:
@@ -335,5 +320,42 @@ def choose_tile(
         budget = min(budget, _CPU_TENSORS)
     need = activation_bytes_per_pixel(model, scale, dtype)
     side = math.isqrt(int(budget / need)) - 2 * overlap
-    largest = _LARGEST_WHOLE if model.sees_whole else _LARGEST_TILE[device.type]
-    return max(SMALLEST_TILE, min(side, largest))
+    return max(
+        SMALLEST_TILE, min(side, _LARGEST_WHOLE if model.sees_whole else _LARGEST_TILE)
+    )
+
+
+def describe_machine(device: torch.device) -> dict[str, str]:
+    """The machine that decides speed and figures; no name of it or its user.
+
+    Args:
+        device: Where the network runs; a GPU is described too.
+
+    Returns:
+        Values for people by name: CPU, memory, GPU where there is one, operating
+        system, Python, PyTorch, srcli.
+    """
+    try:
+        details = Path("/proc/cpuinfo").read_text("utf-8", errors="replace")
+    except OSError:
+        details = ""
+    found = re.search(r"^(?:model name|Model|cpu)\s*:\s*(\S.*)$", details, re.MULTILINE)
+    name = found[1] if found else platform.processor() or platform.machine()
+    cores = len(psutil.Process().cpu_affinity()) if found else os.cpu_count()
+    machine = {
+        "CPU": f"{name}; cores: {cores}, threads: {torch.get_num_threads()}",
+        "memory": f"{psutil.virtual_memory().total / _GIB:.1f} GiB",
+    }
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        # ROCm's GPUs answer to the same name.
+        hip, cuda = torch.version.hip, torch.version.cuda
+        kind = f"ROCm {hip}" if hip else f"CUDA {cuda}"
+        size = f"{properties.total_memory / _GIB:.1f} GiB"
+        machine["GPU"] = f"{properties.name}, {size}, {kind}"
+    return machine | {
+        "operating system": platform.platform(terse=True),
+        "Python": platform.python_version(),
+        "PyTorch": torch.__version__,
+        "srcli": __version__,
+    }

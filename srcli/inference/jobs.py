@@ -1,21 +1,55 @@
-"""Pictures to enlarge, what becomes of each, and what that amounts to."""
+"""What is to be done with each picture, and what became of it.
+
+Everything that can be known without decoding a picture is checked here, before any work
+begins: nothing is written, and nothing is half done, when a name is refused.
+"""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+import math
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
 
-from srcli.errors import PartialFailureError, SrcliError
+from srcli.errors import (
+    InputError,
+    OutputError,
+    PartialFailureError,
+    SrcliError,
+    UsageError,
+)
+from srcli.imaging.files import probe_picture
+from srcli.imaging.formats import FORMATS
 from srcli.imaging.picture import PictureInfo
+from srcli.imaging.pillow import MAX_PIXELS
+from srcli.inference.cost import Cost, RunStats
+from srcli.inference.naming import Existing, Naming
 from srcli.inference.sources import STREAM, Source
-from srcli.storage import Place, show_message, show_path
-
-if TYPE_CHECKING:  # they import torch
-    from srcli.inference.estimate import Cost
-    from srcli.inference.stats import RunStats
+from srcli.storage import Place, find_existing, show_message, show_path
+from srcli.units import format_bytes
+from srcli.writing import check_name
 
 log = logging.getLogger(__name__)
+
+LARGE = 1 << 30  # bytes of a result from which on it is made by region
+
+# Bytes of a file in shares of those of its pixels, for enlarged photographs at x4: ten
+# of the benchmark sets, AVIF taken to be as WebP.
+_SHARES = {"png": 0.25, "tiff": 0.28, "jpg": 0.08, "webp": 0.04, "avif": 0.04}
+_DEEP_SHARE = 0.8  # of 16 bits and more, whose last bits are noise
+# Bytes a pixel of the result over those of the input: the same picture, smoother, as
+# JPEG of quality 95 where it was one of quality 80.
+_LOSSY = ("jpg", "webp", "avif")
+_GROWTH = {
+    (False, False): 0.6,
+    (False, True): 0.4,
+    (True, False): 4.0,
+    (True, True): 1.3,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,31 +58,29 @@ class Job:
 
     Attributes:
         source: What is read.
+        naming: How the result is named and written.
         output: The file to write; None is standard output, or that `error` is set.
         format: A key of `FORMATS`.
         width: Of the result, in pixels.
         height: Of the result, in pixels.
         info: What the header of the source says; None where `error` is set.
-        frame: Which of several frames is read, from 1; None is the only one.
         room: Bytes that its file will take, about.
         is_large: Whether it is enlarged by region, as it is larger than memory.
         page: Where a comparison goes; None is nowhere.
-        may_replace: Whether what is there by then may be replaced.
         is_done: Whether the result is there already and shall stay.
         error: Why nothing can come of it.
     """
 
     source: Source
+    naming: Naming
     output: Place | None = None
     format: str = "png"
     width: int = 0
     height: int = 0
     info: PictureInfo | None = None
-    frame: int | None = None
     room: int = 0
     is_large: bool = False
     page: Place | None = None
-    may_replace: bool = False
     is_done: bool = False
     error: SrcliError | None = None
 
@@ -57,68 +89,24 @@ class Job:
         """Whether there is anything to do."""
         return not self.is_done and self.error is None
 
+    @property
+    def settled(self) -> Result | None:
+        """The result where there is nothing to do."""
+        if self.error is not None:
+            return Result(self, "failed", error=self.error)
+        return Result(self, "skipped") if self.is_done else None
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """What became of one job."""
 
     job: Job
     status: Literal["done", "skipped", "failed", "planned"]
-    width: int | None = None  # px
-    height: int | None = None
-    seconds: float | None = None  # of enlarging, without reading and writing
-    device: str | None = None
-    precision: str | None = None
-    tiles: int | None = None
+    stats: RunStats | None = None  # of enlarging, without reading and writing
     bytes: int | None = None  # of the file
     estimate: Cost | None = None  # of a planned one
     error: SrcliError | None = None
-
-    @classmethod
-    def of_settled(cls, job: Job) -> Result | None:
-        """The result of a job that nothing is to be done for, else None."""
-        if job.error is not None:
-            return cls.of_failure(job, job.error)
-        return cls(job=job, status="skipped") if job.is_done else None
-
-    @classmethod
-    def of_failure(cls, job: Job, error: SrcliError) -> Result:
-        """The result of a job that nothing came of."""
-        return cls(job=job, status="failed", error=error)
-
-    @classmethod
-    def of_plan(cls, job: Job, estimate: Cost) -> Result:
-        """The result of an open job that is only looked at."""
-        width, height = job.width, job.height
-        return cls(
-            job=job, status="planned", width=width, height=height, estimate=estimate
-        )
-
-    @classmethod
-    def of_work(
-        cls, job: Job, stats: RunStats | None, size: int, width: int, height: int
-    ) -> Result:
-        """The result of a job that is done.
-
-        Args:
-            job: The job.
-            stats: What enlarging took.
-            size: Bytes of the file.
-            width: Of the picture in it, in pixels.
-            height: Of it.
-        """
-        assert stats is not None
-        return cls(
-            job=job,
-            status="done",
-            width=width,
-            height=height,
-            seconds=stats.seconds,
-            device=stats.device,
-            precision=stats.precision,
-            tiles=stats.tiles,
-            bytes=size,
-        )
 
     @property
     def input(self) -> str:
@@ -128,33 +116,26 @@ class Result:
     @property
     def output(self) -> str | None:
         """The file that is there now, "-" for standard output; None where none is."""
-        if self.error is not None:
-            return None
-        return _show(self.job.output)
-
-    @property
-    def comparison(self) -> str | None:
-        """The page beside the file; None where none was asked for or made."""
-        if self.error is not None or self.job.page is None:
-            return None
-        return _show(self.job.page)
+        return None if self.error is not None else _show(self.job.output)
 
     def as_dict(self) -> dict[str, Any]:
         """The result as JSON values."""
+        job, stats, error = self.job, self.stats, self.error
+        is_sized = self.status in ("done", "planned")
         return {
             "input": self.input,
             "output": self.output,
             "status": self.status,
-            "width": self.width,
-            "height": self.height,
-            "seconds": None if self.seconds is None else round(self.seconds, 3),
-            "device": self.device,
-            "precision": self.precision,
-            "tiles": self.tiles,
+            "width": job.width if is_sized else None,
+            "height": job.height if is_sized else None,
+            "seconds": stats and round(stats.seconds, 3),
+            "device": stats and stats.device,
+            "precision": stats and stats.precision,
+            "tiles": stats and stats.tiles,
             "bytes": self.bytes,
-            "comparison": self.comparison,
-            "estimate": None if self.estimate is None else self.estimate.as_dict(),
-            "error": None if self.error is None else show_message(str(self.error)),
+            "comparison": job.page and _show(job.page) if error is None else None,
+            "estimate": self.estimate and self.estimate.as_dict(),
+            "error": None if error is None else show_message(str(error)),
         }
 
 
@@ -174,7 +155,7 @@ class Tally:
             self.failed += 1
             self._errors.setdefault(type(result.error), result.error)
         elif result.status == "done":
-            self.pixels += (result.width or 0) * (result.height or 0)
+            self.pixels += result.job.width * result.job.height
 
     def raise_failures(self) -> None:
         """Raise what they amount to.
@@ -210,3 +191,237 @@ def announce(result: Result, jobs: int) -> Result:
 def _show(path: Place | None) -> str:
     """A path as texts have it; "-" for standard input or output."""
     return STREAM if path is None else show_path(path)
+
+
+def plan_jobs(sources: Sequence[Source], naming: Naming) -> list[Job]:
+    """What is to be done, in order; touches nothing.
+
+    Args:
+        sources: As `expand_inputs` gives them.
+        naming: How results are named and written.
+
+    Returns:
+        A job for each source. A source that cannot be read, or whose result no file can
+        hold, has its error in its job.
+
+    Raises:
+        UsageError: If `naming` does not fit the sources or contradicts itself.
+        InputError: If every picture of the folders is an earlier result.
+        OutputError: If two results would share a name, a result would replace a source,
+            or results are there already and `naming.existing` is "refuse".
+    """
+    try:
+        naming, kept = choose_sources(sources, naming)
+        jobs = [plan_job(source, naming) for source in kept]
+        check_names(jobs, kept)
+        return check_existing(jobs, naming.existing)
+    except OSError as error:  # a folder on the way may not be looked into
+        reason = error.strerror or str(error)
+        raise OutputError(f"{error.filename} cannot be written: {reason}") from error
+
+
+def choose_sources(
+    sources: Sequence[Source], naming: Naming
+) -> tuple[Naming, list[Source]]:
+    """The naming with its folder, and the sources without earlier results among them.
+
+    Raises:
+        UsageError: If `naming` does not fit the sources.
+        InputError: If all of them are earlier results.
+        OutputError: If the folder of a file is not there.
+    """
+    naming = naming.for_sources(sources)
+    kept = naming.drop_earlier(sources)
+    if len(kept) < len(sources):
+        log.info("%d earlier results are left out", len(sources) - len(kept))
+    if not kept:
+        raise InputError("every picture found is an earlier result: nothing to do")
+    return naming, kept
+
+
+def plan_job(source: Source, naming: Naming) -> Job:
+    """The job for one source; what is wrong with it alone is in its `error`.
+
+    Args:
+        source: What to enlarge.
+        naming: How its result is named and written, with its folder.
+
+    Raises:
+        UsageError: If `naming` contradicts itself.
+    """
+    try:
+        if source.error is not None:
+            raise source.error
+        info = probe_picture(source.content, name=source.name, frame=naming.frame)
+        size = naming.goal.size(info.height, info.width)
+        format = naming.choose_format(source, info, size)
+        output = naming.name_output(source, info, size, format)
+        page = None
+        if output is not None:
+            if naming.compare:
+                page = output.with_name(f"{output.name}.html")
+            check_name(page or output)
+        by_region = is_large(info, format, *size)
+        if by_region and (naming.compare or output is None):
+            what = "page: leave --compare out" if output else "stream: choose -o FILE"
+            raise OutputError(f"{source.name} is too large for a {what}")
+    except SrcliError as error:
+        return Job(source=source, naming=naming, error=error)
+    if naming.compare and output is None:
+        raise UsageError("a comparison goes beside a file: --compare needs -o FILE")
+    return Job(
+        source=source,
+        naming=naming,
+        output=output,
+        format=format,
+        width=size[1],
+        height=size[0],
+        info=info,
+        is_large=by_region,
+        page=page,
+        room=estimate_room(info, format, size[0] * size[1], source.size),
+    )
+
+
+def is_large(info: PictureInfo, format: str, height: int, width: int) -> bool:
+    """Whether a picture is enlarged by region: TIFF to TIFF, and much of it.
+
+    Args:
+        info: Of the picture.
+        format: Of the result, a key of `srcli.imaging.formats.FORMATS`.
+        height: Of the result, in pixels.
+        width: Of the result, in pixels.
+    """
+    if not info.is_windowed or format != "tiff":
+        return False
+    is_too_large = info.width * info.height > MAX_PIXELS
+    return is_too_large or height * width * info.pixel_bytes > LARGE
+
+
+def check_names(jobs: Iterable[Job], sources: Iterable[Source]) -> None:
+    """Refuse results that would share a name or replace a source.
+
+    Raises:
+        OutputError: If one would.
+    """
+    read = {source.path.resolve() for source in sources if source.path is not None}
+    taken: dict[Place, Job] = {}
+    for job in jobs:
+        for output in (job.output, job.page):
+            if output is None:
+                continue
+            place = output.resolve()
+            if place in read:
+                raise OutputError(
+                    f"{output} is itself an input: choose another name or folder"
+                )
+            other = taken.setdefault(place, job)
+            if other is not job:
+                raise OutputError(
+                    f"{other.source.name} and {job.source.name} would both become "
+                    f"{output}: enlarge them into different folders"
+                )
+
+
+def check_existing(jobs: Sequence[Job], existing: Existing) -> list[Job]:
+    """The jobs, marked where their results are there already and shall stay.
+
+    Raises:
+        OutputError: If results are there, and shall not be.
+    """
+    wanted = [path for job in jobs for path in (job.output, job.page) if path]
+    there = find_existing(wanted)
+    for output in there:
+        if output.is_dir():
+            raise OutputError(f"{output} is a folder: choose another name")
+    if there and existing == "refuse":
+        more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
+        raise OutputError(
+            f"{there[0]} exists already{more}: choose --overwrite or --skip-existing"
+        )
+    skipped = set(there) if existing == "skip" else set()
+    return [replace(job, is_done=job.output in skipped) for job in jobs]
+
+
+def estimate_room(info: PictureInfo, format: str, pixels: int, read: int) -> int:
+    """About how many bytes a result's file will take, give or take a factor of two.
+
+    What takes little room now, such as a drawing, will not take much then.
+
+    Args:
+        info: What the header of the input says.
+        format: Of the result, a key of `FORMATS`.
+        pixels: That the result has.
+        read: Bytes of the input's file.
+    """
+    entry = FORMATS[format]
+    depth = min(info.depth, entry.depth)
+    raw = (info.channels + (info.alpha and entry.alpha)) * depth / 8
+    if format == "bmp":
+        return int(pixels * raw)
+    share = _SHARES[format] if depth == 8 else _DEEP_SHARE
+    growth = _GROWTH[info.format in _LOSSY, format in _LOSSY]
+    now = read / (info.width * info.height) * growth
+    return int(pixels * min(raw * share, now))
+
+
+def check_space(jobs: Iterable[Job]) -> None:
+    """See that the disks have room for the results, before any work begins.
+
+    Raises:
+        OutputError: If there is not even half of what they will take.
+    """
+    needs: dict[int, tuple[Path, int]] = {}
+    for job in jobs:
+        # A store does not say how much it holds.
+        if isinstance(job.output, Path) and job.is_open:
+            folder = job.output.absolute().parent
+            place = next(p for p in (folder, *folder.parents) if p.exists())
+            device = place.stat().st_dev
+            place, need = needs.get(device, (place, 0))
+            replaced = job.output.stat().st_size if job.output.exists() else 0
+            needs[device] = place, need + job.room - replaced
+    for place, need in needs.values():
+        usage = shutil.disk_usage(place)
+        free = usage.free if usage.total else math.inf  # where nobody can tell
+        if need <= free:
+            continue
+        about = (
+            f"the results take about {format_bytes(need)} and {format_bytes(free)} "
+            "are free"
+        )
+        if need / 2 > free:
+            raise OutputError(f"{place} has no room: {about}: choose another -o")
+        log.warning("%s may have no room: %s", place, about)
+
+
+def require_room(job: Job) -> None:
+    """See that the folder of a result is there and has room, before it is computed.
+
+    Raises:
+        OutputError: If the folder is gone, or the disk is full.
+    """
+    output = job.output
+    if isinstance(output, Path):
+        # On Ray the folder is made with the file.
+        if job.naming.run is None and not output.parent.is_dir():
+            raise OutputError(f"cannot write {output}: its folder is gone")
+        check_space([job])
+
+
+def prepare_folders(folders: Iterable[Place]) -> None:
+    """Make the folders that results go to, and see that they can be written to.
+
+    Raises:
+        OutputError: If one cannot be made or written to.
+    """
+    for folder in dict.fromkeys(folders):
+        if not isinstance(folder, Path):
+            continue  # it comes with its files
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise OutputError(f"folder {folder} cannot be written: {reason}") from error

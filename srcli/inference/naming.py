@@ -1,4 +1,4 @@
-"""Under which names, and in which formats, results are written."""
+"""Under which names, in which formats and how results are written."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Existing = Literal["refuse", "overwrite", "skip"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Naming:
-    """How results are named.
+    """How results are named and written.
 
     Attributes:
         model: What they are named after, for example "mrnet", "rrrn_dn", or the name
@@ -38,6 +38,9 @@ class Naming:
         frame: Which of several frames or pages is enlarged, from 1; None is the only
             one.
         compare: Whether a page goes beside each result that compares it with bicubic.
+        quality: Of JPEG, WebP and AVIF, 1 to 100.
+        keep_metadata: Whether all of it is carried over, or none and colours in sRGB.
+        run: See `srcli.writing.write_whole`.
         folder: The folder that `output` names, once `for_sources` has found it; None
             where it names none.
     """
@@ -50,6 +53,9 @@ class Naming:
     existing: Existing = "refuse"
     frame: int | None = None
     compare: bool = False
+    quality: int = 95
+    keep_metadata: bool = True
+    run: str | None = None
     folder: Place | None = None
 
     def __post_init__(self) -> None:
@@ -75,16 +81,19 @@ class Naming:
             return replace(self, folder=path)
         checks = reached(path, OutputError, "written")
         with checks if is_remote(path) else nullcontext():
-            if path.is_dir():
-                return replace(self, folder=path)
-            is_there = path.exists()
-        if several:
-            if format_of(path) is not None or is_there:
-                raise UsageError(
-                    f"{path} is one file for several pictures: name a folder"
-                )
+            is_folder, is_there = path.is_dir(), path.exists()
+        named = format_of(path)
+        if several and not is_folder and (named is not None or is_there):
+            raise UsageError(f"{path} is one file for several pictures: name a folder")
+        if several or is_folder:
             return replace(self, folder=path)
-        self._check_file_name(path)
+        if self.format == "auto" and named is None:
+            raise UsageError(
+                f"{path} does not say its format: end it in .png or another format, "
+                "add --format, or end it in / for a folder"
+            )
+        if self.format != "auto" and named not in (None, self.format):
+            raise UsageError(f"{path} and --format {self.format} contradict each other")
         # The folders of a store are but a part of its names.
         if not is_remote(path) and not path.parent.is_dir():
             raise OutputError(f"folder {path.parent} does not exist: make it first")
@@ -98,26 +107,29 @@ class Naming:
             return f"_{self.model}_{width}x{height}"
         return f"_{self.model}_x{self.goal.scale:g}"
 
-    def is_result(self, stem: str) -> bool:
-        """Whether a file's name looks like a result of the same command."""
+    def find_stem(self, stem: str) -> str | None:
+        """The stem of what a file of this stem is a result of; None if of nothing."""
         if self.suffix is None and self.goal.is_sized:
-            return bool(re.search(rf"_{re.escape(self.model)}_\d+x\d+$", stem))
+            pattern = rf"(?s)(.*)_{re.escape(self.model)}_\d+x\d+"
+            found = re.fullmatch(pattern, stem)
+            return found and found[1]
         tag = self.tag(0, 0)
-        return bool(tag) and stem.endswith(tag)
+        return stem.removesuffix(tag) if stem.endswith(tag) else None
 
     def drop_earlier(self, sources: Sequence[Source]) -> list[Source]:
         """The sources without listed files that the same command left there before."""
         # Of a million pictures in one folder, that folder is asked about once.
         roots = {source.root for source in sources if source.root is not None}
-        own = {root for root in roots if self._goes_to(root)}
-        inner = {root for root in roots - own if self._goes_into(root)}
+        folder = self.folder
+        own = {r for r in roots if folder is None or folder.resolve() == r.resolve()}
+        inner = {r for r in roots - own if folder and contains(r, folder)}
 
         def is_earlier(source: Source) -> bool:
-            path, folder = source.path, self.folder
+            path = source.path
             if path is None or source.root is None:
                 return False
             if source.root in own:
-                return self.is_result(path.stem)
+                return self.suffix != "" and self.find_stem(path.stem) is not None
             return bool(folder and source.root in inner and contains(folder, path))
 
         return [source for source in sources if not is_earlier(source)]
@@ -170,23 +182,3 @@ class Naming:
         if self.folder is None:
             return original.parent / name
         return self.folder.joinpath(*source.branch.parts, name)
-
-    def _check_file_name(self, path: Place) -> None:
-        """Refuse a name that says nothing of its format, or another than was asked."""
-        named = format_of(path)
-        if self.format == "auto":
-            if named is None:
-                raise UsageError(
-                    f"{path} does not say its format: end it in .png or another "
-                    "format, add --format, or end it in / for a folder"
-                )
-        elif named not in (None, self.format):
-            raise UsageError(f"{path} and --format {self.format} contradict each other")
-
-    def _goes_to(self, root: Place) -> bool:
-        """Whether results lie among the pictures of a folder."""
-        return self.folder is None or self.folder.resolve() == root.resolve()
-
-    def _goes_into(self, root: Place) -> bool:
-        """Whether results lie in a folder inside that of the pictures."""
-        return self.folder is not None and contains(root, self.folder)

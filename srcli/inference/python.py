@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,18 +27,16 @@ Enlarge = Callable[[Picture], Picture]
 Enlarged = Picture | Image.Image | NDArray[Any] | Tensor
 Given = Path | str | Enlarged
 
-_Scalar = TypeVar("_Scalar", bound=np.generic)
 _NAME = "the Pillow image"
-_TYPES: tuple[str, ...] = ("uint8", "uint16", "float16", "float32", "float64")
+_TYPES = ("uint8", "uint16", "float16", "float32", "float64")
 
 
 def map_pictures(given: Given, enlarge: Enlarge) -> Enlarged:
     """The enlarged pictures of `given`, as the same kind; of a path, a Pillow image.
 
     Args:
-        given: A file; a Pillow image; an array or tensor, as `map_array` and
-            `map_tensor`; a picture.
-        enlarge: Given the pictures in turn.
+        given: As `Upscaler` takes it; it is not modified.
+        enlarge: Given the pictures in turn, floating point as float32.
 
     Raises:
         UsageError: If it is of no kind that is known, or is no picture.
@@ -51,59 +49,30 @@ def map_pictures(given: Given, enlarge: Enlarge) -> Enlarged:
     if isinstance(given, Image.Image):
         return image_of_picture(enlarge(picture_of_image(given)))
     if isinstance(given, np.ndarray):
-        return map_array(given, enlarge)
+        return _map_array(given, enlarge)
     if isinstance(given, Tensor):
-        return map_tensor(given, enlarge)
+        return _map_tensor(given, enlarge)
     raise UsageError(
         "a path, Pillow image, NumPy array or PyTorch tensor can be upscaled, "
         f"not {type(given).__name__}"
     )
 
 
-def map_array(array: NDArray[_Scalar], enlarge: Enlarge) -> NDArray[_Scalar]:
-    """The enlarged pictures of an array, which is not modified.
-
-    Args:
-        array: (H, W) grey, (H, W, C) or (N, H, W, C), C being 1 grey, 2 grey and alpha,
-            3 RGB, or 4 RGB and alpha, not premultiplied; uint8, uint16, float16,
-            float32 or float64 (as `Picture.levels`, alpha in [0, 1]), of any byte order
-            and memory layout.
-        enlarge: Given the pictures in turn, floating point as float32.
-
-    Returns:
-        (H', W'), (H', W', C) or (N, H', W', C), the same dtype; a plain array where a
-        subclass was given.
-
-    Raises:
-        UsageError: If it is no picture, or not finite.
-    """
+def _map_array(array: NDArray[Any], enlarge: Enlarge) -> NDArray[Any]:
     if isinstance(array, np.ma.MaskedArray):
         raise UsageError(
             "a masked array has no values under its mask: fill it first, as in "
             "array.filled(0)"
         )
-    _check_layout("arrays", array.dtype.name, array.shape)
+    _check_layout("arrays", _TYPES, array.dtype.name, array.shape)
     return _map_checked(np.asarray(array), enlarge)
 
 
-def map_tensor(tensor: Tensor, enlarge: Enlarge) -> Tensor:
-    """The enlarged pictures of a tensor, which is not modified.
-
-    Args:
-        tensor: (H, W), (C, H, W) or (N, C, H, W), otherwise as `map_array`, bfloat16
-            besides, on any device.
-        enlarge: Given the pictures in turn, floating point as float32.
-
-    Returns:
-        (H', W'), (C, H', W') or (N, C, H', W'), the same dtype and device, without
-        gradients.
-
-    Raises:
-        UsageError: If it is no picture, or not finite.
-    """
+def _map_tensor(tensor: Tensor, enlarge: Enlarge) -> Tensor:
     if tensor.layout is not strided or tensor.is_meta:
         raise UsageError("sparse and meta tensors hold no picture: pass a dense one")
-    _check_layout("tensors", str(tensor.dtype).removeprefix("torch."), tensor.shape)
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    _check_layout("tensors", (*_TYPES, "bfloat16"), dtype, tensor.shape)
     values = tensor.detach()
     if values.is_floating_point():
         values = values.float()  # NumPy has no bfloat16
@@ -117,60 +86,55 @@ def map_tensor(tensor: Tensor, enlarge: Enlarge) -> Tensor:
     return result.to(tensor.device, tensor.dtype)
 
 
-def _check_layout(kind: str, dtype: str, shape: tuple[int, ...]) -> None:
+def _check_layout(
+    kind: str, types: tuple[str, ...], dtype: str, shape: tuple[int, ...]
+) -> None:
     """Refuse what is no grey picture, no picture with channels and no batch."""
-    if kind == "arrays":
-        types, forms = _TYPES, "(H, W), (H, W, C) or (N, H, W, C)"
-        channels, elsewhere = -1, -3
-        advice = "channels come last, as in np.moveaxis(array, -3, -1)"
-    else:
-        types, forms = (*_TYPES, "bfloat16"), "(H, W), (C, H, W) or (N, C, H, W)"
-        channels, elsewhere = -3, -1
+    forms, channels, elsewhere = "(H, W), (H, W, C) or (N, H, W, C)", -1, -3
+    advice = "channels come last, as in np.moveaxis(array, -3, -1)"
+    if kind == "tensors":
+        forms, channels, elsewhere = "(H, W), (C, H, W) or (N, C, H, W)", -3, -1
         advice = "channels come first, as in tensor.movedim(-1, -3)"
     if dtype not in types:
-        known = f"{', '.join(types[:-1])} or {types[-1]}"
         raise UsageError(
-            f"{kind} must be {known}, not {dtype}: convert it so that white is 255, "
-            "65535 or 1.0"
+            f"{kind} must be {', '.join(types[:-1])} or {types[-1]}, not {dtype}: "
+            "convert it so that white is 255, 65535 or 1.0"
         )
     if 0 in shape:
         raise UsageError(f"{kind} must hold pixels: {tuple(shape)} is empty")
     has_channels = len(shape) in (3, 4)
-    if len(shape) == 2 or (has_channels and shape[channels] <= 4):
-        return
-    is_turned = has_channels and shape[elsewhere] <= 4
-    raise UsageError(
-        f"{kind} must be {forms} with 1 to 4 channels C, not {tuple(shape)}"
-        + (f": {advice}" if is_turned else "")
-    )
+    if len(shape) != 2 and not (has_channels and shape[channels] <= 4):
+        hint = f": {advice}" if has_channels and shape[elsewhere] <= 4 else ""
+        raise UsageError(
+            f"{kind} must be {forms} with 1 to 4 channels C, not {tuple(shape)}{hint}"
+        )
 
 
 def _map_checked(pictures: NDArray[Any], enlarge: Enlarge) -> NDArray[Any]:
-    """The enlarged pictures of an array that holds some."""
+    """The enlarged pictures of an array that holds some, channels last."""
     if pictures.ndim == 4:
         return np.stack([_map_checked(picture, enlarge) for picture in pictures])
     if pictures.ndim == 2:
         return _map_checked(pictures[:, :, None], enlarge)[:, :, 0]
-    larger = join_planes(enlarge(split_planes(pictures)))
+    larger = join_planes(enlarge(_split_planes(pictures)))
     return larger.astype(pictures.dtype, copy=False)
 
 
-def split_planes(planes: NDArray[Any]) -> Picture:
-    """The picture whose colour and alpha are the channels of an array.
-
-    Args:
-        planes: (H, W, C), C being 1 grey, 2 grey and alpha, 3 RGB, or 4 RGB and alpha;
-            uint8, uint16, or floating point, which becomes float32.
-
-    Raises:
-        UsageError: If it is not finite in float32, or its alpha not in [0, 1].
-    """
-    if planes.dtype.kind == "f":
-        with np.errstate(over="ignore"):  # to infinity, which is refused
-            planes = planes.astype(np.float32, copy=False)
-        _check_values(planes)
-    else:
+def _split_planes(planes: NDArray[Any]) -> Picture:
+    """The picture whose colour and alpha are the channels of an array (H, W, C)."""
+    if planes.dtype.kind != "f":
         planes = planes.astype(planes.dtype.newbyteorder("="), copy=False)
+    else:
+        # NaN is its own minimum and maximum, and infinity less infinity is NaN.
+        with np.errstate(over="ignore", invalid="ignore"):
+            planes = planes.astype(np.float32, copy=False)
+            is_finite = np.isfinite(planes.max() - planes.min())
+        if not is_finite:
+            raise UsageError(
+                "the picture has values that are NaN, infinite or too large for "
+                "float32: replace them, for example by nan_to_num(picture, posinf=1, "
+                "neginf=0)"
+            )
     if planes.shape[2] in (1, 3):
         return Picture(np.ascontiguousarray(planes))
     alpha = np.ascontiguousarray(planes[:, :, -1])
@@ -180,22 +144,6 @@ def split_planes(planes: NDArray[Any]) -> Picture:
             f"{alpha.max():g}: divide or clip it"
         )
     return Picture(np.ascontiguousarray(planes[:, :, :-1]), alpha)
-
-
-def _check_values(pixels: NDArray[np.float32]) -> None:
-    """Refuse floating-point pixels that a range from black to white cannot be put to.
-
-    Raises:
-        UsageError: If they, or the difference of any two of them, are not finite.
-    """
-    # NaN is its own minimum and maximum, and infinity less infinity is NaN.
-    with np.errstate(invalid="ignore", over="ignore"):
-        is_finite = np.isfinite(pixels.max() - pixels.min())
-    if not is_finite:
-        raise UsageError(
-            "the picture has values that are NaN, infinite or too large for float32: "
-            "replace them, for example by nan_to_num(picture, posinf=1, neginf=0)"
-        )
 
 
 def picture_of_image(image: Image.Image) -> Picture:
@@ -228,7 +176,7 @@ def picture_of_image(image: Image.Image) -> Picture:
             image.info = said  # what is given is not modified
     # Only now: Pillow turns TIFF files itself as it loads them.
     exif = image.getexif()
-    picture = split_planes(turn_upright(planes, read_orientation(exif)))
+    picture = _split_planes(turn_upright(planes, read_orientation(exif)))
     size = (picture.width, picture.height)
     channels = picture.pixels.shape[2] if own_colours else 0
     metadata = read_metadata(image.info, exif, (), _NAME, channels, size, turned)
@@ -237,12 +185,10 @@ def picture_of_image(image: Image.Image) -> Picture:
 
 def _decode(image: Image.Image) -> tuple[NDArray[Any], bool]:
     """The channels (H, W, C) of a loaded image; whether in its own colour space."""
-    if image.mode == "F":
-        return np.asarray(image)[:, :, None], True
-    if image.mode.startswith("I;16"):
+    if image.mode == "F" or image.mode.startswith("I;16"):
         grey = np.asarray(image)
         hidden = image.info.get("transparency")
-        if hidden is None:
+        if image.mode == "F" or hidden is None:
             return grey[:, :, None], True
         alpha = np.where(grey == hidden, np.uint16(0), np.uint16(65535))
         return np.dstack((grey, alpha)), True
@@ -266,9 +212,8 @@ def image_of_picture(picture: Picture, name: str = _NAME) -> Image.Image:
         log.warning(
             "%s: Pillow has no %s colour or transparency: 8 bits come back, where "
             "read_picture and write_picture keep all",
-            name,
-            depth,
-        )
+            name, depth,
+        )  # fmt: skip
         planes = join_planes(reduce_depth(picture, 8))
     image = Image.fromarray(planes[:, :, 0] if planes.shape[2] == 1 else planes)
     metadata = scale_metadata(picture.metadata, (picture.width, picture.height))

@@ -9,17 +9,16 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from srcli.errors import DeviceError, UsageError
 from srcli.imaging.box import Box
+from srcli.inference.cost import RunStats
 from srcli.inference.device import (
     DTYPES,
     SMALLEST_TILE,
-    Precision,
     activation_bytes_per_pixel,
     choose_device,
     choose_precision,
@@ -29,14 +28,12 @@ from srcli.inference.device import (
     is_out_of_memory,
     keep_freed_memory,
 )
-from srcli.inference.stats import RunStats
 from srcli.inference.tiling import (
     Overlap,
     Tile,
     TileSize,
     check_tiling,
     plan_tiles,
-    split_tile,
 )
 from srcli.models.base import Color, SRModel
 from srcli.models.fast import make_fast
@@ -49,7 +46,6 @@ WriteTile = Callable[[Box, Tensor], None]
 
 _WHOLE = 1 << 30  # px; longer than any picture
 _PACE_SECONDS = 0.2  # from which on the time of a tile says what others will take
-_CPU = torch.device("cpu")
 
 
 class Runner:
@@ -109,6 +105,7 @@ class Runner:
         self._ensemble = ensemble
         self._pace: float | None = None
         self._place(choose_device(device))
+        self.stats = RunStats(str(self._device), self._precision)
 
     @property
     def color(self) -> Color:
@@ -130,15 +127,12 @@ class Runner:
         _, height, width = lr.shape
         sr = torch.empty(0)
 
-        def read(box: Box) -> Tensor:
-            return lr[:, *box.slices]
-
         def write(box: Box, tile: Tensor) -> None:
             if not len(sr):
                 sr.resize_(len(tile), height * self.scale, width * self.scale)
             sr[:, *box.scaled(self.scale).slices] = tile
 
-        self.run_tiles(height, width, read, write)
+        self.run_tiles(height, width, lambda box: lr[:, *box.slices], write)
         return sr
 
     def run_tiles(
@@ -165,57 +159,50 @@ class Runner:
             DeviceError: If memory does not even suffice for the smallest tiles.
         """
         started = time.perf_counter()
-        self.stats = RunStats(str(self._device), self._precision)
+        whole, tiles, fallbacks = (height, width), 0, 0
         queue = deque(self._plan(height, width))
         progress.start(f"{self._model.arch} x{self.scale}", len(queue))
         tile_area = height * width / len(queue)
         size = queue[0].padded.size
         while queue:
             tile = queue.popleft()
-            if tile.padded.size != size and self._device.type == "cpu":
+            core, padded = tile.core, tile.padded
+            if padded.size != size and self._device.type == "cpu":
                 give_back_memory()
-            size = tile.padded.size
-            if tile.core.side > self._side:
-                parts = split_tile(
-                    tile, self._side, height, width, self.overlap, self.multiple
-                )
+            size = padded.size
+            if core.side > self._side:
+                parts = plan_tiles(core, self._side, whole, self.overlap, self.multiple)
                 queue.extendleft(reversed(parts))
             elif self._run_tile(tile, read, write):
-                self.stats = replace(self.stats, tiles=self.stats.tiles + 1)
-                progress.advance(tile.core.area / tile_area)
+                tiles += 1
+                progress.advance(core.area / tile_area)
             else:
-                self._make_room(tile)
+                self._make_room(core.side)
+                fallbacks += 1
                 queue.appendleft(tile)
-        self.stats = replace(self.stats, seconds=time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        self.stats = RunStats(
+            str(self._device), self._precision, tiles, fallbacks, seconds
+        )
 
     def estimate_seconds(self, height: int, width: int) -> float:
-        """About how long a picture will take, from tiles of random pixels timed here.
-
-        Args:
-            height: Rows of the LR picture.
-            width: Columns of the LR picture.
-        """
-        tiles = self._plan(height, width)
+        """About how long an LR picture will take, from tiles of noise timed here."""
         if self._pace is None:
             self._pace = self._measure_pace()
-        return self._pace * sum(tile.padded.area for tile in tiles)
+        return self._pace * sum(t.padded.area for t in self._plan(height, width))
 
     def estimate_memory(self, height: int, width: int) -> int:
-        """About how many bytes of host memory the network takes for such a picture.
-
-        Args:
-            height: Rows of the LR picture.
-            width: Columns of the LR picture.
-        """
+        """About how many bytes of host memory an LR picture's tiles will take."""
         if self._device.type != "cpu":
             return 0
-        tiles = self._plan(height, width)
         dtype = DTYPES[self._precision]
         need = activation_bytes_per_pixel(self._model, self.scale, dtype)
-        return int(need * max(tile.padded.area for tile in tiles))
+        return int(need * max(t.padded.area for t in self._plan(height, width)))
 
     def _plan(self, height: int, width: int) -> list[Tile]:
-        return plan_tiles(height, width, self._side, self.overlap, self.multiple)
+        picture = Box(0, 0, height, width)
+        side = min(self._side, picture.side)
+        return plan_tiles(picture, side, picture.size, self.overlap, self.multiple)
 
     def _measure_pace(self) -> float:
         """Seconds that an LR pixel takes, in the largest tile that is soon done."""
@@ -275,56 +262,43 @@ class Runner:
 
     def _place(self, device: torch.device) -> None:
         """Move the network to a device, and choose precision and tiles for it."""
+        model, wanted = self._model, self._precision_wanted
         self._device = device
         if device.type == "cpu":
             keep_freed_memory()
         try:
             # Even the first question to a full GPU may fail.
-            self._precision = self._choose_precision(device)
-            self._model.to(device)
+            self._precision = choose_precision(wanted, device)
+            if self._precision not in model.precisions:
+                if wanted.lower() != "auto":
+                    raise UsageError(
+                        f"a network of {model.arch} does not compute well in {wanted}: "
+                        f"use --precision {' or '.join(model.precisions)}, or auto"
+                    )
+                self._precision = "fp32"
+            model.to(device)
             if self._tile_wanted == "auto":
                 dtype = DTYPES[self._precision]
-                self._side = choose_tile(
-                    self._model, self.scale, device, dtype, self.overlap
-                )
+                self._side = choose_tile(model, self.scale, device, dtype, self.overlap)
             else:
                 self._side = self._tile_wanted or _WHOLE
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             self._leave_device()
-        self.stats = RunStats(str(self._device), self._precision)
 
-    def _choose_precision(self, device: torch.device) -> Precision:
-        """The precision that was asked for, if the network can compute in it.
-
-        Raises:
-            UsageError: If it cannot.
-        """
-        precision = choose_precision(self._precision_wanted, device)
-        if precision in self._model.precisions:
-            return precision
-        if self._precision_wanted.lower() == "auto":
-            return "fp32"
-        raise UsageError(
-            f"a network of {self._model.arch} does not compute well in {precision}: "
-            f"use --precision {' or '.join(self._model.precisions)}, or auto"
-        )
-
-    def _make_room(self, tile: Tile) -> None:
-        """See to it that the tile that ran out of memory will fit next time.
+    def _make_room(self, side: int) -> None:
+        """See to it that a tile that ran out of memory will fit next time.
 
         Raises:
             DeviceError: If nothing is left to try.
         """
-        fallbacks, tiles = self.stats.fallbacks + 1, self.stats.tiles
-        if tile.core.side > SMALLEST_TILE:
-            self._side = max(SMALLEST_TILE, math.ceil(tile.core.side / 2))
+        if side > SMALLEST_TILE:
+            self._side = max(SMALLEST_TILE, math.ceil(side / 2))
             log.debug("out of memory: tiles of at most %d pixels now", self._side)
             empty_cache(self._device)
         else:
             self._leave_device()
-        self.stats = RunStats(str(self._device), self._precision, tiles, fallbacks)
 
     def _leave_device(self) -> None:
         """Go on on the CPU.
@@ -342,5 +316,5 @@ class Runner:
         if self._precision_wanted != "fp32":
             self._precision_wanted = "auto"
         self._tile_wanted = "auto"
-        self._place(_CPU)
+        self._place(torch.device("cpu"))
         empty_cache(left)

@@ -81,17 +81,14 @@ def plan_steps(
         UsageError: If no combination reaches `factor`.
     """
     scales = sorted(set(available), reverse=True)
-    if first is None:
-        starts: list[tuple[int, ...]] = [()]
-    else:
-        starts = [(scale,) for scale in sorted(set(first), reverse=True)]
+    starts = scales if first is None else sorted(set(first), reverse=True)
     chains = [
-        (*start, *chain)
+        (start, *chain)
         for start in starts
-        for length in range(_MAX_STEPS + 1 - len(start))
+        for length in range(_MAX_STEPS)
         for chain in combinations_with_replacement(scales, length)
     ]
-    enough = [chain for chain in chains if chain and math.prod(chain) >= factor]
+    enough = [chain for chain in chains if math.prod(chain) >= factor]
     if not enough:
         raise UsageError(f"there is no network that enlarges by {factor:g}")
     return min(enough, key=lambda chain: (math.prod(chain), len(chain)))

@@ -29,7 +29,7 @@ _LONG = "\\\\?\\"  # what a long path begins with on Windows
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One picture to read.
+    """A picture to read.
 
     Attributes:
         path: The file, here or remote; None is standard input.
@@ -53,7 +53,7 @@ class Source:
 
     @property
     def content(self) -> Place | bytes:
-        """What `read_picture` takes."""
+        """What `open_picture` takes."""
         return self.data if self.data or self.path is None else self.path
 
     @property
@@ -101,7 +101,9 @@ def expand_inputs(inputs: Sequence[str], *, recursive: bool = False) -> list[Sou
 
 def _expand(text: str, recursive: bool) -> list[Source]:
     if text == STREAM:
-        return [_read_stream()]
+        if sys.stdin.isatty():
+            raise UsageError("standard input is a terminal: pipe a picture into it")
+        return [Source(None, data=sys.stdin.buffer.read())]
     place = locate(text)
     with reached(text, InputError, "read"):
         is_pattern = _has_magic(text) and not place.exists()
@@ -124,17 +126,10 @@ def _has_magic(text: str) -> bool:
     return not _MAGIC.isdisjoint(text.removeprefix(_LONG))
 
 
-def _read_stream() -> Source:
-    if sys.stdin.isatty():
-        raise UsageError("standard input is a terminal: pipe a picture into it")
-    return Source(None, data=sys.stdin.buffer.read())
-
-
 def _list(folder: Place, recursive: bool) -> list[Source]:
     """The pictures of a folder, and what keeps parts of it from being looked into."""
     if not isinstance(folder, Path):
-        listed = list_files(folder, recursive=recursive)
-        return _choose_pictures(listed, folder)
+        return _choose_pictures(list_files(folder, recursive=recursive), folder)
     closed: list[OSError] = []
     if recursive:
         tree = os.walk(folder, onerror=closed.append)

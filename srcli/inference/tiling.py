@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import pairwise
 from typing import Literal, Protocol
 
@@ -41,7 +40,7 @@ _BLOCK, _SPREAD = 64, 32  # px: the largest of those blocks; where colours come 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One piece of the work: `core` is what is kept of what `padded` yields."""
+    """A piece of a network's work: `core` is what is kept of what `padded` yields."""
 
     core: Box
     padded: Box
@@ -55,72 +54,45 @@ def check_tiling(tile: TileSize, overlap: Overlap) -> None:
     """
     if tile != "auto" and not (isinstance(tile, int) and tile >= 0):
         raise UsageError(f"tile must be auto, 0 or a number of pixels, not {tile!r}")
-    if overlap in ("auto", "exact"):
-        return
-    if not (isinstance(overlap, int) and overlap >= 0):
+    is_number = isinstance(overlap, int) and overlap >= 0
+    if overlap not in ("auto", "exact") and not is_number:
         raise UsageError(
             f"tile overlap must be auto, exact or a number of pixels, not {overlap!r}"
         )
 
 
 def plan_tiles(
-    height: int, width: int, tile: int, overlap: int, multiple: int = 1
+    area: Box, side: int, whole: Size, overlap: int, multiple: int = 1
 ) -> list[Tile]:
-    """The tiles of a picture, row by row.
+    """Tiles whose cores make up a part of a picture, row by row.
 
     The cores differ by at most one pixel in height and in width, so that no tile is a
     sliver whose context costs more than itself.
 
     Args:
-        height: Rows of the picture, at least 1.
-        width: Columns of the picture, at least 1.
-        tile: Longest side of a core; 0 makes one tile of the whole picture.
+        area: The part; half of a tile's side makes four of its core.
+        side: Longest side of a core, at least 1.
+        whole: Height and width of the picture.
         overlap: Context on each side of a core, where the picture has it.
         multiple: What tiles begin and end at multiples of. Cores do too where their
             side allows it, else their context grows.
     """
-    picture = Box(0, 0, height, width)
-    return split_tile(
-        Tile(picture, picture), tile or picture.side, height, width, overlap, multiple
-    )
-
-
-def split_tile(
-    tile: Tile, side: int, height: int, width: int, overlap: int, multiple: int = 1
-) -> list[Tile]:
-    """Smaller tiles that together have the core of `tile`, row by row.
-
-    Args:
-        tile: A tile of the picture.
-        side: Longest side of a new core, at least 1; half of the tile's own makes four.
-        height: Rows of the picture.
-        width: Columns of the picture.
-        overlap: Context on each side of a core, where the picture has it.
-        multiple: As `plan_tiles`.
-    """
-    return [
-        Tile(core, core.grown(overlap, height, width).aligned(multiple, height, width))
-        for core in _cut(tile.core, side, multiple)
-    ]
-
-
-def _cut(box: Box, side: int, multiple: int) -> list[Box]:
-    """`box` in equal parts of at most `side` by `side` pixels."""
     unit = multiple if multiple <= side else 1
-    rows = _edges(box.top, box.bottom, side, unit)
-    columns = _edges(box.left, box.right, side, unit)
-    return [
+    rows = _cut(area.top, area.bottom, side, unit)
+    columns = _cut(area.left, area.right, side, unit)
+    cores = (
         Box(top, left, bottom, right)
         for top, bottom in pairwise(rows)
         for left, right in pairwise(columns)
+    )
+    return [
+        Tile(core, core.grown(overlap, *whole).aligned(multiple, *whole))
+        for core in cores
     ]
 
 
-def _edges(start: int, stop: int, side: int, unit: int) -> list[int]:
-    """Where a length is cut: equal parts of at most `side`, the ends included.
-
-    Inner edges are `start` and a multiple of `unit`.
-    """
+def _cut(start: int, stop: int, side: int, unit: int) -> list[int]:
+    """The edges of equal parts of at most `side`; they lie `unit`s from the start."""
     units = math.ceil((stop - start) / unit)
     parts = math.ceil(units / (side // unit))
     inner = [start + part * units // parts * unit for part in range(parts)]
@@ -137,7 +109,7 @@ class Pass(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """One piece of a picture; can be sent anywhere.
+    """A part of a picture that is enlarged by itself; can be sent anywhere.
 
     Attributes:
         padded: What is read, in pixels of the picture: the region with its context.
@@ -151,74 +123,41 @@ class Region:
     whole: Size
     size: Size
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether there is no other."""
-        return self.target.size == self.size
 
-
-def whole_region(whole: Size, size: Size) -> Region:
-    """A picture that is one region."""
-    return Region(Box(0, 0, *whole), Box(0, 0, *size), whole, size)
-
-
-def plan_regions(
-    info: PictureInfo, size: Size, runners: Sequence[Pass], side: int | None = None
-) -> list[Region]:
+def plan_regions(info: PictureInfo, size: Size, passes: Sequence[Pass]) -> list[Region]:
     """The regions of a picture, row by row; their targets make up the result.
 
-    Where the factor allows, regions end where tiles of the result's file do.
+    At whole factors, regions end where tiles of the result's file do.
 
     Args:
         info: Of the picture.
         size: Height and width of the result.
-        runners: The networks that it goes through: each needs context.
-        side: Longest side of a region in pixels, its context apart; None is what takes
-            little memory.
+        passes: The networks that it goes through: each needs context.
     """
-    whole = info.height, info.width
-    step = math.lcm(_BLOCK if info.alpha else 1, *(r.multiple for r in runners))
-    margin = math.ceil(_find_margin(info, size, runners) / step) * step
-    unit = _find_unit(whole, size, step)
-    side = side or _choose_side(info, size, runners)
+    whole = height, width = info.height, info.width
+    margin, scale = 1.0, 1  # LR px; 1, as the targets are cut at whole pixels
+    for network in passes:
+        margin += max(network.overlap, _CHROMA) / scale
+        scale *= network.scale
+    if (height * scale, width * scale) != size:  # a bicubic step follows
+        ratio = min(size[0] / height, size[1] / width) / scale
+        margin += reach(ratio) / scale
+    if info.alpha:
+        margin = max(margin, 1 + reach(1)) + _SPREAD
+    step = math.lcm(_BLOCK if info.alpha else 1, *(each.multiple for each in passes))
+    margin = math.ceil(margin / step) * step
+    factor = max(scale, size[0] / height, size[1] / width)
+    side = math.isqrt(int(_REGION / (factor**2 * info.pixel_bytes)))
+    side = min(_MOST_SIDE, max(_LEAST_SIDE, side))
+    unit = math.lcm(step, TILE)
     if unit > side:
         unit = step
-    rows, columns = (math.ceil(length / unit) for length in whole)
+    grid = Box(0, 0, math.ceil(height / unit), math.ceil(width / unit))
     regions = []
-    for tile in plan_tiles(rows, columns, max(1, side // unit), 0):
+    for tile in plan_tiles(grid, max(1, side // unit), grid.size, 0):
         core = tile.core.scaled(unit).grown(0, *whole)
-        top, bottom = (y * size[0] // whole[0] for y in (core.top, core.bottom))
-        left, right = (x * size[1] // whole[1] for x in (core.left, core.right))
+        top, bottom = (y * size[0] // height for y in (core.top, core.bottom))
+        left, right = (x * size[1] // width for x in (core.left, core.right))
         target = Box(top, left, bottom, right)
         regions.append(Region(core.grown(margin, *whole), target, whole, size))
     return regions
-
-
-def _find_margin(info: PictureInfo, size: Size, runners: Sequence[Pass]) -> int:
-    """Context that a region needs on each side, in pixels of the picture."""
-    margin, scale = Fraction(0), 1
-    for runner in runners:
-        margin += Fraction(max(runner.overlap, _CHROMA), scale)
-        scale *= runner.scale
-    ratios = size[0] / (info.height * scale), size[1] / (info.width * scale)
-    if ratios != (1, 1):
-        margin += Fraction(reach(min(ratios)), scale)
-    if info.alpha:
-        margin = max(margin, Fraction(reach(1))) + _SPREAD
-    return math.ceil(margin) + 1  # as the target is cut at whole pixels
-
-
-def _choose_side(info: PictureInfo, size: Size, runners: Sequence[Pass]) -> int:
-    passes = math.prod(runner.scale for runner in runners)
-    scale = max(passes, size[0] / info.height, size[1] / info.width)
-    side = math.isqrt(int(_REGION / (scale * scale * info.pixel_bytes)))
-    return max(_LEAST_SIDE, min(_MOST_SIDE, side))
-
-
-def _find_unit(whole: Size, size: Size, step: int) -> int:
-    """The least multiple of `step` pixels that are whole tiles of the result's file."""
-    factor = Fraction(size[0], whole[0])
-    if factor != Fraction(size[1], whole[1]):
-        return step
-    one = TILE * factor.denominator
-    return math.lcm(step, one // math.gcd(one, factor.numerator))

@@ -2,43 +2,46 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from srcli.errors import DeviceError
 from srcli.imaging.alpha import fill_transparent
+from srcli.imaging.box import Box
+from srcli.imaging.color import rgb_to_ycbcr_torch, ycbcr_to_rgb_torch
 from srcli.imaging.picture import Picture, PictureInfo
-from srcli.imaging.resize import resize_part
-from srcli.inference.canvas import Canvas, check_memory
-from srcli.inference.choice import BICUBIC, Choice, choose
-from srcli.inference.device import choose_device, choose_precision
+from srcli.imaging.resize import imresize_torch, resize_part
+from srcli.inference.choice import Choice, choose
+from srcli.inference.cost import RunStats
+from srcli.inference.device import choose_device, choose_precision, free_memory
 from srcli.inference.python import Enlarged, Given, map_pictures
 from srcli.inference.runner import Runner
 from srcli.inference.sizes import Goal
-from srcli.inference.stats import RunStats
 from srcli.inference.tiling import (
     Overlap,
     Region,
     TileSize,
     check_tiling,
     plan_regions,
-    whole_region,
 )
-from srcli.models.base import SRModel
+from srcli.models.base import Color, SRModel
+from srcli.pretrained.catalog import BICUBIC
 from srcli.progress import SILENT, Progress
 
 _FEW = 8  # px; a shorter side is mirrored until it is about as long
 _UNUSED = RunStats("cpu", "fp32")  # of pictures that no network has seen
+_SMALL = 1 << 24  # bytes for which the system is not asked, which takes a millisecond
+_CHROMA_MARGIN = 2  # LR pixels that bicubic interpolation reads on each side
 
-_Scalar = TypeVar("_Scalar", bound=np.generic)
-_Kind = TypeVar("_Kind", Picture, Image.Image, Tensor)
+_Kind = TypeVar("_Kind", Picture, Image.Image, Tensor, NDArray[Any])
 
 
 @dataclass(eq=False, repr=False)
@@ -151,10 +154,6 @@ class Upscaler:
     @overload
     def __call__(self, image: Path | str, progress: Progress = ...) -> Image.Image: ...
     @overload
-    def __call__(
-        self, image: NDArray[_Scalar], progress: Progress = ...
-    ) -> NDArray[_Scalar]: ...
-    @overload
     def __call__(self, image: _Kind, progress: Progress = ...) -> _Kind: ...
     def __call__(self, image: Given, progress: Progress = SILENT) -> Enlarged:
         """The enlarged picture, of the kind that was given; of a path, a Pillow image.
@@ -183,15 +182,15 @@ class Upscaler:
             image, lambda picture: self.enlarge(picture, progress=progress)
         )
 
-    def plan_regions(self, info: PictureInfo, side: int | None = None) -> list[Region]:
-        """The regions of a picture that is too large for memory; see `plan_regions`.
+    def plan_regions(self, info: PictureInfo) -> list[Region]:
+        """The regions of a picture that is too large for memory.
 
         Raises:
             UsageError: If the factor is not between 1 and 8.
             WeightsError: If weights are missing or damaged.
         """
         whole = info.height, info.width
-        return plan_regions(info, self.target_size(*whole), self.runners(*whole), side)
+        return plan_regions(info, self.target_size(*whole), self.runners(*whole))
 
     def enlarge(
         self, part: Picture, region: Region | None = None, progress: Progress = SILENT
@@ -215,23 +214,25 @@ class Upscaler:
             DeviceError: If memory does not suffice.
         """
         if region is None:
-            whole = part.height, part.width
-            region = whole_region(whole, self.target_size(*whole))
+            whole = Box(0, 0, part.height, part.width)
+            size = self.target_size(*whole.size)
+            region = Region(whole, Box(0, 0, *size), whole.size, size)
         pixels: NDArray[Any] = part.pixels
         alpha: NDArray[Any] | None = part.alpha
         levels = part.levels
-        check_memory((*region.target.size, pixels.shape[2]), pixels.dtype)
+        _check_memory((*region.target.size, pixels.shape[2]), pixels.dtype)
         if alpha is not None:
             pixels = fill_transparent(pixels, alpha)
             alpha = _resize(alpha[:, :, None], region, 1)[:, :, 0]
-        self.stats = _UNUSED
+        self.stats, scale = _UNUSED, 1
         for runner in self.runners(*region.whole):
             pixels = self._run(runner, pixels, levels, progress)
-        pixels = _resize(pixels, region, math.prod(self.plan(*region.whole)))
+            scale *= runner.scale
+        pixels = _resize(pixels, region, scale)
         if pixels.dtype == np.float32:
             pixels = pixels.clip(*levels)  # the cubic swings over at edges
             alpha = None if alpha is None else alpha.clip(0, 1)
-        return dataclasses.replace(part, pixels=pixels, alpha=alpha)
+        return replace(part, pixels=pixels, alpha=alpha)
 
     def _get_runner(self, scale: int, position: int) -> Runner:
         """The network for a pass, on its device; `position` is the pass's, from 0."""
@@ -267,7 +268,7 @@ class Upscaler:
         margins = [(max(0, _FEW - length) // 2,) * 2 for length in pixels.shape[:2]]
         if any(before for before, _ in margins):
             pixels = np.pad(pixels, (*margins, (0, 0)), "symmetric")
-        canvas = Canvas(pixels, runner.scale, runner.color, levels)
+        canvas = _Canvas(pixels, runner.scale, runner.color, levels)
         height, width, _ = pixels.shape
         runner.run_tiles(height, width, canvas.read, canvas.write, progress)
         self.stats = self.stats.followed_by(runner.stats)
@@ -279,10 +280,94 @@ class Upscaler:
 def _resize(pixels: NDArray[Any], region: Region, scale: int) -> NDArray[Any]:
     """A region's target, of pixels `scale` times as large as those of `padded`."""
     whole = region.whole[0] * scale, region.whole[1] * scale
-    if region.is_whole and whole == region.size:
+    if region.target.size == whole == region.size:
         return pixels
     corner = region.padded.top * scale, region.padded.left * scale
     return resize_part(pixels, corner, whole, region.size, region.target.slices)
+
+
+class _Canvas:
+    """A picture in host memory that is enlarged tile by tile.
+
+    A network on RGB gets a grey picture in three equal channels, and the mean of its
+    answer is kept. A network on Y gets the luma of a colour picture, whose chroma is
+    enlarged by bicubic interpolation; a grey picture is its own luma.
+
+    Attributes:
+        result: The enlarged picture, (s*H, s*W, C); whole when all tiles are written.
+    """
+
+    def __init__(
+        self,
+        pixels: NDArray[Any],
+        scale: int,
+        color: Color,
+        levels: tuple[float, float],
+    ) -> None:
+        """Allocate the result of (H, W, 1) grey or (H, W, 3) RGB."""
+        self._pixels, self._scale, self._color = pixels, scale, color
+        self._black, self._range = levels[0], levels[1] - levels[0]
+        height, width, channels = pixels.shape
+        self._is_grey = channels == 1
+        shape = (height * scale, width * scale, channels)
+        _check_memory(shape, pixels.dtype)
+        self.result: NDArray[Any] = np.empty(shape, pixels.dtype)
+
+    def read(self, box: Box) -> Tensor:
+        """What the network gets for a box: (1 or 3, h, w) float32 in [0, 1]."""
+        planes = self._read_planes(box)
+        if self._color == "rgb":
+            return planes.expand(3, -1, -1)
+        return planes if self._is_grey else rgb_to_ycbcr_torch(planes[None])[0, :1]
+
+    def write(self, box: Box, sr: Tensor) -> None:
+        """Store the network's answer, (1 or 3, s*h, s*w), for a box of LR pixels."""
+        if self._is_grey:
+            sr = sr.mean(0, keepdim=True)
+        elif self._color == "y":
+            sr = self._add_chroma(box, sr)
+        planes = sr.clamp(0, 1).mul_(self._range)
+        if self._pixels.dtype == np.float32:
+            planes.add_(self._black)
+        else:
+            # Conversion cuts decimals off, so this rounds to the nearest, halves up.
+            dtype = torch.uint8 if self._range == 255 else torch.int32
+            planes = planes.add_(0.5).to(dtype)
+        # PyTorch turns channels into the last dimension in all threads, NumPy in one.
+        target = torch.from_numpy(self.result[box.scaled(self._scale).slices])
+        target.copy_(planes.cpu().permute(1, 2, 0))
+
+    def _read_planes(self, box: Box) -> Tensor:
+        """The picture's own channels, (C, h, w) float32 in [0, 1]."""
+        levels = self._pixels[box.slices].astype(np.float32)
+        if self._black:
+            levels -= np.float32(self._black)
+        return torch.from_numpy(levels / np.float32(self._range)).permute(2, 0, 1)
+
+    def _add_chroma(self, box: Box, luma: Tensor) -> Tensor:
+        """RGB of the network's luma and the picture's own chroma."""
+        height, width, _ = self._pixels.shape
+        outer = box.grown(_CHROMA_MARGIN, height, width)
+        planes = self._read_planes(outer).to(luma.device)
+        chroma = imresize_torch(rgb_to_ycbcr_torch(planes[None])[:, 1:], self._scale)
+        inner = box.within(outer).scaled(self._scale).slices
+        return ycbcr_to_rgb_torch(torch.cat((luma[None], chroma[:, :, *inner]), 1))[0]
+
+
+def _check_memory(shape: tuple[int, int, int], dtype: np.dtype[Any]) -> None:
+    """Refuse a picture (H, W, C) that the memory does not suffice for.
+
+    The operating system would grant it, and end the program while it is filled.
+    """
+    need = math.prod(shape) * dtype.itemsize
+    if need < _SMALL:
+        return
+    free = free_memory(torch.device("cpu"))
+    if need > free:
+        raise DeviceError(
+            f"a picture of {shape[1]}x{shape[0]} pixels takes {need / 1e9:.1f} GB and "
+            f"{free / 1e9:.1f} GB are free: choose a smaller size"
+        )
 
 
 @overload
@@ -292,13 +377,6 @@ def upscale(
     scale: float | None = ...,
     **options: Any,  # noqa: ANN401 - the fields of `Upscaler`
 ) -> Image.Image: ...
-@overload
-def upscale(
-    image: NDArray[_Scalar],
-    model: str | Path | SRModel = ...,
-    scale: float | None = ...,
-    **options: Any,  # noqa: ANN401
-) -> NDArray[_Scalar]: ...
 @overload
 def upscale(
     image: _Kind,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial, wraps
+from functools import wraps
 from typing import (
     Any,
     ClassVar,
@@ -21,21 +21,21 @@ from typing import (
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint, noop_context_fn
+from torch.utils.checkpoint import checkpoint
 
 from srcli.errors import UsageError, unknown
-from srcli.models.transitions import resample_transitions
+from srcli.models.layers import resample_transitions
 
 Color = Literal["y", "rgb"]
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 def check_value(name: str, value: Any, hint: Any) -> Any:  # noqa: ANN401 - any JSON value
-    """`value` as a field of type `hint` holds it: lists as tuples, 1 as 1.0.
+    """A value of JSON or TOML as a field holds it: lists as tuples, 1 as 1.0.
 
     Args:
         name: What the value is for, as a message calls it.
-        value: Of JSON or TOML; one value may stand for a list of one.
+        value: One value may stand for a list of one.
         hint: int, float, bool, str, dict, a `Literal`, or a tuple of these.
 
     Raises:
@@ -68,8 +68,18 @@ class ModelConfig:
     scales: tuple[int, ...] = (2, 3, 4)  # enlargement factors one network serves
 
     def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            name = f"{type(self).__name__} field {field.name}"
+            value = check_value(name, getattr(self, field.name), hints[field.name])
+            object.__setattr__(self, field.name, value)
         if not self.scales or any(scale not in (2, 3, 4) for scale in self.scales):
             raise UsageError(f"scales must be among 2, 3 and 4, not {self.scales}")
+
+    def check_single_scale(self) -> None:
+        """Refuse several scales: some layers' strides are the scale."""
+        if len(self.scales) > 1:
+            raise UsageError("such a network serves one scale; build one for each")
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as JSON values; `from_dict` reads them back."""
@@ -83,13 +93,11 @@ class ModelConfig:
             UsageError: If a key is unknown (the message names the nearest), or a value
                 is of the wrong type or size.
         """
-        hints = get_type_hints(cls)
-        fields = {}
-        for key, value in values.items():
-            if key not in hints:
-                raise unknown(f"{cls.__name__} field", key, hints)
-            fields[key] = check_value(f"{cls.__name__} field {key}", value, hints[key])
-        return cls(**fields)
+        known = [field.name for field in dataclasses.fields(cls)]
+        for key in values:
+            if key not in known:
+                raise unknown(f"{cls.__name__} field", key, known)
+        return cls(**values)
 
 
 def recomputed(method: _Method) -> _Method:
@@ -105,17 +113,30 @@ def recomputed(method: _Method) -> _Method:
     def run(self: nn.Module, *args: Any) -> Any:  # noqa: ANN401 - as the method's
         if not (getattr(self, "_recompute", False) and torch.is_grad_enabled()):
             return method(self, *args)
-        norms = [layer for layer in self.modules() if isinstance(layer, nn.BatchNorm2d)]
         return checkpoint(
             method,
             self,
             *args,
             use_reentrant=False,
             preserve_rng_state=False,  # nothing is random
-            context_fn=partial(_contexts, norms) if norms else noop_context_fn,
+            context_fn=lambda: (nullcontext(), _hold_statistics(self)),
         )
 
     return cast("_Method", run)
+
+
+@contextmanager
+def _hold_statistics(module: nn.Module) -> Iterator[None]:
+    """Normalise by the batch a second time, without counting it again."""
+    norms = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
+    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, kept, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count
 
 
 class SRModel(nn.Module):
@@ -153,6 +174,8 @@ class SRModel(nn.Module):
     probe_sides: tuple[int, int] = (8, 16)
     # Whether tiles change more than rounding: a picture then goes as a whole if it can.
     sees_whole: bool = False
+    # LR pixels of context that were measured to be enough for tiles (docs/design.md).
+    measured_overlap: ClassVar[int | None] = None
     # Run at most this many recursions; None runs all. Training starts shallow with it.
     recursion_limit: int | None = None
 
@@ -186,13 +209,13 @@ class SRModel(nn.Module):
             UsageError: If the network does not serve `scale`, or serves several and
                 none was named.
         """
+        scales = self.config.scales
+        if scale is None and len(scales) == 1:
+            return scales[0]
+        served = ", ".join(f"x{known}" for known in scales)
         if scale is None:
-            if len(self.config.scales) > 1:
-                served = ", ".join(f"x{known}" for known in self.config.scales)
-                raise UsageError(f"{self.arch} serves {served}: name a scale")
-            return self.config.scales[0]
-        if scale not in self.config.scales:
-            served = ", ".join(f"x{known}" for known in self.config.scales)
+            raise UsageError(f"{self.arch} serves {served}: name a scale")
+        if scale not in scales:
             raise UsageError(f"this {self.arch} network serves {served}, not x{scale}")
         return scale
 
@@ -265,9 +288,10 @@ class SRModel(nn.Module):
         """LR pixels of context that make a tile equal to the whole picture.
 
         That is: at most one grey level of difference in at most one of 100,000 values.
-        The exact radius unless a measurement allows less (docs/design.md).
+        The exact radius unless a measurement allows less.
         """
-        return self.receptive_radius(scale)
+        radius = self.receptive_radius(scale)
+        return min(self.measured_overlap or radius, radius)
 
 
 def find_hr_radius(reach: int, scale: int) -> int:
@@ -277,23 +301,3 @@ def find_hr_radius(reach: int, scale: int) -> int:
     interpolation reads two LR pixels around there.
     """
     return (2 * (reach - 1) + 5 * scale) // (2 * scale)
-
-
-def _contexts(
-    norms: Sequence[nn.BatchNorm2d],
-) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """What a recursion runs under the first time, and when it is computed again."""
-    return nullcontext(), _hold_statistics(norms)
-
-
-@contextmanager
-def _hold_statistics(norms: Sequence[nn.BatchNorm2d]) -> Iterator[None]:
-    """Normalise by the batch as before, without counting it again."""
-    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
-    try:
-        yield
-    finally:
-        for norm, (momentum, count) in zip(norms, kept, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, count

@@ -10,21 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import ClassVar, Literal, cast, get_args
+from typing import ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from srcli.errors import UsageError, unknown
+from srcli.errors import UsageError
 from srcli.imaging.resize import imresize_torch
 from srcli.models.base import ModelConfig, SRModel, find_hr_radius, recomputed
-
-# Figure 3: (a) everything, (b) all but the reconstruction, (c) nothing is shared.
-Sharing = Literal["all", "recursion", "none"]
-# How the weights begin: as in section 4.2; the same with an ordinary convolution for
-# recursion; section 4.2 changed so that the network sees details first.
-Start = Literal["details", "identity", "he"]
+from srcli.models.layers import make_he_conv, start_with_details
 
 # Recursions that are recomputed at once: what one hands on is all that its gradient
 # needs. The root of their number balances what groups hand on against what one holds.
@@ -43,33 +38,28 @@ class DRCNConfig(ModelConfig):
     width: int = 256  # F, channels of every feature map
     skip: bool = True  # add the bicubic picture to every prediction (section 3.2)
     supervision: bool = True  # predict from all recursions, not from the last alone
-    sharing: Sharing = "all"  # what the recursions share (Figure 3)
-    # Of training; networks are the same whatever they started from.
-    start: Start = field(default="details", compare=False)
+    # Figure 3: (a) all is shared, (b) all but the reconstruction, (c) nothing.
+    sharing: Literal["all", "recursion", "none"] = "all"
+    # How the weights begin: as in section 4.2; the same with an ordinary convolution
+    # for recursion; section 4.2 changed so that the network sees details first. Of
+    # training: networks are the same whatever they started from.
+    start: Literal["details", "identity", "he"] = field(
+        default="details", compare=False
+    )
 
     def __post_init__(self) -> None:
         ModelConfig.__post_init__(self)
         if min(self.recursions, self.width) < 1:
             raise UsageError("recursions and width must be at least 1")
-        for name, values in (("sharing", Sharing), ("start", Start)):
-            if (value := getattr(self, name)) not in (known := get_args(values)):
-                raise unknown(name, value, known)
         if self.sharing != "all" and not self.supervision:
             raise UsageError(f"sharing {self.sharing!r} needs supervision")
 
 
-def _convolution(inputs: int, outputs: int) -> nn.Conv2d:
-    """A 3x3 convolution as He et al. start it (section 4.2)."""
-    layer = nn.Conv2d(inputs, outputs, 3, padding=1)
-    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-    return layer
-
-
 def _embedding(width: int) -> nn.Sequential:
     """Equations 1 to 3: the picture to the first state H_0."""
+    first, second = (make_he_conv(inputs, width) for inputs in (1, width))
     relu = nn.ReLU(inplace=True)
-    return nn.Sequential(_convolution(1, width), relu, _convolution(width, width), relu)
+    return nn.Sequential(first, relu, second, relu)
 
 
 class _Reconstruction(nn.Module):
@@ -77,8 +67,8 @@ class _Reconstruction(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.hidden = _convolution(width, width)
-        self.output = _convolution(width, 1)
+        self.hidden = make_he_conv(width, width)
+        self.output = make_he_conv(width, 1)
 
     def features(self, state: Tensor) -> Tensor:
         """Equation 6: what the last convolution reads."""
@@ -94,7 +84,7 @@ class _Chain(nn.Module):
     def __init__(self, width: int, depth: int) -> None:
         super().__init__()
         self.embed = _embedding(width)
-        self.layers = nn.ModuleList(_convolution(width, width) for _ in range(depth))
+        self.layers = nn.ModuleList(make_he_conv(width, width) for _ in range(depth))
         self.reconstruct = _Reconstruction(width)
 
     @recomputed
@@ -149,14 +139,15 @@ class DRCN(SRModel):
             self.chains = nn.ModuleList(_Chain(width, d + 1) for d in range(depth))
         else:
             self.embed = _embedding(width)
-            self.recurse = _convolution(width, width)
+            self.recurse = make_he_conv(width, width)
             networks = depth if config.sharing == "recursion" else 1
             self.reconstruct = nn.ModuleList(
                 _Reconstruction(width) for _ in range(networks)
             )
-        # w_d of equation 10; the paper does not say how they start: as the mean.
-        weights = torch.full((depth,), 1 / depth) if config.supervision else None
-        self.weights = None if weights is None else nn.Parameter(weights)
+        self.weights = None
+        if config.supervision:
+            # w_d of equation 10; the paper does not say how they start: as the mean.
+            self.weights = nn.Parameter(torch.full((depth,), 1 / depth))
         _initialise(self)
 
     @property
@@ -172,8 +163,7 @@ class DRCN(SRModel):
         estimates = [picture + each if skip else each for each in residuals]
         if self.weights is None:
             return tuple(estimates)
-        pairs = zip(self._shares(), estimates, strict=True)
-        parts = [share * estimate for share, estimate in pairs]
+        parts = map(torch.mul, self._shares(), estimates)
         return (*estimates, reduce(torch.add, parts))
 
     def forward(self, lr: Tensor, scale: int | None = None) -> Tensor:
@@ -256,16 +246,12 @@ class DRCN(SRModel):
         return find_hr_radius(self.config.recursions + 4, self.resolve_scale(scale))
 
 
-# Where training starts: ours, but for "identity".
-
-
 def _initialise(model: DRCN) -> None:
-    """Change He's weights as `start` says (section 4.2).
+    """Change He's weights as `start` says; ours, but for "identity" (section 4.2).
 
-    Recursions begin as the identity. For "details" the first kernels also sum to zero,
-    four times as large, and the last one is a twentieth: the network begins near the
-    bicubic picture, with details in its states, not the brightness that bicubic has
-    right. Without the skip-connection that is needed, and "details" is the identity.
+    Recursions begin as the identity. For "details" the first kernels see no brightness,
+    and the last one is a twentieth: the network begins near the bicubic picture.
+    Without the skip-connection brightness is needed, and "details" is the identity.
     """
     if model.config.start == "he":
         return
@@ -274,9 +260,8 @@ def _initialise(model: DRCN) -> None:
             nn.init.dirac_(cast(nn.Conv2d, layer).weight)
     if model.config.start == "identity" or not model.config.skip:
         return
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if name.endswith("embed.0.weight"):
-                weight.sub_(weight.mean(dim=(1, 2, 3), keepdim=True)).mul_(4.0)
-            elif name.endswith("output.weight"):
-                weight.mul_(0.05)
+    for name, weight in model.named_parameters():
+        if name.endswith("embed.0.weight"):
+            start_with_details(weight)
+        elif name.endswith("output.weight"):
+            weight.data.mul_(0.05)

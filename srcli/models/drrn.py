@@ -8,18 +8,18 @@ are met (tests/models/test_drrn.py).
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, cast
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from srcli.errors import UsageError, unknown
+from srcli.errors import UsageError
 from srcli.imaging.resize import imresize_torch
 from srcli.models.base import ModelConfig, SRModel, find_hr_radius, recomputed
-from srcli.models.layers import Affine
+from srcli.models.layers import Affine, make_he_conv, start_with_details
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,21 +30,15 @@ class DRRNConfig(ModelConfig):
     units: int = 25  # U, residual units in a block; none makes it VDSR (section 3.3)
     width: int = 128  # channels of every feature map
     shared: bool = True  # a block's units share their convolutions; else DRRN_NS
-    path: Literal["multi", "chain"] = (
-        "multi"  # identity from the block's start, or from the unit: DRRN_C
-    )
-    norm: Literal["affine", "batch"] = (
-        "affine"  # learned scale and shift; "batch": the paper's, with BN
-    )
+    # Identity from the block's start, or from the unit: DRRN_C.
+    path: Literal["multi", "chain"] = "multi"
+    # Learned scale and shift, or the paper's batch normalisation.
+    norm: Literal["affine", "batch"] = "affine"
 
     def __post_init__(self) -> None:
         ModelConfig.__post_init__(self)
         if min(self.blocks, self.width) < 1 or self.units < 0:
             raise UsageError("blocks and width must be at least 1, units at least 0")
-        if self.path not in ("multi", "chain"):
-            raise unknown("path", self.path, ("multi", "chain"))
-        if self.norm not in ("affine", "batch"):
-            raise unknown("norm", self.norm, ("affine", "batch"))
 
     @property
     def depth(self) -> int:
@@ -69,15 +63,6 @@ def _normalization(config: DRRNConfig, channels: int, square: int = 1) -> nn.Mod
     return Affine(channels, square**-0.5)
 
 
-def _convolution(inputs: int, outputs: int, bias: bool = False) -> nn.Conv2d:
-    """A 3x3 convolution as He et al. start it (section 4.2)."""
-    layer = nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)
-    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    return layer
-
-
 class _Layer(nn.Module):
     """Normalisation, ReLU, convolution: "pre-activation" (section 3.1)."""
 
@@ -98,7 +83,8 @@ class _RecursiveBlock(nn.Module):
         super().__init__()
         width = config.width
         self.enter = _Layer(
-            _normalization(config, inputs, square), _convolution(inputs, width)
+            _normalization(config, inputs, square),
+            make_he_conv(inputs, width, bias=False),
         )
         # Each application normalises for itself, whether or not it shares its weights.
         self.norms = nn.ModuleList(
@@ -106,18 +92,10 @@ class _RecursiveBlock(nn.Module):
             for unit in range(config.units)
             for square in (config.expected_square(unit), 1)
         )
-        own = 1 if config.shared else config.units
+        own = min(1, config.units) if config.shared else config.units
         self.convolutions = nn.ModuleList(
-            _convolution(width, width) for _ in range(2 * min(own, config.units))
+            make_he_conv(width, width, bias=False) for _ in range(2 * own)
         )
-
-    def spread(self, before: int, units: int) -> None:
-        """Let the first `units` units do what the first `before` have learned to do."""
-        for index in reversed(range(2 * units)):
-            source = _spread(index, before, units)
-            for layers in (self.norms, self.convolutions):
-                if index < len(layers):
-                    layers[index].load_state_dict(layers[source].state_dict())
 
     @recomputed
     def residual(self, state: Tensor, unit: int) -> Tensor:
@@ -182,10 +160,14 @@ class DRRN(SRModel):
         self.blocks = nn.ModuleList(_RecursiveBlock(config, *each) for each in given)
         self.reconstruct = _Layer(
             _normalization(config, config.width, square),
-            _convolution(config.width, 1, bias=True),
+            make_he_conv(config.width, 1),
         )
         if config.norm == "affine":
-            _start_without_the_mean(self)
+            # Ours: without batch statistics, the first layer starts blind to plain
+            # areas, of which the residual holds nothing, and the output near bicubic.
+            first = self.get_parameter("blocks.0.enter.convolution.weight")
+            start_with_details(first)
+            self.reconstruct.convolution.weight.data *= 0.02
 
     def predictions(self, lr: Tensor, scale: int | None = None) -> tuple[Tensor, ...]:
         """The one estimate that the loss of equation 10 supervises; equation 9."""
@@ -204,15 +186,16 @@ class DRRN(SRModel):
         """Run at most the first `limit` units of each block.
 
         When it is raised, all units that run from now on begin as those did that ran
-        before, each of them several times in turn (`_spread`). This changes the output,
-        but units that begin by handing their input on learn next to nothing.
+        before, each of them several times in turn. This changes the output, but units
+        that begin by handing their input on learn next to nothing.
         """
         before = self.limited(self.config.units)
         super().limit_recursions(limit)
-        units = self.limited(self.config.units)
+        units, shared = self.limited(self.config.units), self.config.shared
         if units > before:
-            for block in self.blocks:
-                cast("_RecursiveBlock", block).spread(before, units)
+            known = copy.deepcopy(self.state_dict())
+            names = {name: _find_start(name, before, units, shared) for name in known}
+            self.load_state_dict({name: known[start] for name, start in names.items()})
 
     def fitting_weights(self, source: SRModel) -> dict[str, Tensor]:
         """As `SRModel.fitting_weights`; other numbers of units as after a raise.
@@ -221,50 +204,29 @@ class DRRN(SRModel):
         """
         if not isinstance(source, DRRN):
             return super().fitting_weights(source)
-        own, known = self.state_dict(), source.state_dict()
-        found = {name: known.get(self._find(name, source)) for name in own}
-        return {
-            name: value
-            for name, value in found.items()
-            if value is not None and value.shape == own[name].shape
-        }
-
-    def _find(self, name: str, source: DRRN) -> str:
-        """The tensor of `source` that the tensor `name` begins as."""
-        parts = name.split(".")
-        if parts[0] == "blocks" and parts[2] in ("norms", "convolutions"):
-            index, there = int(parts[3]), source.config.units
-            if source.limited(there) == there:
-                index = _spread(index, there, self.config.units)
-            if parts[2] == "convolutions" and source.config.shared:
-                index %= 2
-            parts[3] = str(index)
-        return ".".join(parts)
+        before, units = source.config.units, self.config.units
+        if source.limited(before) < before:
+            before = units  # a shallow phase is taken over as it is
+        known, found = source.state_dict(), {}
+        for name, own in self.state_dict().items():
+            value = known.get(_find_start(name, before, units, source.config.shared))
+            if value is not None and value.shape == own.shape:
+                found[name] = value
+        return found
 
     def receptive_radius(self, scale: int | None = None) -> int:
         """One HR pixel for each of the d layers, then what the bicubic reads."""
         return find_hr_radius(self.config.depth, self.resolve_scale(scale))
 
 
-# Where training starts, and goes on from fewer units: ours.
-
-_DETAIL_GAIN = 4.0  # measured, docs/models.md
-_RESIDUAL_SHARE = 0.02
-
-
-@torch.no_grad()
-def _start_without_the_mean(model: DRRN) -> None:
-    """Let the first layer start blind to plain areas, and the output near bicubic.
-
-    A picture is mostly its local mean, of which the residual holds nothing. Batch
-    normalisation takes it out of the features; scale and shift have to learn to.
-    """
-    first = model.get_parameter("blocks.0.enter.convolution.weight")
-    first.sub_(first.mean(dim=(2, 3), keepdim=True)).mul_(_DETAIL_GAIN)
-    model.reconstruct.convolution.weight *= _RESIDUAL_SHARE
-
-
-def _spread(index: int, before: int, units: int) -> int:
-    """Which layer of `before` units stands for a layer of `units`, two in each."""
-    unit, layer = divmod(index, 2)
-    return 2 * (unit * before // units) + layer
+def _find_start(name: str, before: int, units: int, shared: bool) -> str:
+    """The tensor of `before` units that a tensor begins as where `units` run (ours)."""
+    parts = name.split(".")
+    if parts[0] == "blocks" and parts[2] in ("norms", "convolutions"):
+        unit, layer = divmod(int(parts[3]), 2)
+        if unit < units:
+            unit = unit * before // units
+        if shared and parts[2] == "convolutions":
+            unit = 0
+        parts[3] = str(2 * unit + layer)
+    return ".".join(parts)

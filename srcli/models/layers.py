@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from srcli.models.transitions import Convolution
+Convolution = nn.Conv2d | nn.ConvTranspose2d
 
 
 class ResidualBlock(nn.Module):
@@ -88,6 +89,28 @@ class JointConvOfSums(JointConv):
         return blocks.flip(0).cumsum(0).flip(0).unbind()
 
 
+def keeps_size(layer: nn.Conv2d) -> bool:
+    """Whether a convolution gives a map of the size that it is given."""
+    side = layer.kernel_size[0]
+    return (
+        layer.kernel_size == (side, side)
+        and side % 2 == 1
+        and layer.padding in ("same", (side // 2, side // 2))
+        and layer.stride == layer.dilation == (1, 1)
+        and layer.groups == 1
+        and layer.padding_mode == "zeros"
+    )
+
+
+def make_he_conv(inputs: int, outputs: int, *, bias: bool = True) -> nn.Conv2d:
+    """A 3x3 convolution as He et al. start it (ICCV 2015) before a ReLU."""
+    layer = nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
 def keep_variance(layer: Convolution, slope: float = 1.0) -> None:
     """Start a layer without bias, and so that its output varies as much as its input.
 
@@ -103,3 +126,66 @@ def keep_variance(layer: Convolution, slope: float = 1.0) -> None:
     nn.init.normal_(layer.weight, std=math.sqrt(2.0 / (1.0 + slope**2) / inputs))
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
+
+
+@torch.no_grad()
+def start_with_details(kernels: Tensor) -> None:
+    """Let a network's first kernels sum to zero, four times as large.
+
+    Its states then begin with details, not with the brightness that the interpolated
+    picture has right; the gain was measured (docs/models.md).
+    """
+    kernels.sub_(kernels.mean(dim=(1, 2, 3), keepdim=True)).mul_(4.0)
+
+
+def resample_transitions(target: nn.Module, source: nn.Module) -> dict[str, Tensor]:
+    """The kernels of a network's strided layers, made from another scale's, by name.
+
+    RRRN's D and D* and DSRN's f_down and f_up have kernels that grow with the scale. A
+    network for x3 or x4 can still start from one for x2: that it pays was measured
+    (docs/models.md); none of the papers says anything of it.
+
+    Args:
+        target: The network that will start from them; it is not changed.
+        source: One with layers of the same names. Those of other channels are left
+            out.
+    """
+    others = dict(source.named_modules())
+    made = {}
+    for name, layer in target.named_modules():
+        other = others.get(name)
+        if _is_transition(layer) and _is_transition(other):
+            weight = _resample(other, layer)
+            if weight.shape == layer.weight.shape:
+                made[f"{name}.weight"] = weight
+    return made
+
+
+def _is_transition(layer: nn.Module | None) -> TypeGuard[Convolution]:
+    return isinstance(layer, Convolution) and layer.stride[0] > 1
+
+
+def _resample(source: Convolution, target: Convolution) -> Tensor:
+    """One layer's kernel as that of another stride.
+
+    Both are read as functions of the distance, in LR pixels, from the pixel that they
+    belong to: linear between their samples and zero beyond the last. What a transposed
+    layer adds to an HR pixel then keeps its size; a strided one sums over (s' / s)^2
+    times as many pixels.
+    """
+    before, after = source.stride[0], target.stride[0]
+    known = torch.arange(source.kernel_size[0], dtype=torch.float64)
+    taps = torch.arange(target.kernel_size[0], dtype=torch.float64)
+    # In taps; the one at the middle lies on the LR pixel.
+    places = (taps - _find_middle(target)) * before / after + _find_middle(source)
+    shares = (1.0 - (places[:, None] - known).abs()).clamp_min(0.0)
+    weight = source.weight.detach()
+    resampled = shares @ weight.cpu().double() @ shares.T
+    if not source.transposed:
+        resampled = resampled * (before / after) ** 2
+    return resampled.to(weight)
+
+
+def _find_middle(layer: Convolution) -> float:
+    """Where among a layer's taps its LR pixel's centre lies, from the first tap's."""
+    return float(layer.padding[0]) + (layer.stride[0] - 1) / 2

@@ -19,9 +19,6 @@ from srcli.errors import UsageError
 from srcli.models.base import ModelConfig, SRModel, recomputed
 from srcli.models.layers import JointConv, ResidualBlock
 
-# Table 1 and Figure 5: how one recursion's input is made from what came before.
-Recursion = Literal["mrm", "input-encoder", "memory-updater", "residual", "baseline"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MRNetConfig(ModelConfig):
@@ -30,7 +27,10 @@ class MRNetConfig(ModelConfig):
     recursions: tuple[int, int, int] = (4, 6, 8)  # T at x2, x3 and x4
     width: int = 64  # c0, channels of every feature map
     blocks: int = 10  # residual blocks in the shared convolution block
-    recursion: Recursion = "mrm"  # Table 1
+    # Table 1 and Figure 5: how a recursion's input is made from what came before.
+    recursion: Literal[
+        "mrm", "input-encoder", "memory-updater", "residual", "baseline"
+    ] = "mrm"
     fusion: Literal["shuffle", "conv"] = "shuffle"  # Table 2; conv is its baseline
     fusion_kernel: int = 1  # 3 fits the counts of Table 2's sweep, 1 those of Table 3
 
@@ -188,6 +188,7 @@ class MRNet(SRModel):
     color = "rgb"
     config_class = MRNetConfig
     multi_scale = True
+    measured_overlap = 20
     variants: ClassVar[Mapping[str, MRNetConfig]] = {
         "mrnet": MRNetConfig(),
         "mrnet-s": MRNetConfig(scales=(4,)),  # Table 3; any one scale
@@ -254,13 +255,6 @@ class MRNet(SRModel):
             head = 5
         tail = -(-2 // scale)  # two 3x3 convolutions at HR size
         return head + self.config.steps(scale) * recursion + tail
-
-    def tile_overlap(self, scale: int | None = None) -> int:
-        """20 LR pixels: measured, docs/design.md; the exact radius is 89 to 173."""
-        return min(20, self.receptive_radius(scale))
-
-
-# Where training starts: ours, for the paper names nothing.
 
 
 @torch.no_grad()

@@ -17,8 +17,12 @@ from torch.nn import functional as F
 
 from srcli.errors import UsageError
 from srcli.models.base import Color, ModelConfig, SRModel, recomputed
-from srcli.models.layers import JointConv, JointConvOfSums, keep_variance
-from srcli.models.transitions import Convolution
+from srcli.models.layers import (
+    Convolution,
+    JointConv,
+    JointConvOfSums,
+    keep_variance,
+)
 
 # Of D and D*: with kernel = stride + 2 * padding both grids are exact at every size.
 _PADDING = 2
@@ -41,8 +45,7 @@ class RRRNConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         ModelConfig.__post_init__(self)
-        if len(self.scales) > 1:
-            raise UsageError("an rrrn network serves one scale; build one for each")
+        self.check_single_scale()
         counts = (self.sub_networks, self.iterations, self.extract_layers)
         if min(*counts, self.width, self.extract_ratio) < 1:
             least = "one sub-network, iteration, layer and channel"
@@ -147,6 +150,8 @@ class RRRN(SRModel):
     stage = "sub-network"
     config_class = RRRNConfig
     multi_scale = False
+    # The exact radius is 80, 79 and 43 at x2, x3 and x4 (docs/models.md).
+    measured_overlap = 16
     variants: ClassVar[Mapping[str, RRRNConfig]] = {
         "rrrn": RRRNConfig(),
         # No table varies the network; these are its two free numbers, g and t, and
@@ -219,14 +224,6 @@ class RRRN(SRModel):
         reach = 1 + (2 * _PADDING - 1) // scale
         last = 1 + (config.reconstruct_kernel // 2 + _PADDING - 1) // scale
         return config.extract_layers + rounds * reach + last
-
-    def tile_overlap(self, scale: int | None = None) -> int:
-        """16 LR pixels, where the exact radius is 80, 79 and 43 at x2, x3 and x4.
-
-        Measured on the bundled weights in fp32 (docs/models.md): 12 leaves rounding
-        alone, 8 leaves 0.03 grey levels.
-        """
-        return min(16, self.receptive_radius(scale))
 
 
 def _extraction(config: RRRNConfig, channels: int) -> nn.Sequential:

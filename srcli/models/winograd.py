@@ -16,10 +16,10 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache, partial
 from importlib.util import find_spec
-from itertools import count, pairwise
+from itertools import pairwise
+from types import ModuleType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -36,15 +36,10 @@ _MULTIPLE = 16  # of which both sides' channels are one
 # channels in bfloat16, oneDNN's own convolution is as fast, and rounds less.
 _CHANNELS = {torch.float32: 32, torch.bfloat16: 128}
 _LEAST = 1 << 11  # pixels of all pictures, below which threads cost more than they save
-_TILES = 150  # of a strip, about: what they are multiplied into stays in the cache
+TILES = 150  # that are multiplied at once, about: they stay in the cache
 
-# Where the polynomials of section 4.1 are evaluated besides: 0, a, -a, b, -b, infinity.
-# The textbook's 1 and 2 have twice the rounding error in bfloat16
-# (docs/performance.md).
-POINTS = (0.75, 1.5)
 _ONEDNN = torch.ops.mkldnn
 _PLACE = ([0, 0], [1, 1], [1, 1], 36)  # padding, stride, dilation, groups
-_state = threading.local()
 _suspensions: list[None] = []
 
 
@@ -52,6 +47,19 @@ _suspensions: list[None] = []
 def is_available() -> bool:
     """Whether the extra is installed that compiles the transforms."""
     return find_spec("numba") is not None
+
+
+@cache
+def kernels() -> ModuleType | None:
+    """The compiled transforms, `winograd_kernels`; None where they cannot be had."""
+    if not is_available():
+        return None
+    try:
+        return importlib.import_module("srcli.models.winograd_kernels")
+    except (ImportError, RuntimeError) as error:
+        # A NumPy that is too new for Numba, or no folder where it may keep its code.
+        log.warning("numba is installed but of no use here: %s", error)
+        return None
 
 
 @contextmanager
@@ -97,14 +105,14 @@ def transform_weight(weight: Tensor, dtype: torch.dtype) -> Tensor:
     inputs = weight.shape[1]
     taps = weight.float().permute(2, 3, 0, 1).flatten(2).flatten(0, 1)
     plain = (weight_transform() @ taps).view(-1, inputs, 1, 1).to(dtype)
-    size = [1, 36 * inputs, _TILES, 1]
+    size = [1, 36 * inputs, TILES, 1]
     return _ONEDNN._reorder_convolution_weight(plain, [0, 0], *_PLACE[1:], size)
 
 
 @cache
 def weight_transform() -> Tensor:
     """G of section 4.1 in both directions, (36, 9): a kernel's taps to its tile."""
-    a, b = POINTS
+    a, b = _compiled().POINTS
     finite = torch.tensor([0, a, -a, b, -b], dtype=torch.float64)
     apart = finite[:, None] - finite + torch.eye(5, dtype=torch.float64)
     rows = finite[:, None] ** torch.arange(3) / apart.prod(dim=1, keepdim=True)
@@ -139,20 +147,44 @@ def convolve(
         share: Zero is none.
         above: Rows of zeros above `x`, 1 or 0; there are as many below as it takes.
     """
-    call = _Call(
-        x=as_array(x),
-        weight=weight,
-        bias=bias.numpy(),
-        out=as_array(out),
-        other=as_array(out[:, :, :0] if add is None or add is out else add),
-        onto=add is out,
-        slope=np.float32(slope),
-        share=np.float32(share),
-        above=above,
-    )
-    strips = _cut(*call.out.shape[:3])
-    in_threads(partial(_run_some, call, strips, count()))
+    compiled, onto = _compiled(), add is out
+    source, target = as_array(x), as_array(out)
+    other = as_array(out[:, :, :0] if add is None or onto else add)
+    then = bias.numpy(), np.float32(slope), np.float32(share)
+    number, height, width, outputs = target.shape
+    inputs, across = source.shape[3], -(-width // 4)
+    strips = _cut(number, -(-height // 4), across)
+    most = across * max(last - first for _, first, last in strips)
+    waiting = iter(strips)  # of all threads together
+
+    @torch.inference_mode()
+    def work(*_: int) -> None:
+        tiles = torch.empty(most, 36, inputs, dtype=x.dtype)
+        entered = as_bits(tiles.flatten(0, 1))
+        room = make_room(source)
+        leaving = np.empty((7, 4 * outputs), np.float32)
+        for index, first, last in waiting:
+            compiled.enter_strip(
+                source[index], above, False, first, last, entered, (36, 1), *room
+            )
+            used = (last - first) * across
+            maps = tiles[:used].view(1, used, 1, -1).permute(0, 3, 1, 2)
+            left = _ONEDNN._convolution_pointwise(
+                maps, weight, None, *_PLACE, "none", [], ""
+            )
+            products = as_bits(left.permute(0, 2, 3, 1).view(used, 36, -1))
+            rest = other[index], onto, target[index], leaving
+            compiled.leave_strip(products, first, last, *then, *rest)
+
+    in_threads(work)
     return out
+
+
+def make_room(source: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """What `enter_strip` works in, and its zeros, for maps of (N, h, w, channels)."""
+    _, _, width, channels = source.shape
+    rows = np.empty((6, 66 * channels), np.float32)
+    return rows, np.zeros(width * channels, source.dtype)
 
 
 def in_threads(work: Callable[[int, int], _Result]) -> list[_Result]:
@@ -165,135 +197,6 @@ def in_threads(work: Callable[[int, int], _Result]) -> list[_Result]:
     return [part.result() for part in parts]
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """A convolution; the arrays are (N, h, w, channels)."""
-
-    x: NDArray[Any]
-    weight: Tensor
-    bias: NDArray[Any]
-    out: NDArray[Any]
-    other: NDArray[Any]
-    onto: bool
-    slope: np.float32
-    share: np.float32
-    above: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Room:
-    """What a thread works in."""
-
-    entered: Tensor  # (tiles, 36, inputs)
-    entering: NDArray[Any]
-    leaving: NDArray[Any]
-    nothing: NDArray[Any]
-
-
-def as_array(images: Tensor) -> NDArray[Any]:
-    """(N, channels, h, w) of channels_last as (N, h, w, channels), not copied."""
-    return as_bits(images.permute(0, 2, 3, 1))
-
-
-def _cut(number: int, height: int, width: int) -> list[tuple[int, int, int]]:
-    """The strips of some pictures: of which, and from which to which row of tiles.
-
-    They are about as high as each other, and as many for every thread.
-    """
-    down, across = -(-height // 4), -(-width // 4)
-    threads = torch.get_num_threads()
-    strips = -(-down * across // _TILES)
-    while strips < down and number * strips % threads:
-        strips += 1
-    strips = min(strips, down)
-    edges = [down * index // strips for index in range(strips + 1)]
-    return [(index, *edge) for index in range(number) for edge in pairwise(edges)]
-
-
-@torch.inference_mode()
-def _run_some(
-    call: _Call, strips: list[tuple[int, int, int]], numbers: Iterator[int], *_: int
-) -> None:
-    """Take strips until there are none; `numbers` is shared by all threads."""
-    compiled = kernels()
-    assert compiled is not None  # as `serves` says
-    enter_strip, leave_strip, _return_strip = compiled
-    across = -(-call.out.shape[2] // 4)
-    most = max(last - first for _, first, last in strips)
-    room = _make_room(call, most * across)
-    entered = as_bits(room.entered.flatten(0, 1))
-    for number in numbers:
-        if number >= len(strips):
-            break
-        index, first, last = strips[number]
-        enter_strip(
-            call.x[index],
-            call.above,
-            first,
-            last,
-            entered,
-            (36, 1),
-            room.entering,
-            room.nothing,
-        )
-        used = (last - first) * across
-        maps = room.entered[:used].view(1, used, 1, -1).permute(0, 3, 1, 2)
-        left = _ONEDNN._convolution_pointwise(
-            maps, call.weight, None, *_PLACE, "none", [], ""
-        )
-        leave_strip(
-            as_bits(left.permute(0, 2, 3, 1).view(used, 36, -1)),
-            first,
-            last,
-            call.bias,
-            call.slope,
-            call.other[index],
-            call.onto,
-            call.share,
-            call.out[index],
-            room.leaving,
-        )
-
-
-def as_bits(values: Tensor) -> NDArray[Any]:
-    """The values as an array, not copied; bfloat16 as its 16 bits."""
-    if values.dtype == torch.bfloat16:
-        values = values.view(torch.uint16)
-    return values.numpy()
-
-
-def _make_room(call: _Call, tiles: int) -> _Room:
-    """The thread's own, kept for the next convolution of the same kind."""
-    *_, width, inputs = call.x.shape
-    outputs, dtype = call.out.shape[3], call.weight.dtype
-    key = inputs, outputs, dtype, width
-    rooms = _state.__dict__.setdefault("rooms", {})
-    room = rooms.get(key)
-    if room is None or len(room.entered) < tiles:
-        rooms.clear()  # the next picture's, mostly
-        rooms[key] = room = _Room(
-            torch.empty(tiles, 36, inputs, dtype=dtype),
-            np.empty((6, 66 * inputs), np.float32),
-            np.empty((7, 4 * outputs), np.float32),
-            np.zeros(width * inputs, call.x.dtype),
-        )
-    return room
-
-
-@cache
-def kernels() -> tuple[Callable[..., None], ...] | None:
-    """The compiled transforms; None where they cannot be had."""
-    if not is_available():
-        return None
-    try:
-        compiled = importlib.import_module("srcli.models.winograd_kernels")
-    except (ImportError, RuntimeError) as error:
-        # A NumPy that is too new for Numba, or no folder where it may keep its code.
-        log.warning("numba is installed but of no use here: %s", error)
-        return None
-    return compiled.enter_strip, compiled.leave_strip, compiled.return_strip
-
-
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     """Threads that torch computes in without further threads of its own."""
@@ -303,3 +206,35 @@ def _pool(threads: int) -> ThreadPoolExecutor:
         done.result()  # all of them have started
     torch.set_num_threads(threads)  # the number that new threads begin with
     return workers
+
+
+def as_array(images: Tensor) -> NDArray[Any]:
+    """(N, channels, h, w) of channels_last as (N, h, w, channels), not copied."""
+    return as_bits(images.permute(0, 2, 3, 1))
+
+
+def as_bits(values: Tensor) -> NDArray[Any]:
+    """The values as an array, not copied; bfloat16 as its 16 bits."""
+    if values.dtype == torch.bfloat16:
+        values = values.view(torch.uint16)
+    return values.numpy()
+
+
+def _compiled() -> ModuleType:
+    compiled = kernels()
+    assert compiled is not None  # as `serves` says
+    return compiled
+
+
+def _cut(number: int, down: int, across: int) -> list[tuple[int, int, int]]:
+    """The strips of some pictures: of which, and from which to which row of tiles.
+
+    They are about as high as each other, and as many for every thread.
+    """
+    threads = torch.get_num_threads()
+    strips = -(-down * across // TILES)
+    while strips < down and number * strips % threads:
+        strips += 1
+    strips = min(strips, down)
+    edges = [down * index // strips for index in range(strips + 1)]
+    return [(index, *edge) for index in range(number) for edge in pairwise(edges)]

@@ -10,20 +10,17 @@ section 4.1, of whose equation 12 these are the derivatives.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from srcli.models import winograd
-
-_TILES = 150  # that are multiplied at once, about: they stay in the cache
-_state = threading.local()
+from srcli.models.layers import keeps_size
 
 
 @contextmanager
@@ -33,33 +30,18 @@ def used_by(network: nn.Module) -> Iterator[None]:
     They compute in the type that autocast chooses. No weight may change meanwhile:
     transformed kernels are kept for all passes.
     """
-    layers = [layer for layer in network.modules() if _fits(layer)]
+    layers = [
+        layer
+        for layer in network.modules()
+        if isinstance(layer, nn.Conv2d) and keeps_size(layer)
+    ]
     for layer in layers:
-        layer.forward = _Layer(cast("nn.Conv2d", layer))
+        layer.forward = _Layer(layer)  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
         for layer in layers:
             del layer.forward
-
-
-def _fits(layer: nn.Module) -> bool:
-    """Whether it is a 3x3 convolution that keeps the size of what it is given."""
-    return isinstance(layer, nn.Conv2d) and (
-        layer.kernel_size,
-        layer.stride,
-        layer.padding,
-        layer.dilation,
-        layer.groups,
-        layer.padding_mode,
-    ) == (
-        (3, 3),
-        (1, 1),
-        (1, 1),
-        (1, 1),
-        1,
-        "zeros",
-    )
 
 
 class _Layer:
@@ -89,14 +71,19 @@ class _Layer:
     def tiles(self) -> Tensor:
         return cast("Tensor", _Transform.apply(self.layer.weight))  # type: ignore[no-untyped-call]
 
-    def kernel(self, dtype: torch.dtype, back: bool) -> Tensor:
-        """What `winograd.convolve` takes, ahead or for the input's gradient."""
-        key = dtype, back
-        if key not in self.kernels:
-            weight = self.layer.weight.detach()
-            turned = weight.flip(2, 3).transpose(0, 1) if back else weight
-            self.kernels[key] = winograd.transform_weight(turned, dtype)
-        return self.kernels[key]
+    def convolve(self, x: Tensor, back: bool) -> Tensor:
+        """`x` with the kernel, or with the one for the input's gradient."""
+        weight = self.layer.weight.detach()
+        if back:
+            weight = weight.flip(2, 3).transpose(0, 1)
+        if (x.dtype, back) not in self.kernels:
+            kernel = winograd.transform_weight(weight, x.dtype)
+            self.kernels[x.dtype, back] = kernel
+        size, layout = (len(x), len(weight), *x.shape[2:]), torch.channels_last
+        out = torch.empty(size, dtype=x.dtype, memory_format=layout)
+        bias = torch.zeros(len(weight))
+        x = x.detach().contiguous(memory_format=layout)
+        return winograd.convolve(x, self.kernels[x.dtype, back], bias, out)
 
 
 class _Transform(torch.autograd.Function):
@@ -111,7 +98,7 @@ class _Transform(torch.autograd.Function):
         return torch.empty(1).expand(36, outputs, inputs)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable
     def backward(_: Any, gradient: Tensor) -> Tensor:  # noqa: ANN401
         outputs, inputs = gradient.shape[1:]
         taps = winograd.weight_transform().T @ gradient.flatten(1)
@@ -122,13 +109,13 @@ class _Convolution(torch.autograd.Function):
     """A 3x3 convolution of (N, inputs, h, w), whose edges see zeros."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, tiles: Tensor, layer: _Layer) -> Tensor:  # noqa: ANN401
+    def forward(ctx: Any, x: Tensor, _tiles: Tensor, layer: _Layer) -> Tensor:  # noqa: ANN401
         ctx.save_for_backward(x)
         ctx.layer = layer
-        return _convolve(x, layer.kernel(x.dtype, False), tiles.shape[1])
+        return layer.convolve(x, back=False)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable
     def backward(
         ctx: Any,  # noqa: ANN401
         gradient: Tensor,
@@ -136,103 +123,63 @@ class _Convolution(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         of_x = of_tiles = None
         if ctx.needs_input_grad[0]:
-            kernel = ctx.layer.kernel(x.dtype, True)
-            of_x = _convolve(gradient, kernel, x.shape[1])
+            of_x = ctx.layer.convolve(gradient, back=True)
         if ctx.needs_input_grad[1]:
-            of_tiles = _multiply(x, gradient)
+            layout = torch.channels_last
+            pair = (
+                x.contiguous(memory_format=layout),
+                gradient.contiguous(memory_format=layout),
+            )
+            total, *others = winograd.in_threads(partial(_multiply, *pair))
+            of_tiles = sum(others, total)
         return of_x, of_tiles, None
 
 
-def _side_by_side(x: Tensor) -> Tensor:
-    """`x` as the compiled transforms take it: the channels of a pixel side by side."""
-    return x.detach().contiguous(memory_format=torch.channels_last)
-
-
-def _convolve(x: Tensor, kernel: Tensor, outputs: int) -> Tensor:
-    size = (len(x), outputs, *x.shape[2:])
-    out = torch.empty(size, dtype=x.dtype, memory_format=torch.channels_last)
-    return winograd.convolve(_side_by_side(x), kernel, torch.zeros(outputs), out)
-
-
-def _multiply(x: Tensor, gradient: Tensor) -> Tensor:
-    """The gradient of the transformed kernel, (36, outputs, inputs) float32.
+def _multiply(x: Tensor, gradient: Tensor, part: int, parts: int) -> Tensor:
+    """What one of so many parts of all tiles adds to the transformed kernel's gradient.
 
     Args:
         x: What was convolved, (N, inputs, h, w).
         gradient: Of the result, (N, outputs, h, w), of the same dtype.
+        part: Which one.
+        parts: How many there are.
+
+    Returns:
+        (36, outputs, inputs) float32.
     """
-    work = partial(_multiply_some, _side_by_side(x), _side_by_side(gradient))
-    total, *others = winograd.in_threads(work)
-    for other in others:
-        total += other
-    return total
-
-
-def _multiply_some(x: Tensor, gradient: Tensor, part: int, parts: int) -> Tensor:
-    """What one of so many parts of all tiles adds to it."""
-    pair = _Pair(x, gradient)
-    first, end = (pair.rows * edge // parts for edge in (part, part + 1))
-    product = _room("product", gradient.shape[1], x)
-    total = torch.zeros(product.shape)
-    while first < end:
-        last = min(end, first + pair.most)
-        entered, returned = pair.transform(first, last)
-        torch.bmm(returned.transpose(1, 2), entered, out=product)
-        total += product
-        first = last
-    return total
-
-
-class _Pair:
-    """What was convolved and the result's gradient, in tiles that match.
-
-    Attributes:
-        rows: Of tiles, in all pictures.
-        most: How many of them are transformed at once.
-    """
-
-    def __init__(self, x: Tensor, gradient: Tensor) -> None:
-        self.both = winograd.as_array(x), winograd.as_array(gradient)
-        number, height, width, _ = self.both[0].shape
-        self.down, self.across = -(-height // 4), -(-width // 4)
-        self.rows = number * self.down
-        self.most = min(self.rows, max(1, _TILES // self.across))
-        # One more, or what is written for a tile would all be of one set of the cache.
-        room = self.most * self.across + 1
-        self.tiles = _room("entered", room, x), _room("returned", room, gradient)
-
-    def transform(self, start: int, end: int) -> tuple[Tensor, Tensor]:
-        """Rows of tiles, (36, tiles, channels) each; the next go to the same memory."""
-        compiled = winograd.kernels()
-        assert compiled is not None  # as `winograd.serves` says
-        enter_strip, _, return_strip = compiled
-        entered, returned = (winograd.as_bits(t.flatten(0, 1)) for t in self.tiles)
-        steps = 1, self.tiles[0].shape[1]
-        inner, outer = (
-            (
-                np.empty((6, 66 * each.shape[3]), np.float32),
-                np.zeros(each.shape[2] * each.shape[3], each.dtype),
-            )
-            for each in self.both
-        )
-        row = start
-        while row < end:
-            picture, first = divmod(row, self.down)
-            last = min(self.down, first + end - row)
-            place = (row - start) * self.across
-            x, gradient = (each[picture] for each in self.both)
-            enter_strip(x, 1, first, last, entered[place:], steps, *inner)
-            return_strip(gradient, first, last, returned[place:], steps, *outer)
+    compiled = winograd.kernels()
+    assert compiled is not None  # as `winograd.serves` says
+    arrays = [winograd.as_array(each) for each in (x, gradient)]
+    rooms = [winograd.make_room(array) for array in arrays]
+    number, height, width, _ = arrays[0].shape
+    down, across = -(-height // 4), -(-width // 4)
+    most = min(number * down, max(1, winograd.TILES // across))  # rows of tiles at once
+    # One more, or what is written for a tile would all be of one set of the cache.
+    size = most * across + 1
+    tiles = [
+        torch.empty(36, size, each.shape[1], dtype=x.dtype) for each in (x, gradient)
+    ]
+    total = torch.zeros(36, gradient.shape[1], x.shape[1])
+    start, end = (number * down * edge // parts for edge in (part, part + 1))
+    for begin in range(start, end, most):
+        row, stop = begin, min(end, begin + most)
+        while row < stop:  # of a picture at a time
+            picture, first = divmod(row, down)
+            last = min(down, first + stop - row)
+            place = (row - begin) * across
+            for back in (0, 1):
+                products = winograd.as_bits(tiles[back].flatten(0, 1))[place:]
+                compiled.enter_strip(
+                    arrays[back][picture],
+                    1 - back,
+                    bool(back),
+                    first,
+                    last,
+                    products,
+                    (1, size),
+                    *rooms[back],
+                )
             row += last - first
-        used = (end - start) * self.across
-        return self.tiles[0][:, :used], self.tiles[1][:, :used]
-
-
-def _room(name: str, rows: int, like: Tensor) -> Tensor:
-    """(36, rows, channels), the thread's own and kept for the next convolution."""
-    rooms = _state.__dict__.setdefault("rooms", {})
-    size = 36, rows, like.shape[1]
-    room = rooms.get(name)
-    if room is None or room.shape != size or room.dtype != like.dtype:
-        rooms[name] = room = torch.empty(size, dtype=like.dtype)
-    return cast("Tensor", room)
+        entered, returned = (each[:, : (stop - begin) * across] for each in tiles)
+        total += torch.bmm(returned.transpose(1, 2), entered)
+    return total

@@ -1,4 +1,4 @@
-"""The two transforms of Winograd's F(4x4, 3x3), compiled by Numba for this processor.
+"""The transforms of Winograd's F(4x4, 3x3), compiled by Numba for this processor.
 
 Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016,
 section 4.3. One tile is 6x6 inputs and 4x4 outputs. Feature maps are (h, w, channels),
@@ -13,8 +13,10 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-from srcli.models.winograd import POINTS
-
+# Where the polynomials of section 4.1 are evaluated besides: 0, a, -a, b, -b, infinity.
+# The textbook's 1 and 2 have twice the rounding error in bfloat16
+# (docs/performance.md).
+POINTS = (0.75, 1.5)
 _COMPILED = {
     "nogil": True,  # one thread a strip
     "fastmath": True,
@@ -23,7 +25,7 @@ _COMPILED = {
 }
 _RUN = 16  # tiles of a row that are taken together: what they read stays in the cache
 _READ = 4 * _RUN + 2  # pixels of a line that they read: 66
-# The points a, b of `winograd.POINTS`, their powers, and sum and product of squares.
+# The points a, b, their powers, and sum and product of squares.
 _A, _B = (np.float32(point) for point in POINTS)
 _A2, _B2, _A3, _B3 = _A * _A, _B * _B, _A * _A * _A, _B * _B * _B
 _SUM, _PRODUCT = _A2 + _B2, _A2 * _B2
@@ -105,12 +107,32 @@ def _enter(source, target):
 
 
 @njit(**_COMPILED)
-def enter_strip(x, above, first, last, products, steps, rows, nothing):
+def _return(source, target):
+    """Four values to six, A of the paper; of `source` the first four rows."""
+    x0, x1, x2, x3, _, _ = source
+    y0, y1, y2, y3, y4, y5 = target
+    zero = y0[0]
+    for i in range(x0.shape[0]):
+        a, b, c, d = _widen(x0[i]), _widen(x1[i]), _widen(x2[i]), _widen(x3[i])
+        p, q = a + _A2 * c, _A * b + _A3 * d
+        r, s = a + _B2 * c, _B * b + _B3 * d
+        y0[i] = _narrow(a, zero)
+        y1[i] = _narrow(p + q, zero)
+        y2[i] = _narrow(p - q, zero)
+        y3[i] = _narrow(r + s, zero)
+        y4[i] = _narrow(r - s, zero)
+        y5[i] = _narrow(d, zero)
+
+
+@njit(**_COMPILED)
+def enter_strip(x, above, back, first, last, products, steps, rows, nothing):
     """The tiles of some rows of tiles, ready to be multiplied.
 
     Args:
         x: (h, w, channels).
         above: Rows of zeros above `x`, 0 or 1.
+        back: Whether `x` is the gradient of what `leave_strip` wrote, and the tiles are
+            to be that of what it was given.
         first: The first row of tiles.
         last: The row of tiles that is no longer meant.
         products: Gets them, (36 * tiles, channels).
@@ -121,6 +143,7 @@ def enter_strip(x, above, first, last, products, steps, rows, nothing):
     height, width, channels = x.shape
     flat = x.reshape(height, width * channels)
     across = (width + 3) // 4
+    margin = 0 if back else 1  # columns around its own four that a tile reads
     to_tile, to_point = steps
     pixels = rows.reshape(-1, channels)
     for row in range(first, last):
@@ -136,21 +159,26 @@ def enter_strip(x, above, first, last, products, steps, rows, nothing):
         )
         for begin in range(0, across, _RUN):
             end = min(begin + _RUN, across)
-            left, right = 4 * begin - 1, 4 * end + 1  # columns that these tiles read
+            left, right = 4 * begin - margin, 4 * end + margin
             start, stop = max(left, 0) * channels, min(right, width) * channels
             lead = (max(left, 0) - left) * channels
             length = stop - start
             rows[:, :lead] = 0.0
             rows[:, lead + length : (right - left) * channels] = 0.0
-            _enter(_span(lines, start, stop), _span(rows, lead, lead + length))
+            seen, made = _span(lines, start, stop), _span(rows, lead, lead + length)
+            if back:
+                _return(seen, made)
+            else:
+                _enter(seen, made)
             for k in range(6):
                 for tile in range(begin, end):
                     pixel = _READ * k + 4 * (tile - begin)
                     place = (base + tile) * to_tile + 6 * k * to_point
-                    _enter(
-                        _take(pixels, pixel, 1),
-                        _take(products, place, to_point),
-                    )
+                    column = _take(pixels, pixel, 1)
+                    if back:
+                        _return(column, _take(products, place, to_point))
+                    else:
+                        _enter(column, _take(products, place, to_point))
 
 
 @njit(**_COMPILED)
@@ -218,7 +246,7 @@ def _finish_total(value, target, slope, share):
 
 
 @njit(**_COMPILED)
-def leave_strip(products, first, last, bias, slope, other, onto, share, out, rows):
+def leave_strip(products, first, last, bias, slope, share, other, onto, out, rows):
     """What the products of some rows of tiles are in the picture, and what follows.
 
     `out` becomes act(x + bias + other), or, where `other` has no rows, act(x + bias);
@@ -231,9 +259,9 @@ def leave_strip(products, first, last, bias, slope, other, onto, share, out, row
         last: The row of tiles that is no longer meant.
         bias: (channels,) float32.
         slope: float32.
+        share: float32.
         other: (h, w, channels) or (0, 0, channels).
         onto: Whether `out` is what is added.
-        share: float32.
         out: (h, w, channels).
         rows: Room for (7, 4 * channels) float32.
     """
@@ -265,72 +293,3 @@ def leave_strip(products, first, last, bias, slope, other, onto, share, out, row
                         _finish_sum(column[i], out[y, x], slope, other[y, x])
                     else:
                         _finish(column[i], out[y, x], slope)
-
-
-@njit(**_COMPILED)
-def _return(source, target):
-    """Four values to six, A of the paper; `source` are four rows, `target` six."""
-    x0, x1, x2, x3 = source
-    y0, y1, y2, y3, y4, y5 = target
-    zero = y0[0]
-    for i in range(x0.shape[0]):
-        a, b, c, d = _widen(x0[i]), _widen(x1[i]), _widen(x2[i]), _widen(x3[i])
-        p, q = a + _A2 * c, _A * b + _A3 * d
-        r, s = a + _B2 * c, _B * b + _B3 * d
-        y0[i] = _narrow(a, zero)
-        y1[i] = _narrow(p + q, zero)
-        y2[i] = _narrow(p - q, zero)
-        y3[i] = _narrow(r + s, zero)
-        y4[i] = _narrow(r - s, zero)
-        y5[i] = _narrow(d, zero)
-
-
-@njit(**_COMPILED)
-def return_strip(gradient, first, last, products, steps, rows, nothing):
-    """What `leave_strip` was given for some rows of tiles, as its gradient.
-
-    Args:
-        gradient: Of what `leave_strip` wrote, (h, w, channels).
-        first: The first row of tiles.
-        last: The row of tiles that is no longer meant.
-        products: Gets them, (36 * tiles, channels).
-        steps: Its rows from one tile to the next, and from one of the 36 to the next.
-        rows: Room, (6, 66 * channels) float32.
-        nothing: Zeros, as many as a row of `gradient` has values.
-    """
-    height, width, channels = gradient.shape
-    flat = gradient.reshape(height, width * channels)
-    across = (width + 3) // 4
-    to_tile, to_point = steps
-    pixels = rows.reshape(-1, channels)
-    for row in range(first, last):
-        base = (row - first) * across
-        y = 4 * row
-        lines = (
-            flat[y],
-            flat[y + 1] if y + 1 < height else nothing,
-            flat[y + 2] if y + 2 < height else nothing,
-            flat[y + 3] if y + 3 < height else nothing,
-        )
-        for begin in range(0, across, _RUN):
-            end = min(begin + _RUN, across)
-            start, stop = 4 * begin * channels, min(4 * end, width) * channels
-            length = stop - start
-            rows[:, length : 4 * (end - begin) * channels] = 0.0
-            _return(
-                (
-                    lines[0][start:stop],
-                    lines[1][start:stop],
-                    lines[2][start:stop],
-                    lines[3][start:stop],
-                ),
-                _span(rows, 0, length),
-            )
-            for k in range(6):
-                for tile in range(begin, end):
-                    pixel = _READ * k + 4 * (tile - begin)
-                    place = (base + tile) * to_tile + 6 * k * to_point
-                    _return(
-                        _take(pixels, pixel, 1)[:4],
-                        _take(products, place, to_point),
-                    )

@@ -12,8 +12,8 @@ from statistics import fmean
 
 from srcli.errors import InputError, SrcliError, UsageError, WeightsError
 from srcli.pretrained import catalog
-from srcli.pretrained.catalog import EXPORT_FOLDER, UNSTATED, WeightEntry
-from srcli.pretrained.purpose import name_task
+from srcli.pretrained.catalog import EXPORT_FOLDER, UNSTATED, WeightEntry, name_task
+from srcli.pretrained.weight_file import describe_file
 from srcli.storage import show_message
 from srcli.writing import write_whole
 
@@ -72,7 +72,7 @@ def _read_export(place: Path) -> tuple[WeightEntry, Path]:
 
 def _check_entry(entry: WeightEntry, weights: Path) -> None:
     """Refuse an entry of other weights, or one that leaves figures or terms out."""
-    facts = catalog.describe_file(weights)
+    facts = describe_file(weights)
     if any(getattr(entry, name) != value for name, value in facts.items()):
         raise WeightsError(f"{weights} is not what its entry says: export it again")
     if not entry.psnr:

@@ -18,15 +18,15 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
 
 from srcli.errors import DeviceError, SrcliError, UsageError, WeightsError
 from srcli.models.base import ModelConfig, SRModel
-from srcli.pretrained.metadata import WANTED, check_kind, named_in_utf8
-from srcli.pretrained.purpose import PICKLES
+from srcli.pretrained.catalog import PICKLES
+from srcli.pretrained.weight_file import WANTED, read_tensors
 
 SCALES = (1, 2, 3, 4, 8)
 # LR pixels. Measured on convolutional networks (docs/design.md, "Tiles").
@@ -152,26 +152,22 @@ def read_community(path: Path) -> CommunityNetwork:
         UsageError: If the extra for such files is not installed.
         WeightsError: If the file is missing, damaged, no model, or of a network that
             does not enlarge pictures or is not known.
+        DeviceError: If the memory does not suffice.
     """
-    check_kind(path)
     spandrel = import_spandrel()
     weights = _read_weights(path, spandrel)
-    try:
-        with _without_warnings():
+    misfit = (
+        "holds weights that fit no network: the file is damaged, or of a variant that "
+        "is not known"
+    )
+    with _explained(path, misfit), _without_warnings():
+        try:
             found = spandrel.MAIN_REGISTRY.load(weights)
-    except spandrel.UnsupportedModelError as error:
-        raise WeightsError(
-            f"{path} holds no network that srcli knows: it reads its own and those of "
-            "spandrel (docs/usage.md)"
-        ) from error
-    # What spandrel and its networks raise over weights that do not fit has no bounds.
-    except Exception as error:
-        raise _explain(
-            error,
-            path,
-            "holds weights that fit no network: the file is damaged, or of a variant "
-            "that is not known",
-        ) from error
+        except spandrel.UnsupportedModelError as error:
+            raise WeightsError(
+                f"{path} holds no network that srcli knows: it reads its own and those "
+                "of spandrel (docs/usage.md)"
+            ) from error
     _check_use(path, found)
     network = CommunityNetwork(found, found.scale).eval()
     if not all(value.isfinite().all() for value in network.parameters()):
@@ -180,63 +176,51 @@ def read_community(path: Path) -> CommunityNetwork:
 
 
 def _read_weights(path: Path, spandrel: ModuleType) -> dict[str, Any]:
-    """Tensors by name.
-
-    Raises:
-        WeightsError: If there are none to be had.
-        DeviceError: If the memory does not suffice.
-    """
-    loader = spandrel.ModelLoader("cpu")
-    is_pickle = path.suffix.lower() in PICKLES
-    try:
-        # Whatever its name: of a .pt, spandrel would first run what is in it.
-        read = loader._load_pth if is_pickle else loader.load_state_dict_from_file
-        if is_pickle:
-            _check_archive(path)
-        with named_in_utf8(path) as named:
-            found = read(named)
+    """Tensors by name."""
+    found: Any
+    with _explained(path, f"is damaged or cut off, or no model: {WANTED}"):
+        if path.suffix.lower() in PICKLES:
+            with path.open("rb") as file:
+                _refuse_programs(path, file)
+                # Whatever its name: of a .pt, spandrel would first run what is in it.
+                found = spandrel.ModelLoader("cpu")._load_pth(file)
+        else:
+            found = read_tensors(path)
         is_table = isinstance(found, Mapping)
         weights = spandrel.canonicalize_state_dict(found) if is_table else {}
-    # Half a pickle may be any pickle, and raise anything.
-    except Exception as error:
-        said = f"is damaged or cut off, or no model: {WANTED}"
-        if "is forbidden" in str(error):
-            said = (
-                "holds more than weights: opening it could run programs, so it is left "
-                "alone; a .safetensors file of the model cannot"
-            )
-        raise _explain(error, path, said) from error
     if not any(isinstance(value, Tensor) for value in weights.values()):
         raise WeightsError(f"{path} holds no weights: {WANTED}")
     return dict(weights)
 
 
-def _check_archive(path: Path) -> None:
-    """Refuse TorchScript, which PyTorch would run whoever is to unpickle.
-
-    Raises:
-        WeightsError: If it is that.
-        RuntimeError: If it is an archive, but none of PyTorch's.
-    """
-    with path.open("rb") as file:
-        if file.read(4) != b"PK\x03\x04":  # as PyTorch decides it
-            return
+def _refuse_programs(path: Path, file: BinaryIO) -> None:
+    """Refuse TorchScript, which PyTorch would run whoever is to unpickle."""
+    if file.read(4) == b"PK\x03\x04":  # as PyTorch decides it
         file.seek(0)
         # PyTorch's own reader: another one may find other names in a made-up archive.
-        names = torch._C.PyTorchFileReader(file).get_all_records()
-    if "constants.pkl" in names:
-        raise WeightsError(
-            f"{path} is a TorchScript program, which is not run: {WANTED}"
-        )
+        if "constants.pkl" in torch._C.PyTorchFileReader(file).get_all_records():
+            raise WeightsError(
+                f"{path} is a TorchScript program, which is not run: {WANTED}"
+            )
+    file.seek(0)
 
 
-def _explain(error: Exception, path: Path, said: str) -> SrcliError:
-    """The error for a file that cannot be read; `said` is what is wrong with it."""
-    if isinstance(error, SrcliError):
-        return error
-    if isinstance(error, MemoryError) or "allocate memory" in str(error):
-        return DeviceError(f"the memory does not suffice to read {path}")
-    return WeightsError(f"{path} {said}")
+@contextmanager
+def _explained(path: Path, said: str) -> Iterator[None]:
+    """Whatever a file makes others' code raise, which has no bounds, as one error."""
+    try:
+        yield
+    except SrcliError:
+        raise
+    except Exception as error:
+        if isinstance(error, MemoryError) or "allocate memory" in str(error):
+            raise DeviceError(f"the memory does not suffice to read {path}") from error
+        if "is forbidden" in str(error):
+            said = (
+                "holds more than weights: opening it could run programs, so it is left "
+                "alone; a .safetensors file of the model cannot"
+            )
+        raise WeightsError(f"{path} {said}") from error
 
 
 def _check_use(path: Path, found: Any) -> None:  # noqa: ANN401 - spandrel's

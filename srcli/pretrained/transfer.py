@@ -1,263 +1,296 @@
-"""One file over HTTP: the only code of the program that uses the network.
+"""Downloads that are whole and checked, or not there at all.
 
-A broken transfer goes on where it stopped, but only if the server confirms that the
-file is still the same one (If-Range, RFC 9110, section 13.1.5).
+The only code of the program that uses the network. A file is gathered in `NAME.part`
+and gets its name once its size and checksum are right. A broken transfer goes on where
+it stopped, in the next call too, but only if the server confirms that the file is still
+the same one (If-Range, RFC 9110, section 13.1.5).
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
+import os
 import re
 import shutil
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from urllib.parse import urlsplit
+from contextlib import suppress
+from pathlib import Path
+from time import sleep
+from typing import BinaryIO
 
 import requests
-from urllib3.exceptions import HTTPError, ReadTimeoutError
+from urllib3.exceptions import HTTPError
 
 from srcli import __version__
-from srcli.errors import OutputError
-from srcli.pretrained.part import Part, Stamp
-from srcli.progress import Progress
+from srcli.errors import InputError, OutputError, SrcliError
+from srcli.progress import SILENT, Progress
+from srcli.writing import claim
 
 log = logging.getLogger(__name__)
 
 MB = 1e6
+ATTEMPTS = 5  # in a row, without gaining a mebibyte
+CONNECT_S = 10.0
+READ_S = 30.0  # without a byte
+_GAIN = 2**20
 _CHUNK = 2**16
-_GAIN = 2**20  # bytes after which an attempt counts as a success
-_LONGEST_WAIT_S = 60.0
-_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+_LARGEST = 64 * 2**30  # bytes accepted where the size is not known
+_PASSING = frozenset((408, 425, 429, 500, 502, 503, 504))
 _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
+_HEADERS = {
+    "User-Agent": f"srcli/{__version__}",
+    "Accept-Encoding": "identity",  # offsets count the file's own bytes
+}
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A file on a server."""
-
-    url: str
-    file: str  # its name here
-    size: int | None = None  # bytes, where known exactly
-    sha256: str | None = None
-    md5: str | None = None  # what old data sets publish; finds damage, not malice
-    voucher: str = ""  # who states the checksum, where it is not the publisher
-    limit: int = 64 * 2**30  # bytes accepted where the size is not known
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long to wait and how often to try."""
-
-    attempts: int = 5  # in a row, without gaining a mebibyte
-    connect_s: float = 10.0
-    read_s: float = 30.0  # without a byte
-    back_off_s: float = 1.0  # before the second attempt; doubles, up to a minute
-    sleep: Callable[[float], None] = time.sleep
-
-
-PATIENT = Patience()
-
-
-class TransferError(Exception):
+class _TransferError(Exception):
     """The transfer failed for good; the text says why."""
 
 
 class _BrokenOffError(Exception):
     """The attempt failed in a way that the next one may not."""
 
-    def __init__(self, reason: str, wait_s: float | None = None) -> None:
-        super().__init__(reason)
-        self.wait_s = wait_s  # None: the usual back-off
+
+def fetch(
+    url: str,
+    target: Path,
+    *,
+    size: int | None = None,
+    sha256: str | None = None,
+    md5: str | None = None,
+    progress: Progress = SILENT,
+    failure: type[SrcliError] = InputError,
+) -> tuple[str, bool]:
+    """Have a file of a server at `target`: the one that is there, or else downloaded.
+
+    Args:
+        url: Where it is fetched from.
+        target: The file; its folder is made if missing.
+        size: Bytes, where known exactly.
+        sha256: In hexadecimal, where known.
+        md5: The same; finds damage, not malice.
+        progress: Receives megabytes.
+        failure: Raised where the server or the file is at fault.
+
+    Returns:
+        The SHA-256 that was found, and whether the file was downloaded just now.
+
+    Raises:
+        SrcliError: `failure` if the file cannot be had, or is not the one expected; it
+            is deleted then.
+        OutputError: If the file cannot be written.
+    """
+    known = {"SHA-256": sha256, "MD5": md5}
+    try:
+        if not url.startswith(("http://", "https://")):
+            raise _TransferError("only http and https addresses are fetched")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with claim(target.with_name(f"{target.name}.part")):
+            return _Transfer(url, target, size, known, progress).have()
+    except _TransferError as error:
+        raise failure(
+            f"cannot download {url}: {error}; run the command again later, or put the "
+            f"file at {target} yourself (it is checked there, too)"
+        ) from error
+    except BlockingIOError as error:
+        raise failure(
+            f"{target} is being downloaded by another process: wait until it is done"
+        ) from error
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {target}: {error.strerror or error}; make room, or choose "
+            "another folder"
+        ) from error
+    except KeyboardInterrupt:
+        log.warning("run the command again to go on with %s", target)
+        raise
 
 
-class Transfer:
-    """Fills a part with a source's bytes, in as many attempts as it takes."""
+class _Transfer:
+    """Fills a part with a file's bytes, in as many attempts as it takes.
+
+    Without a validator (an entity tag or a date; RFC 9110, section 8.8) nothing proves
+    that the rest still belongs to the part, so the download starts over.
+    """
+
+    _file: BinaryIO  # the part, open at its end
 
     def __init__(
-        self, source: Source, part: Part, progress: Progress, patience: Patience
+        self,
+        url: str,
+        target: Path,
+        size: int | None,
+        known: dict[str, str | None],
+        progress: Progress,
     ) -> None:
-        self._source = source
-        self._part = part
+        self._url = url
+        self._target = target
+        self._size = size
+        self._known = known
         self._progress = progress
-        self._patience = patience
-        self._stamp = part.read_stamp()
-        if self._stamp.url != source.url or not self._stamp.validator:
-            self._start_over()
+        self._part = target.with_name(f"{target.name}.part")
+        # What the server said about the bytes that are there.
+        self._note = target.with_name(f"{target.name}.part.json")
+        self._validator = ""
+        self._total: int | None = None  # bytes of the whole file
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            said = json.loads(self._note.read_text("utf-8"))
+            if said["url"] == url:
+                self._validator, self._total = str(said["validator"]), said["total"]
 
-    def run(self) -> None:
-        """Fetch what is missing.
+    def have(self) -> tuple[str, bool]:
+        """The file's hash, and whether it had to be downloaded."""
+        try:
+            if self._target.is_file():
+                try:
+                    return self._check(self._target), False
+                except _TransferError as error:
+                    log.warning("%s: %s: downloading it again", self._target, error)
+            with self._part.open("ab") as self._file:
+                self._run()
+                self._file.flush()
+                os.fsync(self._file.fileno())
+            try:
+                found = self._check(self._part)
+            except _TransferError:
+                self._part.write_bytes(b"")
+                raise
+            self._part.replace(self._target)
+            self._note.unlink(missing_ok=True)
+            return found, True
+        finally:
+            if self._part.exists() and self._part.stat().st_size == 0:
+                self._part.unlink()
+                self._note.unlink(missing_ok=True)
 
-        Raises:
-            TransferError: If the server does not give the file.
-        """
+    def _check(self, path: Path) -> str:
+        """The SHA-256 of a file that has the right size and hashes."""
+        size = path.stat().st_size
+        if self._size not in (None, size):
+            raise _TransferError(f"{size} bytes came, not {self._size}")
+        sums = {"SHA-256": hashlib.sha256(), "MD5": hashlib.md5(usedforsecurity=False)}
+        self._progress.start(f"checking {self._target.name} (MB)", size / MB)
+        with path.open("rb") as file:
+            while data := file.read(2**20):
+                for each in sums.values():
+                    each.update(data)
+                self._progress.advance(len(data) / MB)
+        for kind, expected in self._known.items():
+            if expected not in (None, found := sums[kind].hexdigest()):
+                raise _TransferError(f"wrong {kind}: {found}, not {expected}")
+        return sums["SHA-256"].hexdigest()
+
+    @property
+    def _done(self) -> int:
+        return self._file.tell()
+
+    def _run(self) -> None:
+        """Fetch what is missing."""
         failures = 0
         with requests.Session() as session:
-            session.headers.update(
-                {
-                    "User-Agent": f"srcli/{__version__}",
-                    "Accept-Encoding": "identity",  # offsets count the file's own bytes
-                }
-            )
-            while self._part.size == 0 or self._part.size != self._stamp.total:
-                before = self._part.size
+            session.headers.update(_HEADERS)
+            while self._done == 0 or self._done != self._total:
+                before = self._done
                 try:
                     return self._attempt(session)
                 except _BrokenOffError as error:
-                    gained = self._part.size - before >= _GAIN
-                    failures = 1 if gained else failures + 1
-                    self._wait(failures, error)
-
-    def _wait(self, failures: int, error: _BrokenOffError) -> None:
-        if failures >= self._patience.attempts:
-            kept = (
-                f" ({self._part.size / MB:.1f} MB are kept)" if self._part.size else ""
-            )
-            raise TransferError(f"{error}{kept}") from error
-        wait_s = error.wait_s
-        if wait_s is None:
-            wait_s = self._patience.back_off_s * 2 ** (failures - 1)
-        wait_s = min(wait_s, _LONGEST_WAIT_S)
-        log.warning("%s: %s; next attempt in %g s", self._source.file, error, wait_s)
-        self._patience.sleep(wait_s)
+                    failures = 1 if self._done - before >= _GAIN else failures + 1
+                    if failures >= ATTEMPTS:
+                        kept = f"{error} ({self._done / MB:.1f} MB are kept)"
+                        raise _TransferError(kept if self._done else error) from error
+                    wait_s = 2.0 ** (failures - 1)
+                    words = self._target.name, error, wait_s
+                    log.warning("%s: %s; next attempt in %g s", *words)
+                    sleep(wait_s)
 
     def _attempt(self, session: requests.Session) -> None:
-        if self._part.size and not self._stamp.validator:
+        if not self._validator:
             self._start_over()
         headers = {}
-        if self._part.size:
-            headers["Range"] = f"bytes={self._part.size}-"
-            headers["If-Range"] = self._stamp.validator
-        limits = (self._patience.connect_s, self._patience.read_s)
+        if self._done:
+            headers = {"Range": f"bytes={self._done}-", "If-Range": self._validator}
+        limits = (CONNECT_S, READ_S)
         try:
             with session.get(
-                self._source.url, headers=headers, stream=True, timeout=limits
+                self._url, headers=headers, stream=True, timeout=limits
             ) as response:
                 self._accept(response)
                 self._receive(response)
         except requests.exceptions.SSLError as error:
-            raise TransferError("its certificate cannot be verified") from error
-        except requests.Timeout as error:
-            raise _BrokenOffError("the server does not answer") from error
-        except requests.ConnectionError as error:
+            raise _TransferError("its certificate cannot be verified") from error
+        except (requests.Timeout, requests.ConnectionError) as error:
             raise _BrokenOffError("the server cannot be reached") from error
         except requests.RequestException as error:
-            raise TransferError(str(error)) from error
+            raise _TransferError(str(error)) from error
+        except HTTPError as error:
+            raise _BrokenOffError("the connection broke off") from error
 
     def _accept(self, response: requests.Response) -> None:
         """Decide from status and headers what the body is, and where it goes."""
-        self._refuse_downgrade(response)
-        self._check_answer(response)
-        stamp = _read_stamp(self._source.url, response)
-        if response.status_code == 206:
-            self._continue_with(stamp, response.headers.get("Content-Range", ""))
-        else:
-            self._check_total(stamp.total)  # before the part is given up for it
+        status, said = response.status_code, response.headers
+        answer = f"the server answers {status} {response.reason}"
+        if status in _PASSING:
+            raise _BrokenOffError(answer)
+        if status not in ((200, 206, 416) if self._done else (200,)):
+            raise _TransferError(answer)
+        tag = said.get("ETag", "")
+        # A weak tag promises the same meaning, not the same bytes.
+        validator = tag if tag[:1] == '"' else said.get("Last-Modified", "")
+        length = said.get("Content-Length", "")
+        total = int(length) if length.isdecimal() else None
+        if status != 200:
+            # The rest of the part: not all servers see to it that it is.
+            match = _RANGE.fullmatch(said.get("Content-Range", ""))
+            total = int(match[2]) if match else None
+            if (
+                match is None
+                or int(match[1]) != self._done
+                or self._total not in (None, total)
+                or validator not in ("", self._validator)
+            ):
+                self._start_over()
+                raise _BrokenOffError("the file has changed on the server")
+            validator = self._validator
+        if said.get("Content-Type", "").startswith("text/html"):
+            raise _TransferError("the server sends a web page instead of the file")
+        if None not in (self._size, total) and total != self._size:
+            raise _TransferError(
+                f"the server's file has {total} bytes, not {self._size}"
+            )
+        if status == 200:  # and not before: the part may be good for the next call
             self._start_over()
-            self._stamp = stamp
+        self._validator, self._total = validator, total
         self._check_room()
-        self._part.write_stamp(self._stamp)
-        self._progress.start(
-            f"downloading {self._source.file} (MB)",
-            self._stamp.total and self._stamp.total / MB,
-        )
-        self._progress.advance(self._part.size / MB)
-
-    def _check_answer(self, response: requests.Response) -> None:
-        """Make sure that the body is the file or the rest of it."""
-        answer = f"the server answers {response.status_code} {response.reason}"
-        if response.status_code in _PASSING:
-            wait_s = _read_seconds(response.headers.get("Retry-After"))
-            raise _BrokenOffError(answer, wait_s)
-        if response.status_code == 416 and self._part.size:
-            self._start_over()
-            raise _BrokenOffError("the part does not fit the server's file", 0)
-        if response.status_code != 200 and (
-            response.status_code != 206 or not self._part.size
-        ):
-            raise TransferError(answer)
-        encoding = response.headers.get("Content-Encoding", "identity").lower()
-        # Some servers call a .tgz file's own packing an encoding.
-        packed = self._source.file.endswith(".tgz") and encoding in ("gzip", "x-gzip")
-        if encoding != "identity" and not packed:
-            raise TransferError("the server sends it in another encoding than asked")
-        if response.headers.get("Content-Type", "").startswith("text/html"):
-            raise TransferError("the server sends a web page instead of the file")
-
-    def _continue_with(self, stamp: Stamp, content_range: str) -> None:
-        """Make sure that a partial answer continues the part; not all servers do."""
-        match = _RANGE.fullmatch(content_range)
-        fits = (
-            match is not None
-            and int(match[1]) == self._part.size
-            and self._stamp.total in (None, int(match[2]))
-            and stamp.validator in ("", self._stamp.validator)
-        )
-        if match is None or not fits:
-            self._start_over()
-            raise _BrokenOffError("the file has changed on the server", 0)
-        self._check_total(int(match[2]))
-        self._stamp = replace(self._stamp, total=int(match[2]))
-
-    def _refuse_downgrade(self, response: requests.Response) -> None:
-        known = self._source.sha256 or self._source.md5
-        hops = [hop.url for hop in (*response.history, response)]
-        if not known and any(
-            urlsplit(hop).scheme != urlsplit(self._source.url).scheme == "https"
-            for hop in hops
-        ):
-            raise TransferError("the server leads from https to an unsafe address")
-
-    def _check_total(self, total: int | None) -> None:
-        """Make sure that the size that the server states can be right."""
-        expected = self._source.size
-        if total is None:
-            return
-        if expected not in (None, total):
-            raise TransferError(f"the server's file has {total} bytes, not {expected}")
-        if total > self._source.limit:
-            raise TransferError(f"the server's file is too large ({total} bytes)")
+        note = {"url": self._url, "validator": validator, "total": total}
+        self._note.write_text(json.dumps(note), "utf-8")
 
     def _check_room(self) -> None:
-        missing = (self._stamp.total or self._source.size or 0) - self._part.size
-        free = shutil.disk_usage(self._part.path.parent).free
+        missing = (self._total or self._size or 0) - self._done
+        free = shutil.disk_usage(self._target.parent).free
         if missing > free:
             raise OutputError(
-                f"{self._part.target} needs {missing / MB:.0f} MB more and only "
+                f"{self._target} needs {missing / MB:.0f} MB more and only "
                 f"{free / MB:.0f} MB are free: make room, or choose another folder"
             )
 
     def _receive(self, response: requests.Response) -> None:
         """Append the body to the part."""
-        whole = self._stamp.total or self._source.size
-        most = whole or self._source.limit
-        try:
-            for data in response.raw.stream(_CHUNK, decode_content=False):
-                if self._part.size + len(data) > most:
-                    self._start_over()
-                    raise TransferError(f"the server sends more than {most} bytes")
-                self._part.append(data)
-                self._progress.advance(len(data) / MB)
-        except ReadTimeoutError as error:
-            raise _BrokenOffError("the server has gone silent") from error
-        except HTTPError as error:
-            raise _BrokenOffError("the connection broke off") from error
-        if whole not in (None, self._part.size):
+        whole = self._total or self._size
+        known_mb = None if whole is None else whole / MB
+        self._progress.start(f"downloading {self._target.name} (MB)", known_mb)
+        self._progress.advance(self._done / MB)
+        for data in response.raw.stream(_CHUNK, decode_content=False):
+            if self._done + len(data) > (whole or _LARGEST):
+                self._start_over()
+                raise _TransferError("the server sends more than the file should have")
+            self._file.write(data)
+            self._progress.advance(len(data) / MB)
+        if whole not in (None, self._done):
             raise _BrokenOffError("the server ended too early")
 
     def _start_over(self) -> None:
-        self._part.clear()
-        self._stamp = Stamp()
-
-
-def _read_stamp(url: str, response: requests.Response) -> Stamp:
-    tag = response.headers.get("ETag", "")
-    # A weak tag promises the same meaning, not the same bytes.
-    date = response.headers.get("Last-Modified", "")
-    length = response.headers.get("Content-Length", "")
-    total = int(length) if length.isdecimal() else None
-    return Stamp(url, tag if tag.startswith('"') else date, total)
-
-
-def _read_seconds(text: str | None) -> float | None:
-    return float(text) if text is not None and text.isdecimal() else None
+        self._file.seek(0)
+        self._file.truncate()
+        self._note.unlink(missing_ok=True)
+        self._validator, self._total = "", None

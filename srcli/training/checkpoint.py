@@ -19,8 +19,8 @@ from typing import Any
 import torch
 
 from srcli.errors import InputError, UsageError
-from srcli.evaluation.datasets import canonical_name
 from srcli.models.base import SRModel
+from srcli.pretrained.datasets import canonical_name
 from srcli.writing import make_folder, write_whole
 
 log = logging.getLogger(__name__)
@@ -63,11 +63,7 @@ class TrainRequest:
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
-    """Write `state` as the folder's newest checkpoint.
-
-    Args:
-        folder: The run's folder, which exists.
-        state: Tensors and plain values only.
+    """Write tensors and plain values as the newest checkpoint of a run's folder.
 
     Raises:
         OutputError: If it cannot be written; the last good checkpoint stays.
@@ -133,12 +129,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def check_network(state: dict[str, Any], name: str, model: SRModel) -> None:
-    """See to it that a checkpoint is of a network.
-
-    Args:
-        state: The checkpoint.
-        name: The variant that the network was made as.
-        model: The network.
+    """See to it that a checkpoint is of the network that was made as this variant.
 
     Raises:
         UsageError: If it is of another variant, configuration or scale.
@@ -164,10 +155,8 @@ def remember(
 ) -> None:
     """Write into the run's folder what a resumed run fills its gaps with.
 
-    Args:
-        request: The call.
-        precision: What was chosen for it.
-        command: What the run was begun with, as `describe_command` says it.
+    `precision` is what was chosen, `command` what `describe_command` said at the run's
+    beginning.
 
     Raises:
         OutputError: If the folder cannot be written.
@@ -223,14 +212,11 @@ def read_kept(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / RUN_FILE
     try:
-        kept = json.loads(path.read_text("utf-8"))
+        return dict(json.loads(path.read_text("utf-8")))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise _damaged(path) from error
-    if not isinstance(kept, dict):
-        raise _damaged(path)
-    return kept
 
 
 def fill(request: TrainRequest, kept: dict[str, Any] | None) -> TrainRequest:
@@ -243,25 +229,21 @@ def fill(request: TrainRequest, kept: dict[str, Any] | None) -> TrainRequest:
         return request
     try:
         # Runs of earlier versions say nothing of teachers and of held-out pictures.
-        teachers = kept.get("teachers", ())
+        cache, data_dir = kept.get("teacher_cache"), kept["data_dir"]
         auto = request.precision == "auto"
         return dataclasses.replace(
             request,
             data=request.data or tuple(map(Path, kept["data"])),
             val=request.val or kept["val"],
             held_out={n: Path(p) for n, p in kept.get("held_out", {}).items()},
-            data_dir=request.data_dir or _path(kept["data_dir"]),
-            teachers=request.teachers or tuple(map(Path, teachers)),
-            teacher_cache=request.teacher_cache or _path(kept.get("teacher_cache")),
+            data_dir=request.data_dir or (Path(data_dir) if data_dir else None),
+            teachers=request.teachers or tuple(map(Path, kept.get("teachers", ()))),
+            teacher_cache=request.teacher_cache or (Path(cache) if cache else None),
             precision=kept["precision"] if auto else request.precision,
             recipe=kept.get("recipe", request.recipe),
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise _damaged(request.out / RUN_FILE) from error
-
-
-def _path(name: str | None) -> Path | None:
-    return None if name is None else Path(name)
 
 
 def _damaged(path: Path) -> InputError:

@@ -22,19 +22,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from srcli.errors import InputError, unknown
-from srcli.evaluation.datasets import read_hr
-from srcli.evaluation.originals import find_originals, has_originals, list_folder
 from srcli.imaging.color import rgb_to_y_uint8
 from srcli.imaging.degrade import NOISE_SIGMA, crop_to_multiple, degrade
 from srcli.imaging.resize import imresize
 from srcli.models.base import Color
-from srcli.pretrained.catalog import data_folders
-from srcli.pretrained.public_sets import DataSet, data_sets, describe_sizes
+from srcli.pretrained.datasets import (
+    PublicSet,
+    find_folder,
+    public_sets,
+    read_hr,
+    search_folders,
+)
+from srcli.pretrained.originals import find_originals
 from srcli.progress import SILENT, Progress
 from srcli.storage import quote_path, show_path
 from srcli.training.recipe import Recipe
 from srcli.training.teacher import Teachers, choose_detailed
-from srcli.units import join_words
+from srcli.units import format_bytes, join_words
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +50,6 @@ def choose_folders(
     named: tuple[Path, ...], recipe: Recipe, data_dir: Path | None
 ) -> tuple[Path, ...]:
     """The folders to train on: those that the user named, else the recipe's data sets.
-
-    All sets have to be there: in `data_dir` or directly below; without one likewise in
-    $SRCLI_DATA_DIR, the cache where `srcli download` puts it, or the current folder.
 
     Raises:
         UsageError: If the recipe names a set that is not there for training.
@@ -64,41 +65,36 @@ def choose_folders(
             f"of at least {side} pixels on each side with `srcli train --data FOLDER`; "
             "`srcli download --list` shows which can be fetched"
         )
-    known = {data_set.name: data_set for data_set in data_sets() if data_set.training}
+    known = {each.name: each for each in public_sets() if each.training}
     for name in recipe.datasets:
         if name not in known:
             raise unknown("training set", name, known)
-    roots = [data_dir.expanduser()] if data_dir else [*data_folders(), Path.cwd()]
-    found = {name: _find_set(known[name], roots) for name in recipe.datasets}
-    if missing := [known[name] for name, folders in found.items() if not folders]:
-        there = [name for name, folders in found.items() if folders]
-        looked = join_words([str(root) for root in roots], "or")
-        command = ["srcli", "download", *(data_set.name for data_set in missing)]
+    found = {name: find_folder(name, data_dir) for name in recipe.datasets}
+    if missing := [known[name] for name, folder in found.items() if folder is None]:
+        there = [name for name, folder in found.items() if folder is not None]
+        looked = join_words(list(map(str, search_folders(data_dir))), "or")
+        command = ["srcli", "download", *(each.name for each in missing)]
         command += ["--data-dir", str(data_dir)] if data_dir else []
         raise InputError(
-            f"{made_for}; {describe_sizes(missing)} cannot be found in {looked}"
+            f"{made_for}; {_describe_sizes(missing)} cannot be found in {looked}"
             f"{f' ({join_words(there)} can)' if there else ''}: "
             f"run `{' '.join(map(quote_path, command))}`, "
             "or name your own with --data FOLDER"
         )
-    for name, folders in found.items():
-        log.info(
-            "training on %s in %s", name, join_words([str(each) for each in folders])
-        )
-    return tuple(folder for folders in found.values() for folder in folders)
+    for name, folder in found.items():
+        log.info("training on %s in %s", name, folder)
+    return tuple(folder for folder in found.values() if folder is not None)
 
 
-def _find_set(data_set: DataSet, roots: Sequence[Path]) -> tuple[Path, ...]:
-    """Where the set's pictures lie, in the first place that has all of its folders."""
-    for place in [place for root in roots for place in (root, *list_folder(root))]:
-        try:
-            folders = data_set.find(place)
-        except OSError as error:
-            log.debug("folder %s left out: %s", place, error)
-            continue
-        if folders and all(map(has_originals, folders)):
-            return folders
-    return ()
+def _describe_sizes(sets: Sequence[PublicSet]) -> str:
+    """The sets' names with their sizes, and the size of all where there are several."""
+
+    def say(sizes: Sequence[PublicSet]) -> str:
+        size = format_bytes(sum(each.size or 0 for each in sizes))
+        return size if all(each.bytes for each in sizes) else f"about {size}"
+
+    text = join_words([f"{each.name} ({say([each])})" for each in sets])
+    return f"{text}, {say(sets)} in all," if len(sets) > 1 else text
 
 
 def find_pictures(folders: Sequence[Path]) -> list[Path]:
@@ -109,16 +105,18 @@ def find_pictures(folders: Sequence[Path]) -> list[Path]:
     """
     found: set[Path] = set()
     for folder in folders:
-        shown = show_path(folder)
         try:
             if folder.is_file():
                 found.add(folder)
             elif folder.is_dir():
                 found.update(find_originals(folder))
             else:
+                shown = show_path(folder)
                 raise InputError(f"no training pictures at {shown}: no such folder")
         except OSError as error:
-            raise InputError(f"cannot read {shown}: {error.strerror}") from error
+            raise InputError(
+                f"cannot read {show_path(folder)}: {error.strerror}"
+            ) from error
     if not found:
         names = ", ".join(map(show_path, folders))
         raise InputError(

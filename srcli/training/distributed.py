@@ -10,22 +10,25 @@ every step; its overlap of sum and backward pass would not pay for such small ne
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
+import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
-import psutil
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
-from torch.distributed.elastic import multiprocessing as elastic
 from torch.distributed.elastic.multiprocessing import errors
 
 from srcli.errors import (
@@ -43,10 +46,27 @@ T = TypeVar("T")
 # In the environment of a process that `launch` started: the process id of `launch`.
 _LAUNCHER = "SRCLI_LAUNCHER"
 _WAIT = timedelta(hours=12)  # while the main process validates or writes
+_GRACE = 30.0  # seconds that the others have to end in when one has failed
 
 
 class PeerLostError(DeviceError):
     """The process of another device has ended; what it said is the reason."""
+
+
+@contextmanager
+def catch_stops() -> Iterator[list[int]]:
+    """SIGINT and SIGTERM, gathered in the list instead of ending the process."""
+    received: list[int] = []
+    before: dict[int, Any] = {}
+    # Only the main thread can catch signals; elsewhere they are its affair.
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, lambda got, _: received.append(got))
+    try:
+        yield received
+    finally:
+        for caught, handler in before.items():
+            signal.signal(caught, handler)
 
 
 @contextmanager
@@ -66,8 +86,7 @@ def _naming_lost_peers() -> Iterator[None]:
 class World:
     """The processes that take each step together; one alone unless `join_world` says.
 
-    Every process must make the same calls in the same order. All of them raise
-    PeerLostError where another process has ended.
+    All of them must make the same calls in the same order.
     """
 
     rank: int = 0  # 0 is the main process, which alone writes
@@ -272,58 +291,73 @@ def launch(devices: int, device: str, command: Sequence[str]) -> None:
     # Gloo otherwise looks up the machine's name, which need not lead anywhere.
     if loopback := {"linux": "lo", "darwin": "lo0"}.get(sys.platform):
         group["GLOO_SOCKET_IFNAME"] = os.environ.get("GLOO_SOCKET_IFNAME", loopback)
-    # It would tell of every failure in its own way, at length.
-    logging.getLogger("torch.distributed.elastic.multiprocessing.api").disabled = True
-    ranks, processes, result, stopped = range(devices), None, None, 0
-    args = dict.fromkeys(ranks, tuple(command[1:]))
-    envs = {n: group | {"RANK": str(n), "LOCAL_RANK": str(n)} for n in ranks}
-    quiet = dict.fromkeys(ranks[1:], elastic.Std.ALL)
-    others = set(psutil.Process().children())
-    with tempfile.TemporaryDirectory(prefix="srcli-") as folder:
-        logs = elastic.DefaultLogsSpecs(folder, quiet)
+    processes: list[subprocess.Popen[bytes]] = []
+    with tempfile.TemporaryDirectory(prefix="srcli-") as folder, catch_stops() as told:
+        reports = [Path(folder, f"{rank}.json") for rank in range(devices)]
         try:
-            processes = elastic.start_processes("srcli", command[0], args, envs, logs)
-            result = processes.wait(period=0.1)
-        except elastic.SignalException as error:
-            stopped = error.sigval
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, signal.SIG_IGN)  # the checkpoint is being written
-            if processes is None:  # it came while they were being started
-                started = set(psutil.Process().children()) - others
-                for each in started:
-                    each.kill()
-                psutil.wait_procs(started)
-            else:
-                # Not SIGINT, of which a starting Python makes a traceback.
-                processes.close(signal.SIGTERM, timeout=_WAIT.seconds)
-                result = processes.wait(period=0.1)
-    if result is None or result.failures:
-        raise _explain(result.failures if result else {}, stopped)
+            for rank, report in enumerate(reports):
+                own = {"RANK": f"{rank}", "LOCAL_RANK": f"{rank}"}
+                own["TORCHELASTIC_ERROR_FILE"] = str(report)
+                quiet = subprocess.DEVNULL if rank else None
+                processes.append(subprocess.Popen(
+                    command, env={**os.environ, **group, **own}, stdout=quiet,
+                    stderr=quiet, start_new_session=True,  # Ctrl-C is passed on
+                ))  # fmt: skip
+            first = _wait_for(processes, told)
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
+        codes = [process.returncode for process in processes]
+        if any(codes):
+            raise _explain(codes, first, reports, told)
 
 
-def _explain(failures: Mapping[int, errors.ProcessFailure], stopped: int) -> SrcliError:
-    """The error for what went wrong first; `stopped` is the signal that was, or 0."""
+def _wait_for(
+    processes: list[subprocess.Popen[bytes]], received: list[int]
+) -> list[int]:
+    """Wait for the end of all processes; the numbers of those that failed first."""
+    failed: list[int] = []
+    while any(process.poll() is None for process in processes):
+        failed = [n for n, process in enumerate(processes) if process.poll()]
+        if failed or received:
+            break
+        time.sleep(0.05)
+    for process in processes:
+        process.terminate()  # SIGINT would trouble a Python that just starts
+    end = time.monotonic() + (_WAIT.seconds if received else _GRACE)
+    for process in processes:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, end - time.monotonic()))
+    return failed
+
+
+def _explain(
+    codes: list[int], first: list[int], reports: list[Path], received: list[int]
+) -> SrcliError:
+    """The error for what went wrong first; `received` are signals to this process."""
     code, trace = int(ExitCode.TERMINATED), ""
     message = "terminated outside of the training steps: there is no new checkpoint"
-    told = [f for f in failures.values() if isinstance(f.message, dict)]
-    if told:
-        failure = min(told, key=lambda failure: failure.timestamp)
-        report = failure.error_file_data["message"]
-        code, message = max(failure.exitcode, 1), report["message"]
+    told = next((rank for rank, report in enumerate(reports) if report.exists()), None)
+    if told is not None:
+        report = json.loads(reports[told].read_text())["message"]
+        code, message = max(codes[told], 1), report["message"]
         trace = report["extraInfo"]["py_callstack"]
         if code != ExitCode.DEFECT:
             message = message.partition(": ")[2]  # without the error's type
-    elif not stopped:
-        follow = (ExitCode.DEVICE, -signal.SIGTERM)
-        rank = min(failures, key=lambda rank: failures[rank].exitcode in follow)
-        number, code = failures[rank].exitcode, max(failures[rank].exitcode, 1)
-        how = failures[rank].signal_name() if number < 0 else f"exit code {number}"
+    elif not received:
+        first = first or [rank for rank, code in enumerate(codes) if code]
+        # What misses another process ends too.
+        rank = min(first, key=lambda rank: codes[rank] == ExitCode.DEVICE)
+        code, how = max(codes[rank], 1), f"exit code {codes[rank]}"
+        if codes[rank] < 0:
+            how = signal.Signals(-codes[rank]).name
         message = f"the process of device {rank} ended by {how}"
         if how == "SIGKILL":
-            code = ExitCode.DEVICE
+            code = int(ExitCode.DEVICE)
             message += ": perhaps the machine's memory did not suffice"
-    if stopped == signal.SIGINT and code == ExitCode.TERMINATED:
-        code = ExitCode.INTERRUPTED
+    if signal.SIGINT in received[:1] and code == ExitCode.TERMINATED:
+        code = int(ExitCode.INTERRUPTED)  # they were told to end by SIGTERM
         message = "interrupted" + message.removeprefix("terminated")
     error = SrcliError(message)
     error.exit_code = code  # type: ignore[misc, assignment]

@@ -1,4 +1,4 @@
-"""Loss and gradients of a step; on CUDA recorded once and replayed as a graph."""
+"""The papers' losses and their gradients; on CUDA recorded once and replayed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from torch import Tensor
 from srcli.inference.device import keep_freed_memory
 from srcli.models import winograd_gradient
 from srcli.models.base import SRModel
-from srcli.training.losses import Norm, supervised_loss
 from srcli.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -42,8 +41,45 @@ class Crops:
     weight: float
 
 
+def supervised_loss(
+    recipe: Recipe,
+    predictions: Sequence[Tensor],
+    hr: Tensor,
+    alpha: float | Tensor = 0.0,
+) -> Tensor:
+    """The loss that a recipe asks for, a scalar in float32.
+
+    A picture's loss is "l1", of absolute differences, or "l2", of half the squared ones
+    (the half is the papers' own: DRCN Eq. 11, DRRN Eq. 10, DSRN Eq. 6); it is their
+    mean, or their sum for each crop, as DRRN's Eq. 10 is written.
+
+    Args:
+        recipe: `supervision` "final" takes the last prediction; "mean" averages the
+            loss of all (RRRN Eq. 10); "recursive" is DRCN Eq. 13: alpha times the mean
+            loss of the intermediate ones plus (1 - alpha) times the final one's.
+        predictions: What `SRModel.predictions` returned, the final estimate last.
+        hr: Reference, (N, C, H, W).
+        alpha: The weight for "recursive".
+    """
+
+    def compare(sr: Tensor) -> Tensor:
+        error = sr.float() - hr.float()
+        values = error.abs() if recipe.loss == "l1" else 0.5 * error.square()
+        return values.mean() if recipe.reduction == "mean" else values.sum() / len(sr)
+
+    if recipe.supervision == "mean":
+        return torch.stack([compare(sr) for sr in predictions]).mean()
+    final = compare(predictions[-1])
+    if recipe.supervision == "final" or len(predictions) == 1:
+        return final
+    if isinstance(alpha, float) and alpha == 0.0:  # a tensor would have to be read
+        return final
+    stages = torch.stack([compare(sr) for sr in predictions[:-1]])
+    return alpha * stages.mean() + (1.0 - alpha) * final
+
+
 class Gradients:
-    """Computes the loss of a step and leaves its gradients in the network.
+    """The loss of a step, whose gradients it leaves in the network.
 
     Small kernels of small networks wait for the processor that launches them; a CUDA
     graph launches a whole forward and backward pass at once. There is one for each
@@ -58,12 +94,10 @@ class Gradients:
     def __init__(
         self, model: SRModel, recipe: Recipe, precision: torch.dtype = torch.float32
     ) -> None:
-        self.model = model
-        self.recipe = recipe
-        self.precision = precision
-        device = next(model.parameters()).device
-        self.records = device.type == "cuda"
-        if device.type == "cpu":
+        self.model, self.recipe, self.precision = model, recipe, precision
+        self.device = next(model.parameters()).device
+        self.records = self.device.type == "cuda"
+        if self.device.type == "cpu":
             keep_freed_memory()
         self._recordings: dict[_Key, _Recording] = {}
         # The graphs' memory, which they share as long as they share their stream.
@@ -83,34 +117,21 @@ class Gradients:
 
     def _differentiate(self, crops: Sequence[Crops], alpha: float | Tensor) -> Tensor:
         self.model.zero_grad(set_to_none=True)
-        total: Tensor | None = None
+        # A device without a crop in this step has no loss.
+        total = torch.zeros((), device=self.device)
+        low = self.precision != torch.float32
+        cast = torch.autocast(self.device.type, dtype=self.precision, enabled=low)
         with winograd_gradient.used_by(self.model):
             for each in crops:
-                loss = self._loss(each, alpha) * each.weight
+                with cast:
+                    if self.recipe.supervision == "final":
+                        found: tuple[Tensor, ...] = (self.model(each.lr, each.scale),)
+                    else:
+                        found = self.model.predictions(each.lr, each.scale)
+                loss = supervised_loss(self.recipe, found, each.hr, alpha) * each.weight
                 loss.backward()  # type: ignore[no-untyped-call]
-                total = loss.detach() if total is None else total + loss.detach()
-        if total is None:  # a device without a crop in this step
-            return torch.zeros((), device=next(self.model.parameters()).device)
+                total = total + loss.detach()
         return total
-
-    def _loss(self, crops: Crops, alpha: float | Tensor) -> Tensor:
-        autocast = torch.autocast(
-            crops.lr.device.type,
-            dtype=self.precision,
-            enabled=self.precision != torch.float32,
-        )
-        with autocast:
-            if self.recipe.supervision == "final":
-                predictions: tuple[Tensor, ...] = (self.model(crops.lr, crops.scale),)
-            else:
-                predictions = self.model.predictions(crops.lr, crops.scale)
-        return supervised_loss(
-            predictions,
-            crops.hr,
-            Norm(self.recipe.loss, self.recipe.reduction),
-            self.recipe.supervision,
-            alpha,
-        )
 
     def _replay(self, crops: Sequence[Crops], alpha: float) -> Tensor:
         parts = tuple((each.scale, tuple(each.lr.shape), each.weight) for each in crops)
@@ -127,24 +148,19 @@ class Gradients:
         """
         if any(known[0] != key[0] for known in self._recordings):
             self._forget()
-        device = crops[0].lr.device
         # What batch normalisation counts must not see the warm-up.
         buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         # Streams and graphs are the current device's. A recording that fails leaves its
         # own stream behind as the current one; the outer context takes that back.
         with (
-            torch.cuda.device(device),
-            torch.cuda.stream(torch.cuda.current_stream(device)),
+            torch.cuda.device(self.device),
+            torch.cuda.stream(torch.cuda.current_stream(self.device)),
         ):
             self._pool = self._pool or torch.cuda.graph_pool_handle()
             self._stream = self._stream or torch.cuda.Stream()  # type: ignore[no-untyped-call]
             try:
                 self._recordings[key] = _Recording(
-                    self.model,
-                    self._differentiate,
-                    crops,
-                    self._pool,
-                    self._stream,
+                    self.model, self._differentiate, crops, self._pool, self._stream
                 )
             except RuntimeError as error:
                 reason = str(error.__context__ or error).partition("\n")[0]

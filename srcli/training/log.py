@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import math
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from srcli.errors import InputError, OutputError
 from srcli.writing import write_whole
@@ -32,9 +27,8 @@ class Journal:
 
     Args:
         folder: The run's; None writes nothing, as all processes but the main one.
-            Lines past `step` are of steps that will be run again, and a line cut short
-            is of a run that was killed: both go.
-        step: Where the run goes on.
+        step: Where the run goes on. Lines past it are of steps that will be run again,
+            and a line cut short is of a run that was killed: both go.
 
     Raises:
         InputError: If the log is there but cannot be read.
@@ -51,7 +45,7 @@ class Journal:
         kept = [line for line, document in lines if document.get("step", _END) <= step]
         with write_whole(folder / NAME) as part:
             part.write_text("".join(f"{line}\n" for line in kept), "utf-8")
-        self._open_board(step + 1)
+        self._open_board(folder, step + 1)
 
     def write(self, step: int, **values: Any) -> None:  # noqa: ANN401 - any JSON value
         """Add a line: loss and rate, a validation's PSNR by scale, or an event.
@@ -67,9 +61,19 @@ class Journal:
                 file.write(json.dumps({"step": step, **values}) + "\n")
         except OSError as error:
             raise OutputError(f"cannot write {path}: {error.strerror}") from error
-        named = {f"x{scale}": value for scale, value in values.get("psnr", {}).items()}
+        if self._board is None:
+            return
         figures = {name: values[name] for name in _FIGURES if name in values}
-        self._show(step, {**figures, **named})
+        figures |= {f"x{scale}": v for scale, v in values.get("psnr", {}).items()}
+        try:
+            if step < self._last:  # the run went back
+                self._board.close()
+                self._open_board(self._folder, step)
+            for name, value in figures.items():
+                self._board.add_scalar(name, value, step)
+        except OSError as error:
+            self._end_board(error)
+        self._last = step
 
     def close(self) -> None:
         """Write what TensorBoard has not written yet."""
@@ -77,31 +81,17 @@ class Journal:
             with suppress(OSError):
                 self._board.close()
 
-    def _open_board(self, purge: int) -> None:
+    def _open_board(self, folder: Path, purge: int) -> None:
         """Begin event files; those before lose the steps from `purge` on."""
         try:
             # Slow to load, and not needed by those who do without.
             from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
+
+            path = str(folder / _BOARD)
+            self._board = SummaryWriter(path, purge_step=purge, flush_secs=30)
         except ImportError as error:
             log.debug("no TensorBoard (%s): pip install 'srcli[tensorboard]'", error)
-            return
-        path = str(self._folder / _BOARD) if self._folder else ""
-        try:
-            self._board = SummaryWriter(path, purge_step=purge, flush_secs=30)
         except (OSError, UnicodeEncodeError) as error:
-            self._end_board(error)
-
-    def _show(self, step: int, figures: Mapping[str, float]) -> None:
-        if self._board is None:
-            return
-        try:
-            if step < self._last:  # the run went back
-                self._board.close()
-                self._open_board(step)
-            self._last = step
-            for name, value in figures.items():
-                self._board.add_scalar(name, value, step)
-        except OSError as error:
             self._end_board(error)
 
     def _end_board(self, error: Exception) -> None:
@@ -111,57 +101,20 @@ class Journal:
         self._board = None
 
 
-class StepTotals:
-    """Sums over the steps since the last report; the loss stays on its device.
-
-    Attributes:
-        loss: Of all steps, a scalar tensor.
-        seconds: That the steps took.
-
-    Args:
-        drawing: Seconds spent on drawing crops so far; None: not known.
-    """
-
-    def __init__(self, drawing: float | None = None) -> None:
-        self.loss = torch.zeros(())
-        self.seconds = 0.0
-        self.steps = 0
-        self._drawing = drawing
-
-    def add(self, loss: Tensor) -> None:
-        """Count one step; its time is added to `seconds`."""
-        self.loss = self.loss.to(loss.device) + loss
-        self.steps += 1
-
-    def data_share(self, drawing: float | None) -> float | None:
-        """The share of the time that drawing crops took; None: not known."""
-        if drawing is None or self._drawing is None:
-            return None
-        return (drawing - self._drawing) / max(self.seconds, 1e-9)
-
-
 @dataclass(frozen=True, slots=True)
 class History:
     """What a log holds, in order of steps.
 
     Where a run went back to an earlier step, what it had done after that one is left
     out, but for the events.
-
-    Attributes:
-        losses: Mean training loss of the steps up to and with this one.
-        rates: Learning rate.
-        seconds: Mean time of one of those steps.
-        data_shares: The share of that time spent on drawing crops, 0 to 1.
-        validations: PSNR in dB by scale.
-        events: What happened besides, as step and text.
     """
 
-    losses: dict[int, float] = field(default_factory=dict)
+    losses: dict[int, float] = field(default_factory=dict)  # mean since the last one
     rates: dict[int, float] = field(default_factory=dict)
-    seconds: dict[int, float] = field(default_factory=dict)
-    data_shares: dict[int, float] = field(default_factory=dict)
-    validations: dict[int, dict[int, float]] = field(default_factory=dict)
-    events: tuple[tuple[int, str], ...] = ()
+    seconds: dict[int, float] = field(default_factory=dict)  # mean of a step
+    data_shares: dict[int, float] = field(default_factory=dict)  # of it, for the crops
+    validations: dict[int, dict[int, float]] = field(default_factory=dict)  # dB
+    events: list[tuple[int, str]] = field(default_factory=list)  # step and text
 
     @property
     def scales(self) -> tuple[int, ...]:
@@ -193,15 +146,13 @@ class History:
 def read_history(folder: Path) -> History:
     """The history of a run, without lines and figures that are damaged or not finite.
 
-    Args:
-        folder: The run's folder; a missing log is an empty one.
+    A missing log is an empty one.
 
     Raises:
         InputError: If the log is there but cannot be read.
     """
     history = History()
     series = (history.losses, history.rates, history.seconds, history.data_shares)
-    events = []
     for _, document in _read_lines(folder):
         if not document:
             continue
@@ -211,12 +162,14 @@ def read_history(folder: Path) -> History:
                 del known[later]
         for name, figures in zip(_FIGURES, series, strict=True):
             if _is_figure(document.get(name)):
-                figures[step] = float(document[name])
-        if by_scale := _read_psnr(document):
-            history.validations[step] = by_scale
+                figures[step] = document[name]
+        psnr = document.get("psnr")
+        found = psnr.items() if isinstance(psnr, dict) else ()
+        if finite := {int(s): v for s, v in found if s.isdigit() and _is_figure(v)}:
+            history.validations[step] = finite
         if isinstance(document.get("event"), str):
-            events.append((step, document["event"]))
-    return dataclasses.replace(history, events=tuple(events))
+            history.events.append((step, document["event"]))
+    return history
 
 
 def _read_lines(folder: Path) -> list[tuple[str, dict[str, Any]]]:
@@ -238,13 +191,6 @@ def _read_line(line: str) -> dict[str, Any]:
         return {}
     step = document.get("step") if isinstance(document, dict) else None
     return document if type(step) is int and 0 <= step < _END else {}
-
-
-def _read_psnr(document: Mapping[str, Any]) -> dict[int, float]:
-    """The finite figures of a validation by scale; empty if the line has none."""
-    values = document.get("psnr")
-    found = values.items() if isinstance(values, dict) else ()
-    return {int(s): v for s, v in found if s.isdigit() and _is_figure(v)}
 
 
 def _is_figure(value: Any) -> bool:  # noqa: ANN401 - any JSON value

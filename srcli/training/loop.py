@@ -7,31 +7,39 @@ import json
 import logging
 import math
 import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from srcli import __version__
 from srcli.errors import (
+    InputError,
     OutputError,
     TrainingStoppedError,
     TrainingTerminatedError,
     UsageError,
 )
 from srcli.models.base import SRModel
-from srcli.pretrained.catalog import save_weights
+from srcli.pretrained.weight_file import save_weights
 from srcli.progress import SILENT, Progress
 from srcli.storage import quote_path
-from srcli.training.checkpoint import save_checkpoint
+from srcli.training.checkpoint import check_network, save_checkpoint
 from srcli.training.data import CropSampler
-from srcli.training.distributed import ALONE, World
-from srcli.training.learner import Learner
-from srcli.training.log import Journal, StepTotals, read_history
+from srcli.training.distributed import ALONE, World, catch_stops
+from srcli.training.gradients import Crops, Gradients
+from srcli.training.log import Journal, read_history
+from srcli.training.optimizer import (
+    Average,
+    Plateau,
+    clip_gradients,
+    load_state,
+    make_optimizer,
+)
 from srcli.training.recipe import Recipe, make_recipe
+from srcli.training.teacher import describe_facts, read_facts
 from srcli.training.validation import Validator
 from srcli.writing import make_folder, write_whole
 
@@ -46,29 +54,17 @@ class DivergedError(UsageError):
     """The loss stayed no number, whatever the learning rate; a checkpoint is there."""
 
 
-@contextmanager
-def catch_stops() -> Iterator[list[int]]:
-    """SIGINT and SIGTERM, gathered in the list instead of ending the process."""
-    received: list[int] = []
-    before: dict[int, Any] = {}
-    # Only the main thread can catch signals; elsewhere they are its affair.
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, lambda got, _: received.append(got))
-    try:
-        yield received
-    finally:
-        for caught, handler in before.items():
-            signal.signal(caught, handler)
-
-
-class Trainer(Learner):
-    """One run: a learner and the folder it lives in, which the main process writes.
+class Trainer:
+    """A network in training, and its run's folder, which the main process writes.
 
     Args:
-        model: As for a learner, like `recipe`, `sampler`, `precision` and `world`.
-        folder: The run's folder; made if missing.
+        model: On its device, with the recursion limit to begin at.
+        recipe: How to train it.
+        sampler: Where crops come from, on the same device.
+        folder: The run's; made if missing.
         validate: Measures a network; called every `recipe.validate_every` steps.
+        precision: dtype of the forward pass under autocast; float32 turns it off.
+        world: The processes that share the steps' crops.
         progress: Told about every step.
     """
 
@@ -84,30 +80,133 @@ class Trainer(Learner):
         world: World = ALONE,
         progress: Progress = SILENT,
     ) -> None:
-        super().__init__(model, recipe, sampler, precision=precision, world=world)
-        self.folder = folder
-        self.validate = validate
-        self.progress = progress
-        self.best: dict[str, float] = {}
-        self.best_step = 0
+        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model.recompute = recipe.recompute
+        self.recipe, self.sampler, self.folder = recipe, sampler, folder
+        self.validate, self.world, self.progress = validate, world, progress
+        self.gradients = Gradients(model, recipe, precision)
+        self.optimizer = make_optimizer(model, recipe)
+        self.average = Average(model, recipe.ema)
+        self.plateau = Plateau(recipe)
+        self.step = 0
+        self.seconds = 0.0  # wall clock of all calls
+        self.reserve = 0.0  # of a time budget, the seconds that the end will take
+        self.caution = 1.0  # falls by half whenever the loss is no number
         self.setbacks = 0  # since the last checkpoint that the recipe asked for
+        self.best: dict[str, float] = {}  # PSNR in dB by scale, and their mean
+        self.best_step = 0
+        # Everyone's that have taught, also before a run was gone on with.
+        self.taught_by = sampler.taught_by
+        # Seconds spent on drawing crops, in all; None where a GPU does it meanwhile.
+        self.drawing = 0.0 if sampler.device.type == "cpu" else None
         self._good: dict[str, Any] = {}  # the last checkpoint
         self._journal = Journal(None, 0)
-        self._tally = StepTotals()
         self._note = ""
         self._first = 0  # step of this call
-        self._begun = 0.0  # when it began, by `time.perf_counter`
-        self._earlier = 0.0  # seconds of the calls before this one
+        self._begun = 0.0  # when it would have begun, had it taken all of `seconds`
         # Where the schedule stood when a time budget's run last did what is due.
         self._done = {"validate_every": 0.0, "checkpoint_every": 0.0}
+        # Sums over the steps since the last report; the loss stays on its device.
+        self._loss: Tensor = torch.zeros((), device=sampler.device)
+        self._counted: int = 0
+        self._spent: float = 0.0  # seconds
+        self._drawn: float | None = None  # what `drawing` was then
+
+    @property
+    def position(self) -> float:
+        """Where the schedule stands, as one of the recipe's steps."""
+        return self.recipe.position(self.step, self.seconds + self.reserve)
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the next step."""
+        factor = self.plateau.factor * self.caution
+        return self.recipe.learning_rate_at(self.position) * factor
+
+    @property
+    def finished(self) -> bool:
+        """Whether steps or time are used up, or the plateau has ended the run."""
+        return self.position >= self.recipe.steps or self.plateau.is_over
+
+    @property
+    def has_just_finished(self) -> bool:
+        """Whether the last step was one of this call."""
+        return self.finished and self.step > self._first
+
+    # A step
+
+    def train_step(self) -> Tensor:
+        """Draw crops, take one optimiser step; returns this process's part of the loss.
+
+        The loss stays on the device, a scalar: reading it would make the processor wait
+        for a GPU that it should be ahead of.
+        """
+        self._deepen()
+        rate = self.rate
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        begun = time.perf_counter()
+        crops = self._draw()
+        if self.drawing is not None:
+            self.drawing += time.perf_counter() - begun
+        loss = self.gradients.compute(crops, self.recipe.alpha_at(self.position))
+        self.world.sum_gradients(self.model.parameters())
+        clip_gradients(self.model, self.recipe, rate)
+        self.optimizer.step()
+        self.average.update()
+        self.step += 1
+        return loss
+
+    def _draw(self) -> list[Crops]:
+        counts = self.recipe.divide_batch(self.sampler.draw_scales())
+        every = sum(counts.values())
+        drawn = [(s, *self.sampler.draw(s, count)) for s, count in counts.items()]
+        return [Crops(s, lr, hr, len(lr) / every) for s, lr, hr in drawn if len(lr)]
+
+    def _deepen(self) -> None:
+        """Let as many recursions run as the recipe asks for; never fewer than before.
+
+        Fewer would throw away what the later ones have learned.
+        """
+        now = self.model.recursion_limit
+        limit = self.recipe.recursions_at(self.position)
+        if now is not None and (limit is None or limit > now):
+            before = {k: v.clone() for k, v in self.model.state_dict().items()}
+            self.model.limit_recursions(limit)
+            after = self.model.state_dict()
+            if not all(torch.equal(before[name], after[name]) for name in after):
+                self.average.restart()  # it would mix two networks
+
+    # What resumes a run
 
     def state(self) -> dict[str, Any]:
-        """The learner's state, and what the run has found so far."""
+        """Everything that decides the steps to come, as tensors and plain values."""
+        device = self.sampler.device
+        cuda = device.type == "cuda"
         return {
-            **super().state(),
+            "srcli": __version__,
+            "step": self.step,
+            "seconds": self.seconds,
+            "recipe": self.recipe.as_dict(),
+            "config": self.model.config.as_dict(),
+            "recursions": self.model.recursion_limit,
+            "data": self.sampler.fingerprint,
+            "model": self.model.state_dict(),
+            "average": self.average.values,
+            "average_updates": self.average.updates,
+            "optimizer": self.optimizer.state_dict(),
+            "sampler": self.sampler.generator.get_state(),
+            "scales": self.sampler.scale_generator.get_state(),
+            "torch_rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state(device) if cuda else None,
+            "caution": self.caution,
+            "rate_factor": self.plateau.factor,
+            "plateau_step": self.plateau.step,
+            "plateau_best": self.plateau.best,
             "best": self.best,
             "best_step": self.best_step,
             "setbacks": self.setbacks,
+            **describe_facts(self.taught_by),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -115,18 +214,67 @@ class Trainer(Learner):
 
         Raises:
             UsageError: If the checkpoint is of another network.
+            InputError: If it is of another version of srcli.
         """
-        super().restore(state)
+        check_network(state, self.recipe.model, self.model)
+        if missing := self.state().keys() - state.keys() - {"teachers"}:
+            raise InputError(
+                f"the checkpoint lacks {', '.join(sorted(missing))}: another version "
+                "of srcli wrote it; --init FILE begins a new run from its weights"
+            )
+        before = make_recipe(state["recipe"], "the checkpoint's recipe")
+        if state["data"] != self.sampler.fingerprint:
+            log.warning("the training pictures are not those of the checkpoint")
+        self.taught_by = tuple(dict.fromkeys((*read_facts(state), *self.taught_by)))
+        self.step, self.seconds = state["step"], state["seconds"]
+        # More steps in all would ask for fewer recursions at this one. The limit comes
+        # first, since a raise may change weights.
+        self.model.limit_recursions(state["recursions"])
+        self.model.load_state_dict(state["model"])
+        for name, value in state["average"].items():
+            self.average.values[name].copy_(value)
+        self.average.updates = state["average_updates"]
+        if before.optimizer == self.recipe.optimizer:
+            load_state(self.optimizer, state["optimizer"])
+        else:
+            log.warning("another optimiser than the checkpoint's: it begins anew")
+        self._restore_random(state)
+        self.plateau.step, self.plateau.best = (
+            state["plateau_step"],
+            state["plateau_best"],
+        )
+        self.caution, self.plateau.factor = state["caution"], state["rate_factor"]
+        if before.learning_rate != self.recipe.learning_rate:
+            # Whoever asks for a rate means the rate of the next step.
+            self.caution = self.plateau.factor = 1.0
         self.best, self.best_step = dict(state["best"]), state["best_step"]
         # Another recipe may be what helps.
-        same = make_recipe(state["recipe"]) == self.recipe
-        self.setbacks = state["setbacks"] if same else 0
+        self.setbacks = state["setbacks"] if before == self.recipe else 0
+
+    def _restore_random(self, state: dict[str, Any]) -> None:
+        generator, kept = self.sampler.generator, state["sampler"]
+        if kept.shape == generator.get_state().shape:
+            generator.set_state(kept)
+        else:
+            log.warning("the checkpoint is of another kind of device: other crops now")
+            self._draw_others()
+        self.sampler.scale_generator.set_state(state["scales"])
+        torch.set_rng_state(state["torch_rng"])
+        if state["cuda_rng"] is not None and self.sampler.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_rng"], self.sampler.device)
+
+    def _draw_others(self) -> None:
+        """Let the crops to come be others than those that would have been drawn."""
+        for generator in (self.sampler.generator, self.sampler.scale_generator):
+            generator.manual_seed((generator.initial_seed() + self.step + 1) % 2**63)
 
     def forget_best(self) -> None:
         """Compare no more with figures that were measured on something else."""
         self.best, self.best_step = {}, 0
         self.plateau.best, self.plateau.step = -math.inf, self.step
         log.warning("validated on something else than before: the best begins anew")
+
+    # A run
 
     def run(self, max_minutes: float | None = None, begun: float | None = None) -> None:
         """Train to the recipe's last step or a limit, and write a checkpoint.
@@ -144,15 +292,16 @@ class Trainer(Learner):
         try:
             self._open()
             self._first = self.step
-            self._earlier = self.seconds
-            self._begun = time.perf_counter() if begun is None else begun
+            self._begun = (
+                time.perf_counter() if begun is None else begun
+            ) - self.seconds
             self._tell_time()
             self._done = dict.fromkeys(self._done, self.position)
             if self.finished and self.step == 0:
                 raise UsageError("the time was over before the first step: allow more")
             self._start_bar()
             with catch_stops() as received:
-                stopped = self._steps(max_minutes, received)
+                stopped = self._take_steps(max_minutes, received)
                 self._close(measure=stopped is None)
                 # One that came meanwhile counts as well.
                 stopped = stopped or self.world.any_signal(max(received, default=None))
@@ -172,28 +321,6 @@ class Trainer(Learner):
                 f"--out {quote_path(self.folder)}` goes on"
             )
 
-    def _close(self, *, measure: bool) -> None:
-        """Keep what the last steps came to."""
-        if not self.has_finite_weights():
-            self._fall_back()
-        # A call before this one may have been killed between the last step and this.
-        new = self.step not in read_history(self.folder).validations
-        if measure and self.world.share(new):
-            self._validate()
-        self._save()
-        with self.average.applied(self.model):
-            self._keep("last.safetensors")
-
-    def _keep(self, name: str) -> None:
-        """Write the network's present weights as a weight file."""
-        if self.world.is_main:
-            save_weights(self.model, self.folder / name, self.story)
-
-    @property
-    def has_just_finished(self) -> bool:
-        """Whether the last step was one of this call."""
-        return self.finished and self.step > self._first
-
     def _open(self) -> None:
         """Begin the folder's records; a disk that cannot be written shows at once."""
         if self.world.is_main:
@@ -207,6 +334,18 @@ class Trainer(Learner):
         else:
             self._good = copy.deepcopy(self.state())
 
+    def _close(self, *, measure: bool) -> None:
+        """Keep what the last steps came to."""
+        if not self._has_finite_weights():
+            self._fall_back()
+        # A call before this one may have been killed between the last step and this.
+        new = self.step not in read_history(self.folder).validations
+        if measure and self.world.share(new):
+            self._validate()
+        self._save()
+        with self.average.applied(self.model):
+            self._keep("last.safetensors")
+
     def _save(self) -> None:
         """Write a checkpoint, which is also what the run would fall back to."""
         state = copy.deepcopy(self.state())
@@ -214,53 +353,63 @@ class Trainer(Learner):
             save_checkpoint(self.folder, state)
         self._good = state
 
-    def _steps(self, max_minutes: float | None, received: list[int]) -> int | None:
+    def _keep(self, name: str) -> None:
+        """Write the network's present weights as a file that tells their story."""
+        story = {
+            "recipe": json.dumps(self.recipe.as_dict()),
+            "recipe_hash": self.recipe.fingerprint,
+            "data": f"{self.sampler.count} pictures, {self.sampler.fingerprint}",
+            "steps": str(self.step),
+            **describe_facts(self.taught_by),
+        }
+        if self.world.is_main:
+            save_weights(self.model, self.folder / name, story)
+
+    def _take_steps(self, max_minutes: float | None, received: list[int]) -> int | None:
         """Take steps until there is a reason to stop; the signal, if that was one."""
         started = time.perf_counter()
-        self._tally = StepTotals(self.drawing)
+        self._count_anew()
         self.model.train()
         while not self.finished:
             if stopped := self.world.any_signal(max(received, default=None)):
                 return stopped
-            begun = time.perf_counter()
-            seconds = self.seconds
-            self._tally.add(self.train_step())
+            begun, seconds = time.perf_counter(), self.seconds
+            self._loss = self._loss + self.train_step()
+            self._counted += 1
             self._tell_time()
-            timed = self.recipe.minutes > 0
-            self.progress.advance(self.seconds - seconds if timed else 1)
+            self.progress.advance(self.seconds - seconds if self.recipe.minutes else 1)
             due = self._list_due()
             sound = self._is_sound(keeping=bool(due) or self.finished)
-            self._tally.seconds += time.perf_counter() - begun
+            self._spent += time.perf_counter() - begun
             if sound:
                 self._attend(due)
             else:
                 self._fall_back()
-            spent = (time.perf_counter() - started) / 60
-            if max_minutes is not None and self.world.agree([spent >= max_minutes])[0]:
-                log.info("stopped after %.1f minutes at step %d", spent, self.step)
+            minutes = (time.perf_counter() - started) / 60
+            if (
+                max_minutes is not None
+                and self.world.agree([minutes >= max_minutes])[0]
+            ):
+                log.info("stopped after %.1f minutes at step %d", minutes, self.step)
                 break
         return None
 
     def _tell_time(self) -> None:
         """Note how much time is spent; where the schedule follows it, all alike."""
-        self.seconds = self._earlier + time.perf_counter() - self._begun
+        self.seconds = time.perf_counter() - self._begun
         if self.recipe.minutes:
             milliseconds = round(1000 * self.seconds)
             self.seconds = self.world.agree([milliseconds])[0] / 1000
 
     def _list_due(self) -> list[str]:
         """What the recipe wants after this step: to validate, to keep a checkpoint."""
-        recipe, names = self.recipe, ("validate_every", "checkpoint_every")
+        recipe, every = self.recipe, {n: getattr(self.recipe, n) for n in self._done}
         if not recipe.minutes:
-            return [name for name in names if self.step % getattr(recipe, name) == 0]
+            return [name for name in every if self.step % every[name] == 0]
         # No more than a tenth of the time goes into validations.
-        least = recipe.position(0, 10 * self.reserve)
-        due = [
-            name
-            for name in names
-            if self.position - self._done[name] >= max(getattr(recipe, name), least)
-        ]
-        self._done |= dict.fromkeys(due, self.position)
+        least, now = recipe.position(0, 10 * self.reserve), self.position
+        due = [n for n in every if now - self._done[n] >= max(every[n], least)]
+        self._done |= dict.fromkeys(due, now)
         return due
 
     def _start_bar(self) -> None:
@@ -281,10 +430,13 @@ class Trainer(Learner):
         waits = self.sampler.device.type != "cpu"
         if waits and self.step % _REPORT_EVERY and not keeping:
             return True
-        if not math.isfinite(float(self.world.sum_scalar(self._tally.loss))):
+        if not math.isfinite(float(self.world.sum_scalar(self._loss))):
             return False
         # A gradient can overflow where the loss did not.
-        return not keeping or self.has_finite_weights()
+        return not keeping or self._has_finite_weights()
+
+    def _has_finite_weights(self) -> bool:
+        return all(bool(w.isfinite().all()) for w in self.model.parameters())
 
     def _attend(self, due: list[str]) -> None:
         """Do what is due after a step."""
@@ -311,29 +463,34 @@ class Trainer(Learner):
             )
         self.setbacks = setbacks
         self.caution *= 0.5
-        self.draw_others()
+        self._draw_others()
         text = (
             f"the loss is no number any more at step {failed}: back to step "
             f"{self.step} with half the learning rate ({self.rate:.3g})"
         )
         log.warning("%s", text)
         self._journal.write(self.step, event=text)
-        self._tally = StepTotals(self.drawing)
+        self._count_anew()
         self._start_bar()
         self._save()
 
+    def _count_anew(self) -> None:
+        """Begin the sums that the next report is made of."""
+        self._loss = torch.zeros_like(self._loss)
+        self._counted, self._spent, self._drawn = 0, 0.0, self.drawing
+
     def _report(self) -> None:
         """Log what the steps since the last report came to."""
-        tally, self._tally = self._tally, StepTotals(self.drawing)
-        loss = float(self.world.sum_scalar(tally.loss)) / tally.steps
+        loss = float(self.world.sum_scalar(self._loss)) / self._counted
         values = {
             "loss": loss,
             "rate": self.optimizer.param_groups[0]["lr"],
-            "seconds_per_step": tally.seconds / tally.steps,
+            "seconds_per_step": self._spent / self._counted,
         }
-        if (share := tally.data_share(self.drawing)) is not None:
-            values["data_share"] = share
+        if self.drawing is not None and self._drawn is not None:
+            values["data_share"] = (self.drawing - self._drawn) / max(self._spent, 1e-9)
         self._journal.write(self.step, **values)
+        self._count_anew()
         self._note = f"loss {loss:.5f}"
         self._show()
 

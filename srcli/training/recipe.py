@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -30,15 +30,24 @@ Supervision = Literal["final", "mean", "recursive"]
 Reduction = Literal["mean", "sum"]
 ScaleMode = Literal["one", "all"]
 
-_POSITIVE = (
-    "steps", "batch", "crop", "validate_every", "checkpoint_every", "learning_rate",
-    "decay_factor",
-)  # fmt: skip
-_NOT_NEGATIVE = (
-    "weight_decay", "warmup", "decay_every", "min_rate", "final_rate",
-    "clip_at", "alpha", "alpha_steps", "rate_batch", "teacher_share",
-    "teacher_megapixels", "minutes",
-)  # fmt: skip
+# What numbers have to be, in words and as a test.
+_INTERVALS: dict[str, Callable[[float], bool]] = {
+    "positive": lambda value: 0 < value < math.inf,
+    "0 or more": lambda value: 0 <= value < math.inf,
+    "above 0 and at most 1": lambda value: 0 < value <= 1,
+    "in [0, 1]": lambda value: 0 <= value <= 1,
+    "in [0, 1)": lambda value: 0 <= value < 1,
+}
+_NUMBERS = {
+    "positive": "steps batch crop validate_every checkpoint_every learning_rate",
+    "0 or more": "weight_decay warmup decay_every min_rate final_rate clip_at "
+    "alpha_steps rate_batch teacher_megapixels minutes",
+    "above 0 and at most 1": "decay_factor",
+    "in [0, 1]": "alpha teacher_share",
+    "in [0, 1)": "momentum beta2 ema",
+}
+# Fields that came later: without them a recipe keeps the hash that it had before.
+_LATER = ("minutes", "teacher_share", "teacher_megapixels", "teacher_licence")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,59 +119,41 @@ class Recipe:
     checkpoint_every: int = 1000  # steps
 
     def __post_init__(self) -> None:
-        self._check_ranges()
-        self._check_scales()
-        if self.schedule in ("step", "plateau") and self.decay_every < 1:
-            raise UsageError(f"recipe: schedule {self.schedule!r} needs decay_every")
-        if self.clip != "none" and self.clip_at <= 0:
-            raise UsageError(f"recipe: clip {self.clip!r} needs a positive clip_at")
-        if not self.rescale or any(not 0.1 <= factor <= 1 for factor in self.rescale):
-            raise UsageError("recipe: rescale factors lie between 0.1 and 1")
-        shares, limits = zip((0.0, 1), *self.recursions, strict=True)
-        if self.min_rate > self.learning_rate * self.rate_for_batch:
-            raise UsageError("recipe: min_rate must not be above the learning rate")
-        if not _rises(shares) or not _rises(limits) or shares[-1] > 1:
-            raise UsageError(
-                "recipe: recursions are pairs of a share of the steps, from 0 to 1, "
-                "and a number of at least 1, both rising"
-            )
-        if self.recursions and self.recursions[0][0] > 0:
-            raise UsageError("recipe: the first pair of recursions begins at share 0")
-
-    def _check_ranges(self) -> None:
-        for name in _POSITIVE:
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                least = "at least 1" if type(value) is int else "positive"
-                raise UsageError(f"recipe: {name} must be {least}")
-        for name in _NOT_NEGATIVE:
-            if not 0 <= getattr(self, name) < math.inf:
-                raise UsageError(f"recipe: {name} must not be negative")
-        for name in ("alpha", "decay_factor", "teacher_share"):
-            if getattr(self, name) > 1:
-                raise UsageError(f"recipe: {name} must not be above 1")
-        for name in ("momentum", "beta2", "ema"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UsageError(f"recipe: {name} must be in [0, 1)")
-
-    def _check_scales(self) -> None:
-        if len(set(self.scales)) < len(self.scales):
-            raise UsageError("recipe: scales names one twice")
-        if self.scale_odds and len(self.scale_odds) != len(self.scales):
-            raise UsageError("recipe: scale_odds takes one figure for each scale")
-        if not all(0 < odds < math.inf for odds in self.scale_odds):
-            raise UsageError("recipe: scale_odds must be positive")
-        if "scales" in self.config:
-            raise UsageError("recipe: scales is a field of its own, not of config")
-        for scale in self.scales:
+        for words, names in _NUMBERS.items():
+            for name in names.split():
+                if not _INTERVALS[words](getattr(self, name)):
+                    raise UsageError(f"recipe: {name} must be {words}")
+        scales, odds = self.scales, self.scale_odds
+        shares, limits = map(list, zip((0.0, 1), *self.recursions, strict=True))
+        rise = sorted(shares) == shares and sorted(limits) == limits
+        for is_wrong, text in (
+            (self.schedule in ("step", "plateau") and self.decay_every < 1,
+             f"schedule {self.schedule!r} needs decay_every"),
+            (self.clip != "none" and self.clip_at <= 0,
+             f"clip {self.clip!r} needs a positive clip_at"),
+            (not self.rescale or not all(0.1 <= factor <= 1 for factor in self.rescale),
+             "rescale factors lie between 0.1 and 1"),
+            (self.min_rate > self.learning_rate * self.rate_for_batch,
+             "min_rate must not be above the learning rate"),
+            (not rise or shares[-1] > 1 or shares[1:2] > [0.0],
+             "recursions are pairs of a share of the steps, the first 0 and none above "
+             "1, and a number of at least 1, both rising"),
+            (len(set(scales)) < len(scales), "scales names one twice"),
+            (bool(odds) and len(odds) != len(scales),
+             "scale_odds takes one figure for each scale"),
+            (not all(0 < each < math.inf for each in odds),
+             "scale_odds must be positive"),
+            ("scales" in self.config, "scales is a field of its own, not of config"),
+        ):  # fmt: skip
+            if is_wrong:
+                raise UsageError(f"recipe: {text}")
+        for scale in scales:
             check_degradation(self.degradation, scale)
 
     def position(self, step: int, seconds: float) -> float:
         """Where the schedule stands, as one of the recipe's steps.
 
-        Args:
-            step: How many steps are done.
-            seconds: How much of a time budget is spent.
+        `step` are done; of a time budget, `seconds` are spent.
         """
         if not self.minutes:
             return step
@@ -195,11 +186,10 @@ class Recipe:
 
     def recursions_at(self, step: float) -> int | None:
         """The recursion limit of step number `step`; None runs them all."""
-        limit: int | None = None
-        for share, recursions in self.recursions:
-            if step >= share * self.steps:
-                limit = recursions
-        return limit
+        begun = [
+            limit for share, limit in self.recursions if step >= share * self.steps
+        ]
+        return begun[-1] if begun else None
 
     def alpha_at(self, step: float) -> float:
         """The weight of the intermediate predictions at step number `step`."""
@@ -209,10 +199,8 @@ class Recipe:
 
     def divide_batch(self, scales: Sequence[int]) -> dict[int, int]:
         """How many crops each of `scales` gets: as even as can be, one at least."""
-        counts = [
-            len(range(part, self.batch, len(scales))) for part in range(len(scales))
-        ]
-        return {scale: max(1, n) for scale, n in zip(scales, counts, strict=True)}
+        each, more = divmod(self.batch, len(scales))
+        return {s: max(1, each + (n < more)) for n, s in enumerate(scales)}
 
     def lr_crop(self, scale: int) -> int:
         """Side of a crop in LR pixels at `scale`."""
@@ -223,28 +211,19 @@ class Recipe:
         return dataclasses.asdict(self)
 
     @property
-    def says_of_teachers(self) -> dict[str, Any]:
-        """What differs from a recipe that knows nothing of teachers."""
-        fields = [f for f in dataclasses.fields(self) if f.name.startswith("teacher_")]
-        values = {field.name: getattr(self, field.name) for field in fields}
-        usual = {field.name: field.default for field in fields}
-        return {name: v for name, v in values.items() if v != usual[name]}
+    def changed_later(self) -> list[str]:
+        """Those of the fields that came later which are not at their defaults."""
+        defaults = Recipe(model=self.model)
+        return [n for n in _LATER if getattr(self, n) != getattr(defaults, n)]
 
     @property
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits that change with any field."""
         values = self.as_dict()
-        # Recipes without fields that came later keep the digits that they always had.
-        for each in dataclasses.fields(self):
-            later = each.name == "minutes" or each.name.startswith("teacher_")
-            if later and values[each.name] == each.default:
-                del values[each.name]
+        for name in set(_LATER).difference(self.changed_later):
+            del values[name]
         text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _rises(values: Sequence[float]) -> bool:
-    return list(values) == sorted(values)
 
 
 def make_recipe(values: Mapping[str, Any], source: str = "recipe") -> Recipe:
@@ -259,12 +238,10 @@ def make_recipe(values: Mapping[str, Any], source: str = "recipe") -> Recipe:
             raise unknown(f"field in {source}", name, hints)
     if "model" not in values:
         raise UsageError(f"{source} names no model")
-    return Recipe(
-        **{
-            name: check_value(f"recipe field {name}", value, hints[name])
-            for name, value in values.items()
-        }
-    )
+    return Recipe(**{
+        name: check_value(f"recipe field {name}", value, hints[name])
+        for name, value in values.items()
+    })  # fmt: skip
 
 
 def merge(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -319,21 +296,8 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read the recipe {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"the recipe {path} is no valid TOML: {error}") from error
-
-
 def read_bundled(arch: str, name: str) -> dict[str, Any]:
-    """The values of a recipe file that comes with srcli.
-
-    Args:
-        arch: A network.
-        name: One of `NAMES`, which every network has, or `STUDY`.
+    """The values of a network's recipe that comes with srcli, or of its study.
 
     Raises:
         UsageError: If the network has none of that name; those that have one are named.
@@ -351,11 +315,8 @@ def load_recipe(
 ) -> Recipe:
     """The recipe of a network, by name or from a TOML file, with fields replaced.
 
-    Args:
-        model: A variant's name; its network's bundled recipe is read.
-        recipe: "paper", "fast", "ablation" (what the variants of a study share), or
-            the path of a TOML file.
-        overrides: Fields that replace the recipe's.
+    `recipe` is "paper", "fast", "ablation" (what the variants of a study share) or the
+    path of a TOML file; a variant has its network's.
 
     Raises:
         UsageError: For an unknown model, recipe, field or value.
@@ -371,7 +332,15 @@ def load_recipe(
             # A variant is trained at the scales it was studied at.
             values["scales"] = list(config.scales)
     elif recipe.endswith(".toml"):
-        values = {"scales": list(config.scales), **_read_toml(Path(recipe))}
+        try:
+            own = tomllib.loads(Path(recipe).read_text("utf-8"))
+        except OSError as error:
+            reason = error.strerror
+            raise InputError(f"cannot read the recipe {recipe}: {reason}") from error
+        except ValueError as error:  # of TOML, or of UTF-8
+            text = f"the recipe {recipe} is no valid TOML: {error}"
+            raise InputError(text) from error
+        values = {"scales": list(config.scales), **own}
         wanted = values.get("model", model)
         if not isinstance(wanted, str) or variant(wanted)[0] is not network:
             raise UsageError(f"the recipe {recipe} is for {wanted}, not for {model}")

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from srcli import __version__
 from srcli.errors import SrcliError
-from srcli.evaluation.contenders import BICUBIC
 from srcli.evaluation.measurement import Row
 from srcli.evaluation.tables import (
     format_command,
@@ -22,7 +21,8 @@ from srcli.evaluation.tables import (
     name_group,
     quote_code,
 )
-from srcli.inference.machine import describe_machine
+from srcli.inference.device import describe_machine
+from srcli.pretrained.catalog import BICUBIC
 from srcli.storage import quote_path, show_path
 from srcli.training.checkpoint import DEFAULT_VAL, HELD_OUT, NO_VAL, TrainRequest
 from srcli.training.export import make_request

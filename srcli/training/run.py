@@ -7,7 +7,7 @@ import json
 import logging
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +36,8 @@ from srcli.inference.device import (
 )
 from srcli.models import variant
 from srcli.models.base import Color, SRModel
-from srcli.pretrained.catalog import available_scales, load_model
+from srcli.pretrained.catalog import served_scales
+from srcli.pretrained.loading import load_model
 from srcli.progress import SILENT, Progress
 from srcli.training.checkpoint import (
     DEFAULT_VAL,
@@ -56,7 +57,7 @@ from srcli.training.export import export_run, find_weights, keep_published, make
 from srcli.training.loop import DivergedError, Trainer
 from srcli.training.recipe import Recipe, load_recipe, make_recipe, replace_fields
 from srcli.training.report import write_report
-from srcli.training.teacher import Teachers, find_teachers
+from srcli.training.teacher import Teachers
 from srcli.training.validation import Validation, settle_val
 
 log = logging.getLogger(__name__)
@@ -94,21 +95,33 @@ def train(request: TrainRequest, progress: Progress = SILENT) -> TrainSummary:
 def _train(
     request: TrainRequest, world: World, begun: float, progress: Progress
 ) -> TrainSummary:
-    beginning = begin_run(request, world)
-    request, state = beginning.request, beginning.state
+    command: dict[str, Any] | None = describe_command(request)
+    request, kept, state = begin_run(request, world)
     recipe = _choose_recipe(request, state)
     torch.manual_seed(request.seed)
     network = make_network(recipe, request.init)
     if state is not None:
         check_network(state, request.model.lower(), network)
+        command = (kept or {}).get("command")
     check_divisible(world, network, recipe)
     device = world.device
     precision = choose_training_precision(request.precision, device)
     teachers = _choose_teachers(request, recipe, network.color, world)
-    check_settings(world, request, recipe, precision, teachers)
+    settings = {
+        "srcli": __version__,
+        **recipe.as_dict(),
+        "seed": request.seed,
+        "precision": precision,
+        "--max-minutes": request.max_minutes,
+        "--teacher": None if teachers is None else teachers.fingerprint,
+    }
+    if found := find_difference(world, settings):
+        raise UsageError(
+            f"the processes were started differently: {found}: give every node the "
+            "same command"
+        )
     folders = choose_folders(request.data, recipe, request.data_dir)
-    val = world.share(settle_val(request))
-    request = dataclasses.replace(request, val=val)
+    request = dataclasses.replace(request, val=world.share(settle_val(request)))
     validation = Validation(request, recipe, network.color, device, precision)
     exact = precision == "fp32"
     flags = cudnn.flags(enabled=True, benchmark=True, allow_tf32=not exact)
@@ -125,15 +138,18 @@ def _train(
             progress=progress,
         )
         del teachers  # their networks are no longer needed
-        check_pictures(world, sampler)
+        pictures = f"{sampler.count} of {sampler.pixels / 1e6:.2f} megapixels"
+        seen = {"what is trained on": f"{pictures} ({sampler.fingerprint})"}
+        if found := find_difference(world, seen):
+            raise InputError(
+                f"the nodes see different pictures: {found}: --data has to hold the "
+                "same files on all of them"
+            )
+        where = f"{world.size} x {device.type}" if world.size > 1 else device
+        said = "%s: %d pictures, %.1f megapixels, %d skipped, on %s in %s"
+        megapixels, skipped = sampler.pixels / 1e6, len(sampler.skipped)
         log.info(
-            "%s: %d pictures, %.1f megapixels, %d skipped, on %s in %s",
-            recipe.model,
-            sampler.count,
-            sampler.pixels / 1e6,
-            len(sampler.skipped),
-            f"{world.size} x {device.type}" if world.size > 1 else device,
-            precision,
+            said, recipe.model, sampler.count, megapixels, skipped, where, precision
         )
         same_held = sampler.held_out.keys() == request.held_out.keys()
         request = dataclasses.replace(request, held_out=sampler.held_out)
@@ -152,13 +168,14 @@ def _train(
         if state is not None:
             trainer.restore(state)
             degraded = state["recipe"]["degradation"] == recipe.degradation
-            if not (beginning.same_val and same_held and degraded):
+            same_val = (kept or {}).get("val", DEFAULT_VAL) == name_val(request)
+            if not (same_val and same_held and degraded):
                 trainer.forget_best()
             if trainer.finished:
                 more = "--for" if recipe.minutes else "--steps"
                 log.info("all %d steps are done: %s takes more", trainer.step, more)
         if world.is_main:
-            remember(request, precision, beginning.command)
+            remember(request, precision, command)
 
         def report(stopped: bool) -> None:
             if world.is_main:
@@ -178,34 +195,19 @@ def work_and_report(
     report: Callable[[bool], _Report],
     reported: tuple[type[SrcliError], ...],
 ) -> _Report:
-    """Do some work, and report on it however it ended.
+    """Do some work and report on it, also after the errors of it that are `reported`.
 
-    Args:
-        work: What may be stopped.
-        report: Told whether it was.
-        reported: The errors of `work` after which there is something to report.
-
-    Returns:
-        What `report` returned.
-
-    Raises:
-        SrcliError: What `work` raised, also where the report then failed; else what the
-            report raised.
+    The report is told whether the work was stopped. Its own error then only warns.
     """
-    stopped: SrcliError | None = None
     try:
         work()
-    except reported as error:
-        stopped = error
-    try:
-        result = report(stopped is not None)
-    except SrcliError as error:
-        if stopped is None:
-            raise
-        log.warning("no report: %s", error)
-    if stopped is not None:
-        raise stopped
-    return result
+    except reported:
+        try:
+            report(True)
+        except SrcliError as error:
+            log.warning("no report: %s", error)
+        raise
+    return report(False)
 
 
 def _measure(
@@ -273,11 +275,17 @@ def _choose_teachers(
     request: TrainRequest, recipe: Recipe, color: Color, world: World
 ) -> Teachers | None:
     if request.teachers:
-        found = find_teachers(request.teachers, recipe, color)
-        cache = request.teacher_cache
-        return Teachers(found, color, world.device, cache=cache, world=world)
-    if request.teacher_cache or recipe.says_of_teachers:
-        names = ", ".join(("--teacher-cache", *recipe.says_of_teachers))
+        return Teachers(
+            request.teachers,
+            recipe,
+            color,
+            world.device,
+            cache=request.teacher_cache,
+            world=world,
+        )
+    fields = [name for name in recipe.changed_later if name.startswith("teacher_")]
+    if request.teacher_cache or fields:
+        names = ", ".join(("--teacher-cache", *fields))
         raise UsageError(f"{names} are for --teacher: name one, or leave them out")
     return None
 
@@ -305,8 +313,9 @@ def make_network(recipe: Recipe, init: str | None = None) -> SRModel:
 
     Args:
         recipe: Its model, config and scales.
-        init: "bundled" or the path of a weight file; what fits is taken over, see
-            `SRModel.fitting_weights`.
+        init: "bundled", which is the model's own weights of the recipe's first scale
+            that there are any for, or the path of a weight file; what fits is taken
+            over, see `SRModel.fitting_weights`.
 
     Raises:
         UsageError: If the config makes no network, or no weight fits.
@@ -318,7 +327,12 @@ def make_network(recipe: Recipe, init: str | None = None) -> SRModel:
     if init is None:
         network.limit_recursions(recipe.recursions_at(0))
         return network
-    source = _load_bundled(recipe) if init == "bundled" else load_model(Path(init))
+    if init == "bundled":
+        there = served_scales(recipe.model, installed=True)
+        scale = next((scale for scale in recipe.scales if scale in there), None)
+        source = load_model(recipe.model, scale)
+    else:
+        source = load_model(Path(init))
     own, fitting = network.state_dict(), network.fitting_weights(source)
     if not fitting:
         raise UsageError(f"no weight of {init} fits {recipe.model}")
@@ -328,57 +342,39 @@ def make_network(recipe: Recipe, init: str | None = None) -> SRModel:
     return network
 
 
-def _load_bundled(recipe: Recipe) -> SRModel:
-    """The model's own weights, of the recipe's first scale that there are any for."""
-    there = available_scales(recipe.model)
-    scale = next((scale for scale in recipe.scales if scale in there), None)
-    return load_model(recipe.model, scale)
+def begin_run(
+    request: TrainRequest, world: World
+) -> tuple[TrainRequest, dict[str, Any] | None, dict[str, Any] | None]:
+    """Where a run begins: the request without gaps, what was kept, the checkpoint.
 
-
-@dataclass(frozen=True, slots=True)
-class Beginning:
-    """Where a run begins, the same in all processes.
-
-    Attributes:
-        request: What was asked for, its gaps filled from the run's folder.
-        state: The checkpoint to go on from; None where the run begins anew.
-        command: What began the run, by `describe_command`; None where not known.
-        same_val: Whether the best so far was measured on what is validated on now.
-    """
-
-    request: TrainRequest
-    state: dict[str, Any] | None = None
-    command: dict[str, Any] | None = None
-    same_val: bool = True
-
-
-def begin_run(request: TrainRequest, world: World) -> Beginning:
-    """Find out whether the run goes on, and from what: the main process tells the rest.
-
-    It does with `request.resume`; and under torchrun, which gives the same command
-    again when it restarts the processes, where the same command began the run.
+    The run goes on with `request.resume`; and under torchrun, which gives the same
+    command again when it restarts the processes, where the same command began the run.
+    The main process tells the others; what is kept and the checkpoint are None where
+    there are none, or the run begins anew.
 
     Raises:
         InputError: If a checkpoint is missing or damaged, or if the run's folder is not
             the same one for all nodes.
         OutputError: If the folder holds a run that was not asked for.
-        PeerLostError: If another process has ended.
     """
     kept, state = None, None
     if world.is_main:
         found = bool(find_checkpoints(request.out))
-        resume = request.resume or (found and is_restartable() and _is_ours(request))
-        if not resume:
+        if found and not request.resume and is_restartable():
+            kept = read_kept(request.out) or {}
+            if kept.get("command") != describe_command(request):
+                raise _occupied(request.out, ", which another command began")
+            state = load_checkpoint(request.out)
+        elif not request.resume:
             check_folder(request.out)
         elif found:
             kept, state = read_kept(request.out), load_checkpoint(request.out)
     _check_shared(request.out, world, state)
     if world.is_main and request.resume and state is None:
         load_checkpoint(request.out)  # which says what is missing
-    if world.size > 1:
-        kept, state = world.share((kept, state))
+    kept, state = world.share((kept, state))
     if state is None:
-        return Beginning(request, command=describe_command(request))
+        return request, None, None
     if not request.resume:
         step = state["step"]
         log.info("the same command began this run: it goes on from step %d", step)
@@ -386,11 +382,7 @@ def begin_run(request: TrainRequest, world: World) -> Beginning:
         request = dataclasses.replace(
             request, resume=True, init=None, overrides={}, scales=()
         )
-    filled = fill(request, kept)
-    before = fill(dataclasses.replace(request, val=None), kept)
-    command = None if kept is None else kept.get("command")
-    same_val = name_val(before) == name_val(filled)
-    return Beginning(filled, state, command, same_val)
+    return fill(request, kept), kept, state
 
 
 def check_folder(folder: Path) -> None:
@@ -400,21 +392,15 @@ def check_folder(folder: Path) -> None:
         OutputError: If there are any, or `folder` is a file.
     """
     if find_checkpoints(folder) or find_weights(folder) is not None:
-        raise OutputError(
-            f"{folder} holds a run already: --resume goes on with it, "
-            "--out names another"
-        )
+        raise _occupied(folder)
     if folder.is_file():
         raise OutputError(f"{folder} is a file: --out names a folder")
 
 
-def _is_ours(request: TrainRequest) -> bool:
-    """True where this very command began the run in the folder; an error where not."""
-    if (read_kept(request.out) or {}).get("command") == describe_command(request):
-        return True
-    raise OutputError(
-        f"{request.out} holds a run already, which another command began: --resume "
-        "goes on with it, --out names another"
+def _occupied(folder: Path, what: str = "") -> OutputError:
+    return OutputError(
+        f"{folder} holds a run already{what}: --resume goes on with it, --out names "
+        "another"
     )
 
 
@@ -427,46 +413,17 @@ def _check_shared(folder: Path, world: World, state: dict[str, Any] | None) -> N
     if world.size == 1:
         return
     own = -1 if state is None else int(state["step"])
-    # Within a node all see the same.
-    if not world.is_main and world.local_rank == 0:
+    if not world.is_main and world.local_rank == 0:  # within a node all see the same
         with suppress(InputError):
             own = int(load_checkpoint(folder)["step"])
-    seen = world.gather((own, platform.node()))
+    main, *_ = seen = world.gather((own, platform.node()))
     step, node = max(seen, key=lambda each: each[0])
-    if step > seen[0][0]:
-        there = "none" if seen[0][0] < 0 else f"that of step {seen[0][0]}"
+    if step > main[0]:
+        there = "none" if main[0] < 0 else f"that of step {main[0]}"
         raise InputError(
             f"{folder} is not the same on all nodes: {node} has the checkpoint of step "
-            f"{step}, {seen[0][1]} with the main process {there}: --out names a folder "
+            f"{step}, {main[1]} with the main process {there}: --out names a folder "
             "that all nodes share"
-        )
-
-
-def check_settings(
-    world: World,
-    request: TrainRequest,
-    recipe: Recipe,
-    precision: str,
-    teachers: Teachers | None,
-) -> None:
-    """See to it that all processes were started for the same training.
-
-    Raises:
-        UsageError: If they were not.
-    """
-    settings = {
-        "srcli": __version__,
-        **recipe.as_dict(),
-        "seed": request.seed,
-        "precision": precision,
-        "--max-minutes": request.max_minutes,
-        "--teacher": None if teachers is None else teachers.fingerprint,
-    }
-    told = [f"{n} is {json.dumps(v, default=str)}" for n, v in settings.items()]
-    if found := _find_other(world, told):
-        raise UsageError(
-            f"the processes were started differently: {found}: give every node the "
-            "same command"
         )
 
 
@@ -492,25 +449,13 @@ def check_divisible(world: World, model: nn.Module, recipe: Recipe) -> None:
         )
 
 
-def check_pictures(world: World, sampler: CropSampler) -> None:
-    """See to it that all processes draw their crops from the same pictures.
-
-    Raises:
-        InputError: If they do not.
-    """
-    size = f"{sampler.count} of {sampler.pixels / 1e6:.2f} megapixels"
-    if found := _find_other(world, [f"{size} ({sampler.fingerprint})"]):
-        raise InputError(
-            f"the nodes see different pictures: {found}: --data has to hold the same "
-            "files on all of them"
-        )
-
-
-def _find_other(world: World, own: list[str]) -> str:
-    """What the main process says and another one otherwise; nothing if all agree."""
+def find_difference(world: World, facts: Mapping[str, object]) -> str:
+    """What another process says otherwise than the main one; nothing if all agree."""
+    own = {name: json.dumps(value, default=str) for name, value in facts.items()}
     (first, there), *others = world.gather((own, platform.node()))
     for rank, (said, node) in enumerate(others, 1):
-        for mine, other in zip(first, said, strict=False):
-            if mine != other:
-                return f"{mine} on {there}, {other} for process {rank} on {node}"
+        for name, value in first.items():
+            if said.get(name) != value:
+                other = f"{said.get(name)} for process {rank} on {node}"
+                return f"{name} is {value} on {there}, {other}"
     return ""

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from torch.backends import cudnn
 
 from srcli.errors import InputError, UsageError
-from srcli.evaluation.datasets import find_dataset, read_hr
 from srcli.evaluation.metrics import psnr
 from srcli.evaluation.protocol import Task, reconstruct
 from srcli.imaging.degrade import crop_to_multiple
 from srcli.inference.runner import Runner
 from srcli.inference.tiling import TileSize
 from srcli.models.base import Color, SRModel
+from srcli.pretrained.datasets import find_dataset, read_hr
 from srcli.storage import show_path
 from srcli.training.checkpoint import DEFAULT_VAL, HELD_OUT, NO_VAL, TrainRequest
 from srcli.training.recipe import Recipe

@@ -3,9 +3,8 @@
 import pytest
 from PIL import Image
 
-from srcli.bulk.stages import Work
+from srcli.bulk.steps import Work
 from srcli.inference.naming import Naming
-from srcli.inference.pieces import FileOptions
 from srcli.inference.sizes import Goal
 
 
@@ -15,7 +14,9 @@ def make_naming():
 
     def make(output="out/", **fields):
         model, goal = fields.pop("model", "bicubic"), fields.pop("goal", Goal(2))
-        return Naming(model=model, goal=goal, output=str(output), **fields)
+        return Naming(
+            model=model, goal=goal, output=str(output), **{"run": "r0", **fields}
+        )
 
     return make
 
@@ -27,7 +28,6 @@ def make_work():
     def make(naming, upscaler=None, **fields):
         return Work(
             naming=naming,
-            options=FileOptions(run="r0"),
             upscaler=upscaler or {"model": "bicubic", "scale": 2},
             **fields,
         )

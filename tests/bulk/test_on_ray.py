@@ -24,16 +24,14 @@ import tifffile  # noqa: E402
 from moto.server import ThreadedMotoServer  # noqa: E402
 from ray.cluster_utils import Cluster as Nodes  # noqa: E402
 
-from srcli.bulk import stream  # noqa: E402
-from srcli.bulk.engine import Cluster, do_large, run_bulk  # noqa: E402
-from srcli.bulk.orders import take_orders  # noqa: E402
-from srcli.bulk.stages import Work  # noqa: E402
+from srcli.bulk import engine  # noqa: E402
+from srcli.bulk.engine import do_large, enlarge_sources  # noqa: E402
+from srcli.bulk.steps import Work  # noqa: E402
 from srcli.imaging.resize import imresize  # noqa: E402
-from srcli.inference import planning, tiling  # noqa: E402
+from srcli.inference import jobs, tiling  # noqa: E402
 from srcli.inference.batch import run_batch  # noqa: E402
+from srcli.inference.jobs import plan_jobs  # noqa: E402
 from srcli.inference.naming import Naming  # noqa: E402
-from srcli.inference.pieces import FileOptions  # noqa: E402
-from srcli.inference.planning import plan_jobs  # noqa: E402
 from srcli.inference.sizes import Goal  # noqa: E402
 from srcli.inference.sources import expand_inputs  # noqa: E402
 from srcli.inference.upscaler import Upscaler  # noqa: E402
@@ -88,18 +86,13 @@ def weights(tmp_path, save_rrrn):
 def bulk(many, weights, tmp_path, monkeypatch):
     """A function that runs the engine over many pictures; keywords go to `Naming`."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(stream, "_BLOCK_PICTURES", 4)
+    monkeypatch.setattr(engine, "_BLOCK_PICTURES", 4)
 
     def start(**options):
         naming = Naming(model="small", goal=Goal(3), output="bulk/", **options)
-        naming, orders = take_orders(expand_inputs(["many"], recursive=True), naming)
-        work = Work(
-            naming=naming,
-            options=FileOptions(run="test"),
-            upscaler={"model": "rrrn", "scale": 3},
-            weights=(weights.name, weights.read_bytes()),
-        )
-        return run_bulk(orders, work, Cluster(device="cpu"))
+        sources = expand_inputs(["many"], recursive=True)
+        fields = {"model": "rrrn", "scale": 3, "weights": weights, "device": "cpu"}
+        return enlarge_sources(sources, naming, fields)
 
     return start
 
@@ -109,9 +102,9 @@ def local(many, weights, tmp_path, monkeypatch):
     """What the local engine makes of the same pictures: files, and their status."""
     monkeypatch.chdir(tmp_path)
     naming = Naming(model="small", goal=Goal(3), output="local/")
-    jobs = plan_jobs(expand_inputs(["many"], recursive=True), naming)
+    planned = plan_jobs(expand_inputs(["many"], recursive=True), naming)
     upscaler = Upscaler("rrrn", 3, weights=weights, device="cpu")
-    return summarise(run_batch(jobs, upscaler)), as_files(tmp_path / "local")
+    return summarise(run_batch(planned, upscaler)), as_files(tmp_path / "local")
 
 
 def check_same(results, folder, local):
@@ -226,7 +219,7 @@ def test_from_store_to_store_by_the_command(nodes, store, run, many, tmp_path):
 
 
 def test_regions_of_one_picture_are_spread(nodes, run, picture, tmp_path, monkeypatch):
-    monkeypatch.setattr(planning, "LARGE", 1000)
+    monkeypatch.setattr(jobs, "LARGE", 1000)
     for name in ("_LEAST_SIDE", "_MOST_SIDE"):
         monkeypatch.setattr(tiling, name, 64)
     planes = picture(200, 150)
@@ -236,14 +229,15 @@ def test_regions_of_one_picture_are_spread(nodes, run, picture, tmp_path, monkey
         *("-o", tmp_path / "local.tif"),
     )
     assert local.exit_code == 0, local.stderr
-    naming = Naming(model="bicubic", goal=Goal(2), output=f"{tmp_path}/bulk.tif")
+    naming = Naming(
+        model="bicubic", goal=Goal(2), output=f"{tmp_path}/bulk.tif", run="test"
+    )
     (job,) = plan_jobs(expand_inputs([str(tmp_path / "scan.tif")]), naming)
     work = Work(
         naming=naming,
-        options=FileOptions(run="test"),
         upscaler={"model": "bicubic", "scale": 2},
     )
-    result = do_large(job, work, stream.Pool(None, on_gpu=False))
+    result = do_large(job, work)
     assert result.error is None
     assert (result.status, result.width, result.height) == ("done", 300, 400)
     larger = tifffile.imread(tmp_path / "bulk.tif")

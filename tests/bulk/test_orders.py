@@ -3,11 +3,11 @@
 import pytest
 from PIL import Image
 
-from srcli.bulk.orders import find_homes, take_orders
+from srcli.bulk.orders import take_orders
 from srcli.errors import InputError, OutputError, UsageError
 from srcli.imaging import files
-from srcli.inference import planning
-from srcli.inference.planning import plan_jobs
+from srcli.inference import jobs
+from srcli.inference.jobs import plan_jobs
 from srcli.inference.sizes import Goal
 from srcli.inference.sources import expand_inputs
 
@@ -39,7 +39,7 @@ def looked_at(monkeypatch):
         seen.append(name)
         return files.probe_picture(source, name=name, frame=frame)
 
-    monkeypatch.setattr(planning, "probe_picture", probe)
+    monkeypatch.setattr(jobs, "probe_picture", probe)
     return seen
 
 
@@ -49,11 +49,11 @@ def take(naming, *inputs):
 
 def test_no_picture_is_opened_where_nothing_is_in_the_way(make, make_naming, looked_at):
     make("in/a.png", "in/sub/b.jpg", "out/other_bicubic_x2.png")
-    naming, orders = take(make_naming(), "in")
+    _, orders = take(make_naming(), "in")
     assert [order.source.name for order in orders] == ["in/a.png", "in/sub/b.jpg"]
     assert [order.there for order in orders] == [(), ()]
     assert looked_at == []
-    assert [str(home) for home in find_homes(orders, naming)] == [
+    assert [str(order.home) for order in orders] == [
         "out",
         "out/sub",
     ]

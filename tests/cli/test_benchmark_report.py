@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("elsewhere")
 def report(run, tmp_path, read_page):
     """A function that measures a small network on a folder, and reads the page."""
     from srcli.models.rrrn import RRRN, RRRNConfig
-    from srcli.pretrained.catalog import save_weights
+    from srcli.pretrained.weight_file import save_weights
 
     def measure(folder, *arguments, scale=2):
         config = RRRNConfig(
@@ -130,7 +130,7 @@ def test_grey_pictures_and_tiny_ones(report, tmp_path, picture):
 
 def test_luma_networks_are_shown_as_they_are_measured(run, folder, tmp_path, read_page):
     from srcli.models.drrn import DRRN, DRRNConfig
-    from srcli.pretrained.catalog import save_weights
+    from srcli.pretrained.weight_file import save_weights
 
     weights, path = tmp_path / "net.safetensors", tmp_path / "page.HTM"
     save_weights(DRRN(DRRNConfig(scales=(2, 3), width=4, units=1)), weights)

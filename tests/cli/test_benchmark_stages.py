@@ -13,7 +13,7 @@ import pytest
 def weights(tmp_path):
     """A function that writes small random weights of a network."""
     from srcli.models import MODELS
-    from srcli.pretrained.catalog import save_weights
+    from srcli.pretrained.weight_file import save_weights
 
     def make(name, **config):
         model = MODELS[name]
@@ -60,7 +60,7 @@ def test_weights_of_the_measured_file_stand_beside_the_recursions(run, folder, w
     import torch
     from safetensors.torch import load_file, save_file
 
-    from srcli.pretrained.metadata import read_metadata
+    from srcli.pretrained.weight_file import read_metadata
 
     file = weights("drcn", width=4, recursions=3)
     learned = torch.tensor([0.1, 0.2, 0.5])

@@ -12,9 +12,8 @@ from http.server import HTTPServer, SimpleHTTPRequestHandler
 
 import pytest
 
-from srcli.pretrained import catalog, download, public_sets, sources
-from srcli.pretrained.public_sets import DataSet
-from srcli.pretrained.transfer import Patience, Source
+from srcli.pretrained import catalog, install, transfer
+from srcli.pretrained.datasets import PublicSet
 
 WEIGHTS = b"weights" * 50
 
@@ -58,14 +57,13 @@ def offer(tmp_path, monkeypatch, make_entry):
     monkeypatch.setenv("SRCLI_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(catalog, "bundled_folder", lambda: tmp_path / "bundled")
-    hasty = Patience(attempts=2, connect_s=60, read_s=60, sleep=lambda _: None)
-    monkeypatch.setitem(download.fetch.__kwdefaults__, "patience", hasty)
+    monkeypatch.setattr(transfer, "sleep", lambda _: None)
 
     def make(sets=(), weights=()):
         listed = tuple(
-            DataSet(
+            PublicSet(
                 name=name,
-                source=Source(f"{url}/{name}.zip", f"{name}.zip") if url else None,
+                url=f"{url}/{name}.zip" if url else "",
                 ask="" if url else "http://owners.example",
                 contents=(name.title(),),
                 folders=(name.title(),),
@@ -82,8 +80,7 @@ def offer(tmp_path, monkeypatch, make_entry):
             )
             for model, url in weights
         )
-        monkeypatch.setattr(public_sets, "data_sets", lambda: listed)
-        monkeypatch.setattr(sources, "data_sets", lambda: listed)
+        monkeypatch.setattr(install, "public_sets", lambda: listed)
         monkeypatch.setattr(catalog, "manifest", lambda: entries)
 
     return make

@@ -8,7 +8,7 @@ from PIL import Image
 
 from srcli.cli.options import read_duration
 from srcli.errors import UsageError
-from srcli.pretrained.catalog import read_weights
+from srcli.pretrained.weight_file import read_weights
 
 TINY = (
     "--set", "config.width=4", "--set", "config.blocks=1", "--set", "crop=8",

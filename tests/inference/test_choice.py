@@ -11,7 +11,7 @@ from srcli.imaging.resize import imresize
 from srcli.inference.sizes import plan_steps
 from srcli.inference.upscaler import Upscaler, upscale
 from srcli.pretrained import catalog
-from srcli.pretrained.catalog import save_weights
+from srcli.pretrained.weight_file import save_weights
 
 CPU = {"device": "cpu", "precision": "fp32", "tile": 0}
 

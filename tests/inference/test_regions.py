@@ -24,11 +24,10 @@ from srcli.imaging.files import (
     strip_metadata,
 )
 from srcli.imaging.tiff import write as tiff_write
-from srcli.inference import planning, tiling
+from srcli.inference import jobs, tiling
 from srcli.inference.batch import run_batch
+from srcli.inference.jobs import is_large, plan_jobs
 from srcli.inference.naming import Naming
-from srcli.inference.pieces import FileOptions
-from srcli.inference.planning import is_large, plan_jobs
 from srcli.inference.sizes import Goal
 from srcli.inference.sources import expand_inputs
 from srcli.inference.upscaler import Upscaler
@@ -73,11 +72,18 @@ def tiff_of(picture, **options):
     return buffer.getvalue()
 
 
+def plan_regions(upscaler, info, side):
+    """Regions of at most so many pixels a side."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiling, "_MOST_SIDE", side)
+        return upscaler.plan_regions(info)
+
+
 def by_region(picture, upscaler, side):
     """The picture that the results of its regions make."""
     pixels = alpha = None
     with open_picture(tiff_of(picture), by_box=True) as opened:
-        plan = upscaler.plan_regions(opened.info, side)
+        plan = plan_regions(upscaler, opened.info, side)
         for region in reversed(plan):
             part = pickle.loads(pickle.dumps(opened.read(region.padded)))
             larger = upscaler.enlarge(part, region)
@@ -119,7 +125,7 @@ def test_targets_make_up_the_result(scale, alpha):
     picture = Picture(planes[:, :, :3], planes[:, :, 3] if alpha else None)
     upscaler = Upscaler("bicubic", scale)
     info = probe_picture(tiff_of(picture))
-    plan = upscaler.plan_regions(info, 64)
+    plan = plan_regions(upscaler, info, 64)
     height, width = upscaler.target_size(150, 203)
     seen = np.zeros((height, width), int)
     for region in plan:
@@ -134,7 +140,7 @@ def test_targets_make_up_the_result(scale, alpha):
 def test_regions_end_where_tiles_of_the_file_do():
     info = probe_picture(tiff_of(Picture(waves(150, 203))))
     for scale in (2, 3, 4):
-        plan = Upscaler("bicubic", scale).plan_regions(info, 70)
+        plan = plan_regions(Upscaler("bicubic", scale), info, 70)
         assert len(plan) > 1
         for region in plan:
             assert region.target.top % 32 == region.target.left % 32 == 0
@@ -155,11 +161,11 @@ def test_regions_take_little_memory_and_waste_little():
 def test_what_is_large(monkeypatch):
     info = probe_picture(tiff_of(Picture(waves(40, 50))))
     assert not is_large(info, "tiff", 80, 100)
-    monkeypatch.setattr(planning, "LARGE", 3 * 80 * 100 - 1)
+    monkeypatch.setattr(jobs, "LARGE", 3 * 80 * 100 - 1)
     assert is_large(info, "tiff", 80, 100)
     assert not is_large(info, "png", 80, 100)
     assert not is_large(info, "tiff", 80, 99)
-    monkeypatch.setattr(planning, "MAX_PIXELS", 40 * 50 - 1)
+    monkeypatch.setattr(jobs, "MAX_PIXELS", 40 * 50 - 1)
     assert is_large(info, "tiff", 40, 50)
 
 
@@ -226,15 +232,16 @@ def test_transparency(dtype, model):
 def do(tmp_path, monkeypatch):
     """A function that enlarges a TIFF as if memory were small, and gives its result."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(planning, "LARGE", 0)
-    monkeypatch.setattr(tiling, "_LEAST_SIDE", 40)
+    monkeypatch.setattr(jobs, "LARGE", 0)
     monkeypatch.setattr(tiling, "_MOST_SIDE", 40)
 
     def enlarge(data, upscaler, progress=SILENT, **options):
         Path("in.tif").write_bytes(data)
-        naming = Naming(model="m", goal=Goal(2), output="out.tif", existing="overwrite")
-        jobs = plan_jobs(expand_inputs(["in.tif"]), naming)
-        (result,) = run_batch(jobs, upscaler, FileOptions(**options), progress)
+        naming = Naming(
+            model="m", goal=Goal(2), output="out.tif", existing="overwrite", **options
+        )
+        planned = plan_jobs(expand_inputs(["in.tif"]), naming)
+        (result,) = run_batch(planned, upscaler, progress)
         return result
 
     return enlarge
@@ -249,11 +256,11 @@ def test_a_large_picture_all_the_way(do):
     result = read_picture(Path("out.tif"))
     assert np.abs(result.pixels - upscaler(picture).pixels.astype(int)).max() <= 257
     assert result.metadata.dpi == (300, 300)
-    assert (done.status, done.device, done.width, done.height) == (
+    assert (done.status, done.stats.device, done.job.width, done.job.height) == (
         "done", "cpu", 180, 150,
     )  # fmt: skip
     assert done.bytes == Path("out.tif").stat().st_size
-    assert done.tiles >= 6
+    assert done.stats.tiles >= 6
     assert told.description == "in.tif: mrnet x2"
     assert told.done == pytest.approx(told.total)
     with tifffile.TiffFile("out.tif") as tiff:
@@ -326,7 +333,7 @@ def test_errors_say_whose_fault_it_is(do, monkeypatch):
 
 def test_a_plan_can_be_sent_anywhere():
     info = probe_picture(tiff_of(Picture(waves(64, 64))))
-    plan = Upscaler("bicubic", 2).plan_regions(info, 32)
+    plan = plan_regions(Upscaler("bicubic", 2), info, 32)
     assert pickle.loads(pickle.dumps((plan, info))) == (plan, info)
     assert plan[0].target == Box(0, 0, 64, 64)
     edges = [(r.target.top, r.target.left) for r in plan]

@@ -14,14 +14,14 @@ from srcli.errors import DeviceError, UsageError, WeightsError
 from srcli.imaging.color import RGB_TO_YCBCR, YCBCR_OFFSET, YCBCR_TO_RGB
 from srcli.imaging.files import Metadata, Picture
 from srcli.imaging.resize import imresize
-from srcli.inference import canvas as canvas_module
+from srcli.inference import choice
+from srcli.inference import upscaler as module
 from srcli.inference.sizes import plan_steps
 from srcli.inference.upscaler import Upscaler, upscale
 from srcli.models.base import ModelConfig, SRModel
 from srcli.models.drrn import DRRN, DRRNConfig
 from srcli.models.mrnet import MRNet, MRNetConfig
-from srcli.pretrained import catalog
-from srcli.pretrained.catalog import save_weights
+from srcli.pretrained.weight_file import save_weights
 
 EXACT = {"device": "cpu", "precision": "fp32", "overlap": "exact"}
 
@@ -322,15 +322,15 @@ def shelf(monkeypatch):
     """A catalogue of single-scale networks named "shelf"; notes what is loaded."""
     loaded = []
 
-    def load(name, scale, *, degradation):
+    def load(name, scale, *, degradation="bi"):
         loaded.append((name, scale, degradation))
         if scale == 3:
             raise WeightsError("no x3: srcli download")
         return Constant(scales=(scale,))
 
-    monkeypatch.setattr(catalog, "load_model", load)
-    for name in ("available_scales", "listed_scales"):
-        monkeypatch.setattr(catalog, name, lambda *_: (2, 4))
+    monkeypatch.setattr(choice, "load_model", load)
+    monkeypatch.setattr(choice, "find_entry", lambda *_: None)
+    monkeypatch.setattr(choice, "served_scales", lambda *_, **__: (2, 4))
     return loaded
 
 
@@ -357,7 +357,7 @@ def test_a_network_of_all_scales_is_loaded_once(monkeypatch, shelf):
         shelf.append((arguments, options))
         return Constant()
 
-    monkeypatch.setattr(catalog, "load_model", load)
+    monkeypatch.setattr(choice, "load_model", load)
     Upscaler("shelf", 8, device="cpu")
     assert len(shelf) == 1
 
@@ -369,8 +369,8 @@ def test_results_too_large_for_the_memory_are_refused_before_the_work(
         raise AssertionError("the network ran")
 
     upscaler = Upscaler(Constant(), 4, device="cpu")
-    monkeypatch.setattr(canvas_module, "_SMALL", 0)
-    monkeypatch.setattr(canvas_module, "free_memory", lambda _: 40 * 60 * 16 * 3 - 1)
+    monkeypatch.setattr(module, "_SMALL", 0)
+    monkeypatch.setattr(module, "free_memory", lambda _: 40 * 60 * 16 * 3 - 1)
     monkeypatch.setattr(Constant, "predictions", never)
     with pytest.raises(DeviceError, match="240x160 pixels"):
         upscaler(Picture(picture(40, 60)))

@@ -66,7 +66,7 @@ def test_a_convolution_and_what_follows(size, channels, dtype):
 @pytest.mark.parametrize("tiles", [1, 40, 10**6])
 @torch.inference_mode()
 def test_strips_and_threads_change_nothing(tiles, threads, monkeypatch):
-    monkeypatch.setattr(winograd, "_TILES", tiles)
+    monkeypatch.setattr(winograd, "TILES", tiles)
     x, out = draw(1, 32, 45, 50), draw(1, 32, 45, 50)
     weight, bias = draw(32, 32, 3, 3), torch.randn(32)
     before = torch.get_num_threads()

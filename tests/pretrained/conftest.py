@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from srcli.errors import InputError
-from srcli.pretrained.download import fetch
-from srcli.pretrained.transfer import Patience, Source
+from srcli.pretrained import transfer
+from srcli.pretrained.transfer import fetch
 
 
 class _Server(ThreadingHTTPServer):
@@ -51,10 +51,6 @@ class FileServer:
     @property
     def url(self):
         return f"http://127.0.0.1:{self._http.server_address[1]}/files/some.bin"
-
-    def source(self, **known):
-        """The file as something to fetch."""
-        return Source(self.url, "some.bin", **known)
 
     def close(self):
         self._end.set()
@@ -149,33 +145,33 @@ class FileServer:
 
 
 @pytest.fixture
-def file_server(monkeypatch):
-    """A `FileServer`, reached without any proxy."""
+def naps(monkeypatch):
+    """How long was waited between attempts; nobody really waits."""
+    naps = []
+    monkeypatch.setattr(transfer, "sleep", naps.append)
+    return naps
+
+
+@pytest.fixture
+def file_server(monkeypatch, naps):
+    """A `FileServer`, reached without any proxy, and asked three times in a row."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(transfer, "ATTEMPTS", 3)
+    # Time limits that every healthy answer meets.
+    monkeypatch.setattr(transfer, "CONNECT_S", 60)
+    monkeypatch.setattr(transfer, "READ_S", 60)
     server = FileServer()
     yield server
     server.close()
 
 
 @pytest.fixture
-def naps():
-    """How long was waited between attempts."""
-    return []
-
-
-@pytest.fixture
-def patience(naps):
-    """Three attempts without waiting; time limits that no healthy answer meets."""
-    return Patience(attempts=3, connect_s=60, read_s=60, sleep=naps.append)
-
-
-@pytest.fixture
-def half_done(file_server, tmp_path, patience, naps):
+def half_done(file_server, tmp_path, naps):
     """A download into `tmp_path` that ended for good after 300,000 bytes."""
     file_server.plan = [file_server.cut(300_000)] + [file_server.answer(503)] * 2
     with pytest.raises(InputError):
-        fetch(file_server.source(), tmp_path, patience=patience)
+        fetch(file_server.url, tmp_path / "some.bin")
     kept = sorted(path.name for path in tmp_path.iterdir())
     assert kept == ["some.bin.part", "some.bin.part.json"]
     file_server.asked.clear()

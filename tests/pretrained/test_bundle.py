@@ -9,8 +9,9 @@ import pytest
 from srcli.models.mrnet import MRNet, MRNetConfig
 from srcli.pretrained import catalog
 from srcli.pretrained.bundle import main
-from srcli.pretrained.catalog import load_model, manifest, save_weights
-from srcli.pretrained.purpose import name_file
+from srcli.pretrained.catalog import manifest, name_file
+from srcli.pretrained.loading import load_model
+from srcli.pretrained.weight_file import describe_file, save_weights
 
 REAL_MANIFEST = catalog.manifest_path()
 REAL = json.loads(REAL_MANIFEST.read_text())["weights"]
@@ -42,7 +43,7 @@ def make_export(tmp_path, make_entry):
             name: {str(x): dB for x in scales} for name, dB in dict(psnr).items()
         }
         said = {"file": path.name, "model": "mrnet-s", "psnr": figures}
-        entry = make_entry(**said | catalog.describe_file(path) | fields)
+        entry = make_entry(**said | describe_file(path) | fields)
         path.with_suffix(".json").write_text(json.dumps(dataclasses.asdict(entry)))
         return path
 

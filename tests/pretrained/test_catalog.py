@@ -12,15 +12,9 @@ from srcli.models import MODELS, variant
 from srcli.models.counting import count_parameters
 from srcli.models.mrnet import MRNet, MRNetConfig
 from srcli.pretrained import catalog
-from srcli.pretrained.catalog import (
-    WeightEntry,
-    load_model,
-    locate,
-    manifest,
-    read_weights,
-    save_weights,
-    sha256_of,
-)
+from srcli.pretrained.catalog import WeightEntry, locate, manifest
+from srcli.pretrained.loading import load_model
+from srcli.pretrained.weight_file import read_weights, save_weights, sha256_of
 
 SMALL = MRNetConfig(scales=(2, 4), width=4, blocks=1, recursions=(1, 2, 2))
 
@@ -97,7 +91,7 @@ def test_every_network_survives_the_round_trip(arch, tmp_path):
 def test_cached_weights_are_found_by_name_and_scale(entry):
     assert load_model("mrnet-s", 4).config == SMALL
     assert load_model("MRNet-S").config == SMALL
-    assert catalog.available_scales("mrnet-s") == (2, 4)
+    assert catalog.served_scales("mrnet-s", installed=True) == (2, 4)
 
 
 def test_wrong_hash_is_refused(entry):
@@ -195,7 +189,7 @@ def test_a_file_that_cannot_be_read_is_a_weights_error(entry, monkeypatch):
     def refuse(path):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(catalog, "sha256_of", refuse)
+    monkeypatch.setattr("pathlib.Path.read_bytes", refuse)
     with pytest.raises(WeightsError, match="Permission denied"):
         load_model("mrnet-s", 4)
 
@@ -230,13 +224,13 @@ def for_noise(entry, monkeypatch):
 
 
 def test_weights_are_found_by_degradation(for_noise):
-    assert catalog.listed_scales("drrn", "dn") == (2,)
-    assert catalog.listed_scales("mrnet-s") == catalog.available_scales("mrnet-s")
+    assert catalog.served_scales("drrn", "dn") == (2,)
+    assert catalog.served_scales("mrnet-s") == (2, 4)
     assert catalog.find_entry("drrn", 2, "dn") is for_noise
     assert load_model("drrn", degradation="dn").config == SMALL
     locate(for_noise).unlink()
-    assert catalog.available_scales("drrn", "dn") == ()
-    assert catalog.listed_scales("DRRN", "dn") == (2,)
+    assert catalog.served_scales("drrn", "dn", installed=True) == ()
+    assert catalog.served_scales("DRRN", "dn") == (2,)
     with pytest.raises(WeightsError, match="srcli download drrn"):
         load_model("drrn", degradation="dn")
 

@@ -18,8 +18,8 @@ from srcli.errors import DeviceError, UsageError, WeightsError
 from srcli.imaging.resize import imresize
 from srcli.inference.runner import Runner
 from srcli.models.fast import FastModel, make_fast
-from srcli.pretrained.catalog import load_model, read_file
 from srcli.pretrained.community import CommunityNetwork, import_spandrel
+from srcli.pretrained.loading import load_model, read_file
 
 
 def save(network, path, **wrapped):

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from srcli.errors import InputError, UsageError, WeightsError
 from srcli.evaluation.measurement import run_benchmark
 from srcli.models.mrnet import MRNet, MRNetConfig
-from srcli.pretrained.catalog import load_model, save_weights
-from srcli.pretrained.metadata import read_metadata
+from srcli.pretrained.loading import load_model
+from srcli.pretrained.weight_file import read_metadata, save_weights
 from srcli.training.checkpoint import TrainRequest
 from srcli.training.export import export_run, find_weights, keep_published
 from srcli.training.recipe import load_recipe

@@ -1,14 +1,75 @@
-"""Gradients of a step: of the whole batch, fresh each time, the same from a graph."""
+"""Losses against cases worked out by hand; their gradients, the same from a graph."""
 
 import pytest
 import torch
 
 from srcli.models.drcn import DRCN, DRCNConfig
 from srcli.models.mrnet import MRNet, MRNetConfig
-from srcli.training.gradients import Crops, Gradients
+from srcli.training.gradients import Crops, Gradients, supervised_loss
 from srcli.training.optimizer import clip_gradients, make_optimizer
-from srcli.training.recipe import load_recipe
+from srcli.training.recipe import Recipe, load_recipe
 from srcli.training.run import make_network
+
+HR = torch.zeros(2, 1, 1, 2)
+FIRST = torch.tensor([[[[1.0, 2.0]]], [[[0.0, 0.0]]]])  # |.|: 3, squares: 5
+SECOND = torch.tensor([[[[0.0, 1.0]]], [[[3.0, 0.0]]]])  # |.|: 4, squares: 10
+FINAL = torch.tensor([[[[0.5, 0.0]]], [[[0.0, 0.5]]]])  # |.|: 1, squares: 0.5
+
+
+def loss_of(predictions, hr, alpha=0.0, **fields):
+    recipe = Recipe(model="mrnet", **fields)
+    return supervised_loss(recipe, predictions, hr, alpha).item()
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"loss": "l1", "reduction": "mean"}, 1 / 4),
+        ({"loss": "l1", "reduction": "sum"}, 1 / 2),
+        ({"loss": "l2", "reduction": "mean"}, 0.5 * 0.5 / 4),
+        ({"loss": "l2", "reduction": "sum"}, 0.5 * 0.5 / 2),
+        ({"supervision": "mean"}, (3 + 4 + 1) / 4 / 3),
+    ],
+)
+def test_losses_of_three_predictions(fields, expected):
+    assert loss_of((FIRST, SECOND, FINAL), HR, **fields) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.75, 1.0])
+def test_equation_13_of_drcn_in_full(alpha):
+    # Two patches of one pixel, D = 3. Errors of the recursions 1 and 3, -2 and 0, 1 and
+    # -1: l1 = (1 + 9 + 4 + 0 + 1 + 1) / (2 * 3 * 2) = 4 / 3. Weights 0.5, 0.25, 0.25:
+    # errors of the sum 0.25 and 1.25, l2 = (0.0625 + 1.5625) / (2 * 2) = 0.40625.
+    hr = torch.tensor([0.5, -1.0]).view(2, 1, 1, 1)
+    errors = torch.tensor([[1.0, 3.0], [-2.0, 0.0], [1.0, -1.0]]).view(3, 2, 1, 1, 1)
+    weights = torch.tensor([0.5, 0.25, 0.25]).view(3, 1, 1, 1, 1)
+    predictions = (*(hr + errors), (weights * (hr + errors)).sum(dim=0))
+    fields = {"loss": "l2", "supervision": "recursive"}
+    expected = pytest.approx(alpha * 4 / 3 + (1 - alpha) * 0.40625)
+    assert loss_of(predictions, hr, alpha, **fields) == expected
+    # On a GPU the weight is a tensor; a network with one prediction has its loss alone.
+    assert loss_of(predictions, hr, torch.tensor(alpha), **fields) == expected
+    alone = loss_of(predictions[-1:], hr, alpha, **fields)
+    assert alone == pytest.approx(0.40625)
+
+
+def test_equation_10_of_rrrn_averages_four_pictures():
+    # L1 over the four values: 0.5, 0.25, 0.125 and 0.
+    images = [torch.full_like(HR, step) for step in (0.5, 0.25, 0.125, 0.0)]
+    assert loss_of(images, HR, supervision="mean") == pytest.approx(0.875 / 4)
+
+
+def test_equation_10_of_drrn_halves_the_squares_and_divides_by_the_patches():
+    # ||1, 2||^2 + ||3, 4||^2 + ||0, 1||^2 = 31 over 2 * 3 patches.
+    sr = torch.tensor([[1.0, 2.0], [3.0, 4.0], [0.0, 1.0]]).view(3, 1, 1, 2)
+    found = loss_of((sr,), torch.zeros_like(sr), loss="l2", reduction="sum")
+    assert found == pytest.approx(31 / 6)
+
+
+def test_half_precision_estimates_are_compared_in_float32():
+    sr = torch.full((1, 1, 2, 2), 1 / 256, dtype=torch.bfloat16)
+    # bfloat16 has no such number.
+    assert loss_of((sr,), torch.ones(1, 1, 2, 2)) == 1 - 1 / 256
 
 
 @pytest.fixture
@@ -34,45 +95,26 @@ def gradients_of(network):
     }
 
 
-def test_loss_and_gradients_are_those_of_the_mean_absolute_error(network, recipe):
-    crops = crops_of(2, 3)
-    loss = Gradients(network, recipe).compute([crops], alpha=0.0)
-    found = gradients_of(network)
-    network.zero_grad()
-    expected = (network(crops.lr, 2) - crops.hr).abs().mean()
-    expected.backward()
-    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
-    assert not loss.requires_grad
-    for name, p in network.named_parameters():
-        assert (
-            (p.grad is None)
-            == (found[name] is None)
-            == ("heads.3" in name or "heads.4" in name)
-        )
-        if p.grad is not None:
-            assert torch.allclose(found[name], p.grad, atol=1e-7), name
-
-
-def test_parts_of_a_batch_weigh_as_their_crops_do(network):
+def test_loss_and_gradients_are_those_of_the_whole_batch_and_of_one_scale(network):
     # Squares: the sign of a difference near zero turns with the last digit.
-    recipe = load_recipe("mrnet", "fast", {"loss": "l2"})
-    gradients = Gradients(network, recipe)
-    whole = crops_of(3, 5)
-    gradients.compute([whole], alpha=0.0)
-    expected = gradients_of(network)
+    gradients = Gradients(network, load_recipe("mrnet", "fast", {"loss": "l2"}))
+    whole = crops_of(2, 5)
+    expected = 0.5 * (network(whole.lr, 2) - whole.hr).square().mean()
+    expected.backward()
+    by_hand = gradients_of(network)
     parts = [
-        Crops(3, whole.lr[:2], whole.hr[:2], 2 / 5),
-        Crops(3, whole.lr[2:], whole.hr[2:], 3 / 5),
+        Crops(2, whole.lr[:2], whole.hr[:2], 2 / 5),
+        Crops(2, whole.lr[2:], whole.hr[2:], 3 / 5),
     ]
-    gradients.compute(parts, alpha=0.0)
-    for name, value in gradients_of(network).items():
-        if value is not None:
-            assert torch.allclose(value, expected[name], atol=1e-6), name
-
-
-def test_a_process_without_crops_has_no_loss_and_no_gradient(network, recipe):
-    gradients = Gradients(network, recipe)
-    gradients.compute([crops_of(2, 2)], alpha=0.0)
+    for crops in ([whole], parts):
+        loss = gradients.compute(crops, alpha=0.0)
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+        assert not loss.requires_grad
+        for name, value in gradients_of(network).items():
+            assert (value is None) == ("heads.3" in name or "heads.4" in name)
+            if value is not None:
+                assert torch.allclose(value, by_hand[name], atol=1e-6), name
+    # A process without crops.
     assert gradients.compute([], alpha=0.0).item() == 0.0
     assert all(value is None for value in gradients_of(network).values())
 

@@ -15,7 +15,7 @@ from srcli.errors import (
     TrainingTerminatedError,
     UsageError,
 )
-from srcli.pretrained.catalog import read_weights
+from srcli.pretrained.weight_file import read_weights
 from srcli.training.checkpoint import load_checkpoint, save_checkpoint
 from srcli.training.data import CropSampler, find_pictures
 from srcli.training.loop import Trainer

@@ -17,8 +17,8 @@ from srcli.imaging.color import rgb_to_y_uint8
 from srcli.imaging.resize import imresize
 from srcli.models import MODELS, variant, variant_names
 from srcli.training.data import CropSampler
+from srcli.training.gradients import supervised_loss
 from srcli.training.loop import Trainer
-from srcli.training.losses import Norm, supervised_loss
 from srcli.training.optimizer import Plateau, clip_gradients, make_optimizer
 from srcli.training.recipe import Recipe, load_recipe
 from srcli.training.run import make_network
@@ -70,15 +70,13 @@ def spy(sampler):
 def loss_of(run, crops):
     """The recipe's loss of some crops, without a step."""
     recipe = run.recipe
-    norm = Norm(recipe.loss, recipe.reduction)
     total = sum(len(lr) for _, lr, _ in crops)
     with torch.no_grad():
         return sum(
             supervised_loss(
+                recipe,
                 copy.deepcopy(run.model).predictions(lr, scale),
                 hr,
-                norm,
-                recipe.supervision,
                 recipe.alpha_at(0),
             ).item()
             * len(lr)
@@ -308,10 +306,7 @@ def test_drcn_takes_two_steps_down_the_whole_of_equation_13():
 
     def step():
         optimizer.zero_grad()
-        norm = Norm(recipe.loss, recipe.reduction)
-        loss = supervised_loss(
-            line.predictions(x), y, norm, recipe.supervision, recipe.alpha_at(0)
-        )
+        loss = supervised_loss(recipe, line.predictions(x), y, recipe.alpha_at(0))
         loss.backward()
         clip_gradients(line, recipe, recipe.learning_rate_at(0))
         optimizer.step()

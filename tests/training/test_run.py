@@ -11,7 +11,7 @@ from PIL import Image
 
 from srcli.errors import DeviceError, InputError, OutputError, UsageError
 from srcli.models.mrnet import MRNet, MRNetConfig
-from srcli.pretrained.catalog import save_weights
+from srcli.pretrained.weight_file import save_weights
 from srcli.training import run as run_module
 from srcli.training.checkpoint import TrainRequest, load_checkpoint
 from srcli.training.recipe import load_recipe
@@ -179,7 +179,7 @@ def test_bundled_weights_to_start_from_are_those_of_the_scale(monkeypatch):
         asked.append((name, scale))
         return MRNet(MRNetConfig(**CONFIG))
 
-    monkeypatch.setattr(run_module, "available_scales", lambda name: (2, 3))
+    monkeypatch.setattr(run_module, "served_scales", lambda *_, **__: (2, 3))
     monkeypatch.setattr(run_module, "load_model", load)
     for scales in ([3], [4]):
         values = {"config": CONFIG, "scales": scales}

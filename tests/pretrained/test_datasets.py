@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from srcli.errors import InputError, UsageError
-from srcli.evaluation.datasets import find_dataset, label_pictures, read_hr
+from srcli.pretrained.datasets import find_dataset, label_pictures, read_hr
 
 
 @pytest.fixture(autouse=True)

@@ -4,36 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
 
 from srcli.imaging.resize import imresize
-from srcli.inference.jobs import Job, Result, announce
-from srcli.inference.space import check_space
-
-if TYPE_CHECKING:
-    from srcli.inference.upscaler import Upscaler
+from srcli.inference.cost import Cost
+from srcli.inference.jobs import Job, Result, announce, check_space
+from srcli.inference.upscaler import Upscaler
 
 _SAMPLE = 64  # px; side of the picture that a bicubic step is timed on
 # Bytes that a picture takes that is enlarged by region, however large: measured.
 _LARGE_BYTES = 600_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What one picture, or a batch, will take."""
-
-    seconds: float  # of enlarging
-    memory: int  # bytes of host memory at its peak, those of the program included
-    bytes: int  # of the files written
-
-    def as_dict(self) -> dict[str, float | int]:
-        """The cost as JSON values."""
-        seconds = round(self.seconds, 3)
-        return {"seconds": seconds, "memory": self.memory, "bytes": self.bytes}
 
 
 def preview_batch(
@@ -57,23 +39,17 @@ def preview_batch(
     """
     check_space(jobs)
     pace = _time_bicubic()
-    needs = [
-        _measure(job, upscaler, pace) if upscaler and job.is_open else None
-        for job in jobs
-    ]
     program = psutil.Process().memory_info().rss
     results, costs = [], []
-    for index, (job, need) in enumerate(zip(jobs, needs, strict=True)):
-        if need is None:
-            settled = Result.of_settled(job)
-            assert settled is not None
-            results.append(announce(settled, len(jobs)))
+    for before, job, after in zip([None, *jobs], jobs, [*jobs[1:], None], strict=False):
+        if job.settled is not None:
+            results.append(announce(job.settled, len(jobs)))
             continue
-        before = _result_bytes(jobs[index - 1]) if index else 0
-        after = _input_bytes(jobs[index + 1]) if index + 1 < len(jobs) else 0
-        memory = program + before + need[1] + after
-        costs.append(Cost(need[0], memory, job.room))
-        results.append(Result.of_plan(job, costs[-1]))
+        assert upscaler is not None
+        seconds, need = _measure(job, upscaler, pace)
+        memory = program + _result_bytes(before) + need + _input_bytes(after)
+        costs.append(Cost(seconds, memory, job.room))
+        results.append(Result(job, "planned", estimate=costs[-1]))
     total = Cost(
         sum(cost.seconds for cost in costs),
         max((cost.memory for cost in costs), default=0),
@@ -109,16 +85,15 @@ def _time_bicubic() -> float:
     return (time.perf_counter() - started) * 3 / made.size
 
 
-def _input_bytes(job: Job) -> int:
+def _input_bytes(job: Job | None) -> int:
     """Bytes of the picture that an open job reads, else 0."""
-    info = job.info
-    if not job.is_open or info is None:
+    if job is None or not job.is_open or job.info is None:
         return 0
-    return info.width * info.height * info.pixel_bytes
+    return job.info.width * job.info.height * job.info.pixel_bytes
 
 
-def _result_bytes(job: Job) -> int:
+def _result_bytes(job: Job | None) -> int:
     """Bytes of the picture that an open job makes, else 0."""
-    if not job.is_open or job.info is None:
+    if job is None or not job.is_open or job.info is None:
         return 0
     return job.width * job.height * job.info.pixel_bytes

@@ -1,4 +1,4 @@
-"""What a network took; apart, as those who only write it load no torch."""
+"""What enlarging takes, measured or estimated; apart, as it loads no torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True, slots=True)
 class RunStats:
-    """What the last run took."""
+    """What the last run of a network took."""
 
     device: str  # where it ended
     precision: str
@@ -23,3 +23,17 @@ class RunStats:
             fallbacks=self.fallbacks + later.fallbacks,
             seconds=self.seconds + later.seconds,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one picture, or a batch, will take."""
+
+    seconds: float  # of enlarging
+    memory: int  # bytes of host memory at its peak, those of the program included
+    bytes: int  # of the files written
+
+    def as_dict(self) -> dict[str, float | int]:
+        """The cost as JSON values."""
+        seconds = round(self.seconds, 3)
+        return {"seconds": seconds, "memory": self.memory, "bytes": self.bytes}

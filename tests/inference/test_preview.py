@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from srcli.inference.estimate import preview_batch
+from srcli.inference.jobs import plan_jobs
 from srcli.inference.naming import Naming
-from srcli.inference.planning import plan_jobs
+from srcli.inference.preview import preview_batch
 from srcli.inference.sizes import Goal
 from srcli.inference.sources import expand_inputs
 from srcli.inference.upscaler import Upscaler

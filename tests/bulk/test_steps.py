@@ -9,14 +9,12 @@ from PIL import Image
 from spandrel_files import compact
 from upath import UPath
 
-from srcli.bulk import stages
+from srcli.bulk import steps
 from srcli.bulk.orders import Order, take_orders
-from srcli.bulk.stages import Unable, Worker, pack, unpack
+from srcli.bulk.steps import Worker, pack, unpack
 from srcli.errors import DeviceError, InputError, OutputError
-from srcli.inference.batch import run_batch
-from srcli.inference.jobs import Job
-from srcli.inference.pieces import Piece
-from srcli.inference.planning import plan_jobs
+from srcli.inference.batch import Piece, run_batch
+from srcli.inference.jobs import Job, plan_jobs
 from srcli.inference.sources import Source, expand_inputs
 from srcli.inference.upscaler import Upscaler
 
@@ -39,9 +37,9 @@ def do(monkeypatch):
         table = pack([(order.index, order) for order in orders])
         worker = Worker(work, begin)
         done = []
-        for read in stages.read_pictures(table, work):
+        for read in steps.read_pictures(table, work):
             for larger in worker(read):
-                done += unpack(stages.write_pictures(larger, work))
+                done += unpack(steps.write_pictures(larger, work))
         return [state for _, state in sorted(done, key=lambda item: item[0])]
 
     return through
@@ -64,7 +62,7 @@ def test_the_same_files_and_records_as_the_local_engine(
     many, tmp_path, make_naming, make_work, do
 ):
     sources = expand_inputs(["many"], recursive=True)
-    jobs = plan_jobs(sources, make_naming("local/"))
+    jobs = plan_jobs(sources, make_naming("local/", run=None))
     local = list(run_batch(jobs, Upscaler("bicubic", 2)))
 
     naming = make_naming("bulk/")
@@ -95,8 +93,9 @@ def test_urls_are_read_once_and_written_whole(
     )
     sources = expand_inputs(["memory://in"], recursive=True)
     naming = make_naming("memory://out/deep/")
-    orders = [Order(i, each) for i, each in enumerate(sources)]
-    work = make_work(naming.for_sources(sources))
+    naming = naming.for_sources(sources)
+    orders = [Order(i, each, naming.folder) for i, each in enumerate(sources)]
+    work = make_work(naming)
     empty, done = do(orders, work)
     assert empty.as_dict()["error"] == "memory://in/b.png is empty"
     assert done.output == "memory://out/deep/sub/a_bicubic_x2.png"
@@ -138,23 +137,22 @@ def test_a_worker_that_cannot_work_says_so(many, make_naming, make_work):
     naming = make_naming("bulk/")
     naming, orders = take_orders(expand_inputs(["many/part0/000.png"]), naming)
     work = make_work(naming, {"model": "drcn", "scale": 2}, on_gpu=True)
-    (read,) = stages.read_pictures(pack([(0, orders[0])]), work)
+    (read,) = steps.read_pictures(pack([(0, orders[0])]), work)
     ((_, state),) = unpack(next(iter(Worker(work, lambda index: 1)(read))))
-    assert isinstance(state, Unable)
-    assert isinstance(state.error, DeviceError)
+    assert isinstance(state, DeviceError)
 
 
 def test_a_defect_is_the_failure_of_one_picture(
     many, make_naming, make_work, do, monkeypatch
 ):
-    real = stages.read_pieces
+    real = steps.read_pieces
 
-    def read(job, options):
+    def read(job, *given):
         if job.source.path.name == "002.png":
             raise KeyError("odd")
-        return real(job, options)
+        return real(job, *given)
 
-    monkeypatch.setattr(stages, "read_pieces", read)
+    monkeypatch.setattr(steps, "read_pieces", read)
     naming = make_naming("bulk/")
     naming, orders = take_orders(expand_inputs(["many/part0"]), naming)
     done = do(orders[:4], make_work(naming))
@@ -177,7 +175,7 @@ def test_a_weight_file_goes_with_the_work(tmp_path, save_rrrn, make_naming, make
 def test_states_survive_a_table(picture):
     from srcli.imaging.files import Picture
 
-    job = Job(source=Source(None), error=InputError("odd"))
+    job = Job(source=Source(None), naming=None, error=InputError("odd"))
     state = Piece(job=job, picture=Picture(picture()))
     ((index, found),) = unpack(pack([(7, state)]))
     assert (index, str(found.job.error)) == (7, "odd")
@@ -191,7 +189,7 @@ def test_a_file_of_another_network_goes_with_the_work(
     content = Path("2xAny.pth").read_bytes()
     upscaler = Upscaler("2xAny.pth", device="cpu", precision="fp32")
     sources = expand_inputs(["many/part0/000.png", "many/part0/002.png"])
-    jobs = plan_jobs(sources, make_naming("local/", model="2xAny"))
+    jobs = plan_jobs(sources, make_naming("local/", model="2xAny", run=None))
     list(run_batch(jobs, upscaler))
     Path("2xAny.pth").unlink()
     fields = {"model": "mrnet", "scale": 2.0, "precision": "fp32"}

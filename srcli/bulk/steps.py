@@ -1,19 +1,18 @@
 """What is done to each picture: read, enlarged and written, each somewhere else.
 
-A stage takes a table of pictures and gives tables of pictures. Nothing here knows Ray:
+A step takes a table of pictures and gives tables of pictures. Nothing here knows Ray:
 it only calls. Every failure becomes the result of the picture that it befell.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 import pickle
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -22,17 +21,15 @@ import pyarrow as pa
 from srcli.bulk.orders import Order
 from srcli.errors import DeviceError, InputError, SrcliError
 from srcli.imaging.pillow import quiet
-from srcli.inference.jobs import Job, Result
-from srcli.inference.naming import Naming
-from srcli.inference.pieces import (
-    FileOptions,
+from srcli.inference.batch import (
     Piece,
+    ResultFile,
     attempt,
-    enlarge,
+    enlarge_piece,
     read_pieces,
-    write_piece,
 )
-from srcli.inference.planning import plan_job
+from srcli.inference.jobs import Job, Result, plan_job
+from srcli.inference.naming import Naming
 from srcli.storage import fetch
 
 if TYPE_CHECKING:
@@ -54,24 +51,20 @@ class RegionOrder:
     Attributes:
         job: Of the picture.
         region: Which it is.
+        count: Regions that the picture has.
         levels: `Picture.levels` of the whole.
     """
 
     job: Job
     region: Region
+    count: int
     levels: tuple[float, float]
 
 
-@dataclass(frozen=True, slots=True)
-class Unable:
-    """What keeps a worker from enlarging any picture."""
-
-    error: SrcliError
-
-
-# What a picture is between two stages; a `Result` goes through all that follow, as does
-# the `Job` of a large picture, which is enlarged by itself, region by region.
-State: TypeAlias = "Order | RegionOrder | Piece | Job | Unable | Result"
+# What a picture is between two steps; a `Result` goes through all that follow, as does
+# the `Job` of a large picture, which is enlarged by itself, region by region. An error
+# is what keeps a worker from enlarging any picture.
+State: TypeAlias = "Order | RegionOrder | Piece | Job | Result | SrcliError"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,19 +72,20 @@ class Work:
     """What all workers of a run know.
 
     Attributes:
-        naming: How results are named, as `take_orders` gives it.
-        options: How results are written; `options.run` names the run.
+        naming: How results are named and written, as `take_orders` gives it; its `run`
+            names the run.
         upscaler: The fields of `Upscaler`, `weights` and `device` apart.
         weights: Name and content of a weight file: it need not lie where the worker is.
+        workers: The most workers that enlarge; None is what there is room for.
         on_gpu: Whether each worker has a GPU.
         sharers: Workers that share the memory of a machine, at most.
         base: The folder that relative paths are meant from.
     """
 
     naming: Naming
-    options: FileOptions
     upscaler: dict[str, Any]
     weights: tuple[str, bytes] | None = field(default=None, repr=False)
+    workers: int | None = None
     on_gpu: bool = False
     sharers: int = 1
     base: Path = field(default_factory=Path.cwd)
@@ -104,21 +98,23 @@ class Work:
         with suppress(OSError):
             os.chdir(self.base)
 
-    def make_upscaler(self) -> Any:  # noqa: ANN401 - torch is imported by workers only
-        """The upscaler of one worker.
+    def make_upscaler(self, **changed: Any) -> Any:  # noqa: ANN401 - loads torch late
+        """The upscaler of one worker; keywords replace its fields.
 
         Raises:
-            SrcliError: If the machine lacks what it takes.
+            SrcliError: If the model, its weights or the factor are not valid, or the
+                machine lacks what it takes.
         """
-        import torch  # noqa: PLC0415
+        from srcli.inference.upscaler import Upscaler  # noqa: PLC0415
 
-        from srcli.inference.device import share_memory  # noqa: PLC0415
-
-        share_memory(self.sharers)
-        if not self.on_gpu:
-            # Workers of one core each, so that none waits for another (docs/design.md).
-            torch.set_num_threads(1)
-        return self._make(self.upscaler, "cuda" if self.on_gpu else "cpu")
+        fields = {**self.upscaler, "device": "cuda" if self.on_gpu else "cpu"} | changed
+        if self.weights is None:
+            return Upscaler(**fields)
+        name, content = self.weights
+        with tempfile.TemporaryDirectory(prefix="srcli-") as folder:
+            path = Path(folder, name)
+            path.write_bytes(content)
+            return Upscaler(**fields, weights=path)
 
     def make_planner(self) -> Any:  # noqa: ANN401
         """An upscaler that knows what the workers' will need, and enlarges nothing.
@@ -126,18 +122,7 @@ class Work:
         Raises:
             SrcliError: If the model, its weights or the factor are not valid.
         """
-        return self._make({**self.upscaler, "precision": "auto"}, "cpu")
-
-    def _make(self, fields: dict[str, Any], device: str) -> Any:  # noqa: ANN401
-        from srcli.inference.upscaler import Upscaler  # noqa: PLC0415 - torch
-
-        if self.weights is None:
-            return Upscaler(**fields, device=device)
-        name, content = self.weights
-        with tempfile.TemporaryDirectory(prefix="srcli-") as folder:
-            path = Path(folder, name)
-            path.write_bytes(content)
-            return Upscaler(**fields, weights=path, device=device)
+        return self.make_upscaler(precision="auto", device="cpu")
 
 
 def pack(states: Iterable[tuple[int, State]]) -> pa.Table:
@@ -158,18 +143,19 @@ def unpack(table: pa.Table) -> Iterator[tuple[int, Any]]:
 
 
 def read_pictures(table: pa.Table, work: Work) -> Iterator[pa.Table]:
-    """The first stage: orders become pictures."""
+    """The first step: orders become pictures."""
     work.enter()
     for index, order in unpack(table):
         if isinstance(order, RegionOrder):
-            yield pack([(index, _guard(order.job, _read_region, order, work))])
+            state = _guard(order.job, _read_region, order)
         else:
-            job = Job(source=order.source)
-            yield pack([(index, _guard(job, _read, order, work))])
+            job = Job(source=order.source, naming=work.naming)
+            state = _guard(job, _read_picture, order, work.naming)
+        yield pack([(index, state)])
 
 
 class Worker:
-    """The second stage, made once in each worker: pictures become larger."""
+    """The second step, made once in each worker: pictures become larger."""
 
     def __init__(self, work: Work, begin: Callable[[int], int]) -> None:
         """Load the networks; a failure is told with the first picture.
@@ -178,13 +164,21 @@ class Worker:
             work: What all workers know.
             begin: Says how often a picture, by its index, has been begun by now.
         """
-        self._unable: Unable | None = None
+        import torch  # noqa: PLC0415 - those who only read and write do without
+
+        from srcli.inference.device import share_memory  # noqa: PLC0415
+
+        self._unable: SrcliError | None = None
         self._begin = begin
         work.enter()
+        share_memory(work.sharers)
+        if not work.on_gpu:
+            # Workers of one core each, so that none waits for another (docs/design.md).
+            torch.set_num_threads(1)
         try:
             self._upscaler = work.make_upscaler()
         except SrcliError as error:
-            self._unable = Unable(error)
+            self._unable = error
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
         """The larger pictures of a table."""
@@ -199,22 +193,22 @@ class Worker:
         if self._begin(index) > _TRIES:
             said = f"its worker ended {_TRIES} times, perhaps for want of memory"
             lost = DeviceError(f"{piece.job.source.name}: {said}")
-            return Result.of_failure(piece.job, lost)
-        return _guard(piece.job, enlarge, piece, self._upscaler)
+            return Result(piece.job, "failed", error=lost)
+        return _guard(piece.job, enlarge_piece, piece, self._upscaler)
 
 
 def write_pictures(table: pa.Table, work: Work) -> pa.Table:
-    """The last stage: larger pictures become files, and what is left are results."""
+    """The last step: larger pictures become files, and what is left are results."""
     work.enter()
     return pack(
-        (index, _guard(state.job, write_piece, state, work.options))
+        (index, _guard(state.job, ResultFile(state.job).add, state))
         if isinstance(state, Piece)
         else (index, state)
         for index, state in unpack(table)
     )
 
 
-def _read(order: Order, work: Work) -> State:
+def _read_picture(order: Order, naming: Naming) -> State:
     """The picture of an order, or its result where there is nothing more to do."""
     source = order.source
     if not isinstance(source.path, Path) and source.size <= _FETCHED:
@@ -222,24 +216,23 @@ def _read(order: Order, work: Work) -> State:
         content = fetch(source.path)  # once, for the header and the pixels
         if not content:
             raise InputError(f"{source.name} is empty")
-        source = dataclasses.replace(source, data=content)
-    job = plan_job(source, work.naming)
+        source = replace(source, data=content)
+    job = plan_job(source, naming)
     is_there = job.output is not None and job.output.name in order.there
-    is_done = job.is_done or (work.naming.existing == "skip" and is_there)
-    kept = dataclasses.replace(job, source=order.source, is_done=is_done)
-    settled = Result.of_settled(kept)
-    if settled is not None or job.is_large:
-        return settled or kept
-    (piece,) = read_pieces(job, work.options)
-    return dataclasses.replace(piece, job=kept)
+    is_done = naming.existing == "skip" and is_there
+    kept = replace(job, source=order.source, is_done=is_done)
+    if kept.settled is not None or job.is_large:
+        return kept.settled or kept
+    (piece,) = read_pieces(job)
+    return replace(piece, job=kept)
 
 
-def _read_region(order: RegionOrder, work: Work) -> Piece:
-    (piece,) = read_pieces(order.job, work.options, (order.region,), order.levels)
-    return piece
+def _read_region(order: RegionOrder) -> Piece:
+    (piece,) = read_pieces(order.job, (order.region,), order.levels)
+    return replace(piece, count=order.count)
 
 
-def _guard(job: Job, step: Callable[..., State], *given: Any) -> State:  # noqa: ANN401
+def _guard(job: Job, step: Callable[..., Any], *given: Any) -> Any:  # noqa: ANN401
     """What a step gives; a failure of it, or a defect, stops no other picture."""
     try:
         with quiet():
@@ -248,4 +241,4 @@ def _guard(job: Job, step: Callable[..., State], *given: Any) -> State:  # noqa:
         name = job.source.name
         log.debug("%s", name, exc_info=True)
         said = f"{name}: a defect in srcli: {type(error).__name__}: {error}"
-        return Result.of_failure(job, SrcliError(said))
+        return Result(job, "failed", error=SrcliError(said))
