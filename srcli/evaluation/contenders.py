@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from srcli.errors import UsageError, WeightsError, unknown
-from srcli.evaluation.protocol import PROTOCOLS, Protocol, choose_protocol
+from srcli.evaluation.protocol import Protocol, choose_protocol
 from srcli.evaluation.stages import Staged, list_staged, name_stages, weigh_stages
 from srcli.imaging.degrade import BD_SCALE, check_degradation
 from srcli.inference.device import choose_device, choose_precision
@@ -119,8 +119,6 @@ def prepare_contenders(
         DeviceError: If the device is absent.
     """
     asked = selection.protocol
-    if asked not in ("auto", *PROTOCOLS):
-        raise unknown("protocol", asked, ("auto", *PROTOCOLS))
     # Also where bicubic alone needs none of it.
     choose_precision(engine.precision, choose_device(engine.device))
     check_tiling(engine.tile, engine.overlap)
