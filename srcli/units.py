@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def format_bytes(size: float) -> str:
-    """A number of bytes: "0.3 MB", "2.1 GB"."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+def format_bytes(size: float | None) -> str:
+    """Bytes with their unit, to about two digits; a question mark for None."""
+    if size is None:
+        return "?"
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size >= unit:
+            return f"{size / unit:.{1 if size < 10 * unit else 0}f} {name}"
+    return f"{size:.0f} B"
 
 
 def format_duration(seconds: float) -> str:

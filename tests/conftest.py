@@ -99,9 +99,9 @@ def run():
     """Run a command in this process; the result has exit_code, stdout and stderr."""
     from typer.testing import CliRunner
 
-    from srcli.cli.app import app
+    from srcli.cli import app as program
 
-    def invoke(*arguments: object, **options):
+    def invoke(*arguments: object, app=program.app, **options):
         return CliRunner().invoke(app, [str(a) for a in arguments], **options)
 
     # Commands send the log to their own stderr, which later tests want to see.
@@ -117,7 +117,7 @@ def run_process():
 
     def invoke(*arguments: object, **options):
         command = [sys.executable, "-m", "srcli", *(str(a) for a in arguments)]
-        return subprocess.run(command, capture_output=True, timeout=120, **options)
+        return subprocess.run(command, capture_output=True, timeout=600, **options)
 
     return invoke
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from srcli.cli.app import app
 from srcli.errors import ExitCode
-from srcli.evaluation.published import lookup, papers
+from srcli.evaluation.published import lookup
 from srcli.models import MODELS, variant_names
 from srcli.pretrained.catalog import manifest
 
@@ -125,7 +125,7 @@ def check_figures(figures, measured, published):
 
 @pytest.mark.parametrize("entry", manifest(), ids=lambda entry: entry.file)
 def test_tables_of_weights_are_those_of_the_manifest_and_the_papers(entry):
-    name = papers()[entry.arch].name
+    name = MODELS[entry.arch].__name__
     section = PAGES["weights.md"].partition(f"\n## {name}\n")[2].partition("\n## ")[0]
     tables, summary = read_figures(section), read_figures(PAGES["README.md"])
     variant = {"drrn": "B1U25", "drrn-b1u9": "B1U9"}.get(entry.model)

@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 from srcli import __version__
 from srcli.cli import benchmark, download, models, train, upscale
 from srcli.cli.console import configure
-from srcli.cli.options import Flag
+from srcli.cli.options import flag
 from srcli.errors import ExitCode, SrcliError
 
 log = logging.getLogger("srcli")
@@ -53,18 +53,13 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def root(
-    quiet: Annotated[bool, Flag("--quiet", "-q", help="Show errors only.")] = False,
+    quiet: Annotated[bool, flag("Show errors only.", "--quiet", "-q")] = False,
     verbose: Annotated[
-        bool, Flag("--verbose", "-v", help="Show details and tracebacks.")
+        bool, flag("Show details and tracebacks.", "--verbose", "-v")
     ] = False,
     _version: Annotated[
         bool,
-        Flag(
-            "--version",
-            help="Show the version.",
-            callback=_print_version,
-            is_eager=True,
-        ),
+        flag("Show the version.", "--version", callback=_print_version, is_eager=True),
     ] = False,
 ) -> None:
     """Enlarge pictures with recursive super-resolution networks, and measure them."""

@@ -7,38 +7,36 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-from typer import Option
-
 from srcli.cli import options
 from srcli.cli.console import out, print_json, progress_bar
-from srcli.cli.options import Flag, read_scales, split_names
+from srcli.cli.options import flag, option, read_scales, split_names
 
 log = logging.getLogger(__name__)
 
-_into = partial(Option, metavar="FILE", rich_help_panel="Files to write")
+_into = partial(option, rich_help_panel="Files to write")
 
 
 def benchmark(
     dataset: Annotated[
         list[str] | None,
-        Option(
+        option(
+            "DATASET",
+            "set5, set14, b100, urban100, manga109, div2k-valid, or a folder of HR "
+            "pictures; repeat for several.",
             "--dataset",
             "-d",
-            metavar="DATASET",
             show_default="set5",
-            help="set5, set14, b100, urban100, manga109, div2k-valid, or a folder of "
-            "HR pictures; repeat for several.",
         ),
     ] = None,
     model: Annotated[
         list[str] | None,
-        Option(
+        option(
+            "MODEL",
+            "Network, bicubic, or all (every network with weights here); repeat for "
+            "several. Bicubic is always shown.",
             "--model",
             "-m",
-            metavar="MODEL",
             show_default="mrnet",
-            help="Network, bicubic, or all (every network with weights here); repeat "
-            "for several. Bicubic is always shown.",
         ),
     ] = None,
     scale: Annotated[
@@ -46,61 +44,52 @@ def benchmark(
     ] = None,
     degradation: Annotated[
         str | None,
-        Option(
-            metavar="KIND",
+        option(
+            "KIND",
+            "How LR pictures are made: bi, bd, dn or bd-bicubic.",
             show_default="bi, or what --weights is for",
-            help="How LR pictures are made: bi, bd, dn or bd-bicubic.",
         ),
     ] = None,
     protocol: Annotated[
-        str,
-        Option(metavar="NAME", help="auto (the network's own), y or rgb; bicubic: y."),
+        str, option("NAME", "auto (the network's own), y or rgb; bicubic: y.")
     ] = "auto",
     data_dir: options.DataDir = None,
     weights: Annotated[
         Path | None,
-        Option(
-            metavar="FILE",
-            help="Measure this file instead of ours; another's network, .pth, .pt, "
-            ".ckpt or .safetensors, beside ours.",
+        option(
+            "FILE",
+            "Measure this file instead of ours; another's network, .pth, .pt, .ckpt "
+            "or .safetensors, beside ours.",
         ),
     ] = None,
-    ifc: Annotated[
-        bool, Flag("--ifc", help="Measure the information fidelity too.")
-    ] = False,
+    ifc: Annotated[bool, flag("Measure information fidelity too.", "--ifc")] = False,
     stages: Annotated[
         bool,
-        Flag(
-            "--stages",
-            help="Show what each stage of a network adds: table, reports, JSON.",
-        ),
+        flag("Show what each stage adds: table, reports, JSON.", "--stages"),
     ] = False,
     gray_as_rgb: Annotated[
-        bool,
-        Flag("--gray-as-rgb", help="Convert grey pictures as if they were RGB."),
+        bool, flag("Convert grey pictures as if they were RGB.", "--gray-as-rgb")
     ] = False,
-    seed: Annotated[
-        int, Option(min=0, metavar="N", help="Of the noise of --degradation dn.")
-    ] = 0,
+    seed: Annotated[int, option("N", "Of the noise of --degradation dn.", min=0)] = 0,
     per_image: Annotated[
-        bool, Flag("--per-image", help="Show every picture: table, JSON and CSV.")
+        bool, flag("Show every picture: table, JSON and CSV.", "--per-image")
     ] = False,
-    csv: Annotated[Path | None, _into(help="The table as CSV.")] = None,
-    markdown: Annotated[Path | None, _into(help="The table as Markdown.")] = None,
-    latex: Annotated[Path | None, _into(help="The table as LaTeX.")] = None,
+    csv: Annotated[Path | None, _into("FILE", "The table as CSV.")] = None,
+    markdown: Annotated[Path | None, _into("FILE", "The table as Markdown.")] = None,
+    latex: Annotated[Path | None, _into("FILE", "The table as LaTeX.")] = None,
     report: Annotated[
         Path | None,
         _into(
-            help="A web page, .html, with the table and the crops where each network "
-            "gains most and least."
+            "FILE",
+            "A web page, .html, with the table and the crops where each network gains "
+            "most and least.",
         ),
     ] = None,
     save_images: Annotated[
-        Path | None, _into(metavar="FOLDER", help="The measured pictures.")
+        Path | None, _into("FOLDER", "The measured pictures.")
     ] = None,
     overwrite: Annotated[
-        bool,
-        _into("--overwrite", metavar="", help="Replace existing reports and pictures."),
+        bool, _into("", "Replace existing reports and pictures.", "--overwrite")
     ] = False,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -158,10 +147,7 @@ def benchmark(
     if as_json:
         print_json(tables.build_document(rows, command, per_image=per_image))
     else:
-        tables.print_table(out, rows, per_image=per_image)
-        if stages:
-            out.print()
-            tables.print_stages(out, rows, per_image=per_image)
+        tables.print_tables(out, rows, per_image=per_image)
     if csv is not None:
         tables.write_report(tables.format_csv(rows, per_image=per_image), csv)
     if markdown is not None:

@@ -51,8 +51,8 @@ def configure(*, verbose: bool, quiet: bool) -> None:
 
 
 def print_line(text: str) -> None:
-    """Write a line to stdout as it is: no markup, no colours, no wrapping."""
-    out.out(text, highlight=False)
+    """Write a line to stdout as it is: no markup, no colours."""
+    typer.echo(text)
 
 
 def print_json(document: dict[str, Any], *, indent: int | None = 2) -> None:
@@ -61,7 +61,7 @@ def print_json(document: dict[str, Any], *, indent: int | None = 2) -> None:
     Raises:
         ValueError: If a figure is not finite, which JSON cannot say.
     """
-    typer.echo(json.dumps(document, indent=indent, allow_nan=False))
+    print_line(json.dumps(document, indent=indent, allow_nan=False))
 
 
 class _Bar:

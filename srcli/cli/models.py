@@ -1,47 +1,47 @@
-"""`srcli models`: what is bundled and installed."""
+"""The command `srcli models`: what is bundled and installed."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument
 
+from srcli.cli import options
+from srcli.cli.console import out, print_json
+from srcli.cli.options import flag
 from srcli.errors import UsageError
-from srcli.pretrained.catalog import ORDINARY, name_task
 from srcli.storage import show_path
+from srcli.units import format_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rich.table import Table
 
     from srcli.pretrained.catalog import WeightEntry
 
-_SHOWN_SET = "set5"  # the table has room for one; --json gives all
+SHOWN_SET = "set5"  # tables have room for one; --json gives all
 
 
 def models(
     file: Annotated[
         Path | None,
-        typer.Argument(
+        Argument(
             metavar="FILE",
             show_default="all that srcli has",
             help="Say what this weight file holds: ours, or another's network.",
         ),
     ] = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="Also the variants that the papers study.")
+        bool, flag("Also the variants that the papers study.", "--all")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: options.Json = False,
 ) -> None:
     """List the networks: size, weights, and measured PSNR beside the paper's.
 
     With FILE, say what that weight file holds instead.
     """
-    from srcli.cli.console import out, print_json
-
     if file is not None:
         if everything:
             raise UsageError("--all lists networks: leave it or the file out")
@@ -56,20 +56,141 @@ def models(
 
     trained = {entry.model for entry in manifest()}
     described = [
-        _describe(name, [entry for entry in manifest() if entry.model == name])
+        _describe(name)
         for name in variant_names()
         if everything or name in MODELS or name in trained
     ]
     if as_json:
         print_json({"models": described})
         return
-    out.print(_table(described))
-    missing = [record["name"] for record in described if not _has_weights(record)]
+    out.print(_list_networks(described))
+    missing = [each["name"] for each in described if not _name_weights(each)]
     if missing:
         text = (
             f"Not bundled yet: {', '.join(missing)}; `srcli train -m NAME` trains it."
         )
         out.print(text, markup=False, highlight=False)
+
+
+def compare(entry: WeightEntry) -> dict[str, dict[str, dict[str, float | None]]]:
+    """PSNR in dB by data set and scale, ours and the paper's (None: not printed)."""
+    from srcli.evaluation.published import lookup
+
+    def find(dataset: str, scale: str) -> float | None:
+        paper = lookup(entry.model, dataset, int(scale), entry.degradation)
+        return paper.psnr if paper else None
+
+    return {
+        dataset: {
+            s: {"ours": psnr, "paper": find(dataset, s)} for s, psnr in row.items()
+        }
+        for dataset, row in entry.psnr.items()
+    }
+
+
+def _describe(name: str) -> dict[str, Any]:
+    """The record of a network or variant."""
+    from srcli.models import variant
+    from srcli.models.counting import count_macs, count_parameters, outline
+    from srcli.pretrained.catalog import DEGRADATIONS, ORDINARY, manifest
+
+    model_class, config = variant(name)
+    scales = config.scales if model_class.multi_scale else (2, 3, 4)
+    entries = [entry for entry in manifest() if entry.model == name]
+    by_kind = {
+        kind: [entry for entry in entries if entry.degradation == kind]
+        for kind in DEGRADATIONS
+    }
+    trained_for = {
+        kind: _describe_weights(own)
+        for kind, own in by_kind.items()
+        if own or kind == ORDINARY
+    }
+    return {
+        "name": name,
+        "arch": model_class.arch,
+        "parameters": count_parameters(outline(model_class, config)),
+        "macs_720p": {
+            str(scale): count_macs(outline(model_class, variant(name, scale)[1]), scale)
+            for scale in scales
+        },
+        **trained_for[ORDINARY],
+        "trained_for": trained_for,
+        "degradations": sorted({entry.degradation for entry in entries}),
+        "data": sorted({entry.data for entry in entries}),
+        "data_licence": sorted({entry.data_licence for entry in entries}),
+        "teachers": [teacher for entry in entries for teacher in entry.teachers],
+    }
+
+
+def _describe_weights(entries: Sequence[WeightEntry]) -> dict[str, Any]:
+    """Where the weights for one degradation are, and what they measure."""
+    from srcli.pretrained.catalog import is_bundled, locate
+
+    bundled, installed = set[int](), set[int]()
+    psnr: dict[str, Any] = {}
+    for entry in entries:
+        if is_bundled(entry):
+            bundled |= set(entry.scales)
+        elif locate(entry) is not None:
+            installed |= set(entry.scales)
+        for dataset, row in compare(entry).items():
+            psnr.setdefault(dataset, {}).update(row)
+    return {"bundled": sorted(bundled), "installed": sorted(installed), "psnr": psnr}
+
+
+def _list_networks(described: Sequence[dict[str, Any]]) -> Table:
+    """The records of networks, for people."""
+    from rich.box import HORIZONTALS
+    from rich.table import Table
+
+    from srcli.pretrained.catalog import name_task
+
+    table = Table(
+        title="Networks",
+        title_justify="left",
+        box=HORIZONTALS,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    table.show_lines = True
+    for heading in (
+        "model",
+        "parameters",
+        "GMACs, 720p",
+        "weights",
+        "Set5, dB",
+        "paper",
+    ):
+        is_text = heading in ("model", "weights")
+        table.add_column(heading, justify="left" if is_text else "right")
+    for record in described:
+        figures = [
+            (name_task([int(scale)], kind), each["ours"], each["paper"])
+            for kind, part in record["trained_for"].items()
+            for scale, each in sorted(part["psnr"].get(SHOWN_SET, {}).items())
+        ]
+        table.add_row(
+            record["name"],
+            f"{record['parameters']:,}",
+            "\n".join(f"x{s} {m / 1e9:,.1f}" for s, m in record["macs_720p"].items()),
+            _name_weights(record) or "none yet",
+            "\n".join(f"{task} {ours:.2f}" for task, ours, _ in figures) or "-",
+            "\n".join(f"{paper:.2f}" if paper else "-" for *_, paper in figures) or "-",
+        )
+    return table
+
+
+def _name_weights(record: dict[str, Any]) -> str:
+    """Lines such as "bundled: x2 x3 x4" and "bundled: x3 dn"."""
+    from srcli.pretrained.catalog import name_task
+
+    return "\n".join(
+        f"{where}: {name_task(part[where], kind)}"
+        for kind, part in record["trained_for"].items()
+        for where in ("bundled", "installed")
+        if part[where]
+    )
 
 
 def _describe_file(path: Path) -> dict[str, Any]:
@@ -108,30 +229,28 @@ def _list_facts(record: dict[str, Any]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from srcli.units import format_bytes
-
     # File names may hold what Rich takes for markup.
-    table = Table(title=Text(record["file"]), title_justify="left", show_header=False)
+    title = Text(record["file"])
+    table = Table(
+        title=title, title_justify="left", show_header=False, box=None, pad_edge=False
+    )
     table.add_column()
     table.add_column(overflow="fold")
     told = record.get("metadata", {})
+    macs, overlap = record["macs_720p"].items(), record["tile_overlap"].items()
+    teachers = json.loads(told.get("teachers", "[]"))
     rows = {
         "network": " ".join([record["network"], *record.get("tags", ())]),
         "enlarges by": ", ".join(f"x{scale}" for scale in record["scales"]),
         "works on": {"y": "luma, colours by bicubic", "rgb": "RGB"}[record["color"]],
         "parameters": f"{record['parameters']:,}",
-        "GMACs, 720p": ", ".join(
-            f"x{s} {m / 1e9:,.1f}" for s, m in record["macs_720p"].items()
-        ),
+        "GMACs, 720p": ", ".join(f"x{scale} {n / 1e9:,.1f}" for scale, n in macs),
         "precisions": ", ".join(record["precisions"]),
-        "tile overlap": ", ".join(
-            f"x{s} {pixels} px" for s, pixels in record["tile_overlap"].items()
-        ),
+        "tile overlap": ", ".join(f"x{scale} {pixels} px" for scale, pixels in overlap),
         "steps": told.get("steps"),
         "trained on": told.get("data"),
         "teachers": ", ".join(
-            f"{each['file']} ({each['licence']})"
-            for each in json.loads(told.get("teachers", "[]"))
+            f"{each['file']} ({each['licence']})" for each in teachers
         ),
         "licence": record["licence"],
         "size": format_bytes(record["bytes"]),
@@ -141,120 +260,3 @@ def _list_facts(record: dict[str, Any]) -> Table:
         if text:
             table.add_row(name, Text(text))
     return table
-
-
-def _has_weights(record: dict[str, Any]) -> bool:
-    return any(
-        part["bundled"] or part["installed"] for part in record["trained_for"].values()
-    )
-
-
-def _describe(name: str, entries: Sequence[WeightEntry]) -> dict[str, Any]:
-    """The record of a network or variant whose weight files are `entries`."""
-    from srcli.models import variant
-    from srcli.models.counting import count_macs, count_parameters, outline
-
-    model_class, config = variant(name)
-    scales = config.scales if model_class.multi_scale else (2, 3, 4)
-    kinds = sorted({ORDINARY, *(entry.degradation for entry in entries)}, key=_rank)
-    trained_for = {
-        kind: _describe_kind(name, kind, [e for e in entries if e.degradation == kind])
-        for kind in kinds
-    }
-    return {
-        "name": name,
-        "arch": model_class.arch,
-        "parameters": count_parameters(outline(model_class, config)),
-        "macs_720p": {
-            str(scale): count_macs(outline(model_class, variant(name, scale)[1]), scale)
-            for scale in scales
-        },
-        **trained_for[ORDINARY],
-        "trained_for": trained_for,
-        "degradations": sorted({entry.degradation for entry in entries}),
-        "data": sorted({entry.data for entry in entries}),
-        "data_licence": sorted({entry.data_licence for entry in entries}),
-        "teachers": [teacher for entry in entries for teacher in entry.teachers],
-    }
-
-
-def _rank(kind: str) -> tuple[bool, str]:
-    """Sorts the ordinary degradation first."""
-    return kind != ORDINARY, kind
-
-
-def _describe_kind(
-    name: str, kind: str, entries: Sequence[WeightEntry]
-) -> dict[str, Any]:
-    """Where the weights for one degradation are, and what they measure."""
-    from srcli.pretrained.catalog import is_bundled, locate
-
-    bundled = [entry for entry in entries if is_bundled(entry)]
-    installed = [e for e in entries if e not in bundled and locate(e) is not None]
-    return {
-        "bundled": sorted({scale for entry in bundled for scale in entry.scales}),
-        "installed": sorted({scale for entry in installed for scale in entry.scales}),
-        "psnr": _measured(name, kind, entries),
-    }
-
-
-def _measured(
-    name: str, kind: str, entries: Sequence[WeightEntry]
-) -> dict[str, dict[str, Any]]:
-    """PSNR in dB by data set and scale, ours and the paper's (None: not printed)."""
-    from srcli.evaluation.published import lookup
-
-    psnr: dict[str, dict[str, Any]] = {}
-    for entry in entries:
-        for dataset, by_scale in entry.psnr.items():
-            for scale, value in by_scale.items():
-                paper = lookup(name, dataset, int(scale), kind)
-                psnr.setdefault(dataset, {})[scale] = {
-                    "ours": value,
-                    "paper": paper.psnr if paper else None,
-                }
-    return psnr
-
-
-def _table(described: Sequence[dict[str, Any]]) -> Table:
-    from rich.table import Table
-
-    table = Table(title="Networks", title_justify="left", show_lines=True)
-    table.add_column("model")
-    table.add_column("parameters", justify="right")
-    table.add_column("GMACs, 720p", justify="right")
-    table.add_column("weights")
-    table.add_column("Set5, dB", justify="right")
-    table.add_column("paper", justify="right")
-    for record in described:
-        figures = _list_figures(record)
-        table.add_row(
-            record["name"],
-            f"{record['parameters']:,}",
-            "\n".join(f"x{s} {m / 1e9:,.1f}" for s, m in record["macs_720p"].items()),
-            _weights_text(record),
-            "\n".join(f"{task} {v['ours']:.2f}" for task, v in figures) or "-",
-            "\n".join(f"{v['paper']:.2f}" if v["paper"] else "-" for _, v in figures)
-            or "-",
-        )
-    return table
-
-
-def _list_figures(record: dict[str, Any]) -> list[tuple[str, dict[str, float]]]:
-    """What is measured on the set that is shown: "x3" or "x3 dn", and the figures."""
-    return [
-        (name_task([int(scale)], kind), figures)
-        for kind, part in record["trained_for"].items()
-        for scale, figures in sorted(part["psnr"].get(_SHOWN_SET, {}).items())
-    ]
-
-
-def _weights_text(record: dict[str, Any]) -> str:
-    """Lines such as "bundled: x2 x3 x4" and "bundled: x3 dn"."""
-    lines = [
-        f"{where}: {name_task(part[where], kind)}"
-        for kind, part in record["trained_for"].items()
-        for where in ("bundled", "installed")
-        if part[where]
-    ]
-    return "\n".join(lines) or "none yet"

@@ -15,7 +15,13 @@ from srcli.errors import UsageError, unknown
 _SECONDS_OF = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
 _SMALLEST_TILE = 16  # px; below, a tile is nearly all overlap
 
-Flag = partial(Option, metavar="")  # what takes no value names no type
+
+def option(metavar: str, text: str, *names: str, **more: Any) -> Any:  # noqa: ANN401
+    """An option: what its value is called, what it does, its names if not its own."""
+    return Option(*names, metavar=metavar, help=text, **more)
+
+
+flag = partial(option, "")  # what takes no value names no type
 
 
 def read_word(kind: str, word: str, known: Sequence[str]) -> str:
@@ -85,46 +91,41 @@ def read_duration(text: str) -> float:
 
 
 # Declared once. The values of tiles are "auto", "exact" or whole numbers.
-on_device = partial(Option, rich_help_panel="Device")
-Device = Annotated[
-    str, on_device(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.")
-]
-Precision = Annotated[str, on_device(metavar="TYPE", help="auto, fp32, bf16 or fp16.")]
+on_device = partial(option, rich_help_panel="Device")
+Device = Annotated[str, on_device("DEVICE", "auto, cpu, cuda, cuda:N or mps.")]
+Precision = Annotated[str, on_device("TYPE", "auto, fp32, bf16 or fp16.")]
 Tile = Annotated[
     Any,
     on_device(
+        "SIZE",
+        "The side of a tile in input pixels, auto, or 0 for no tiles.",
         parser=_read_tile,
-        metavar="SIZE",
-        help="The side of a tile in input pixels, auto, or 0 for no tiles.",
     ),
 ]
 TileOverlap = Annotated[
     Any,
     on_device(
+        "SIZE",
+        "The context around a tile in input pixels, auto or exact.",
         parser=lambda text: _read_length("--tile-overlap", text, "auto", "exact"),
-        metavar="SIZE",
-        help="The context around a tile in input pixels, auto or exact.",
     ),
 ]
 Ensemble = Annotated[
-    bool,
-    on_device(
-        "--ensemble", metavar="", help="Average 8 flips and turns: better, slower."
-    ),
+    bool, on_device("", "Average 8 flips and turns: better, slower.", "--ensemble")
 ]
 scales = partial(
-    Option,
+    option,
+    "SCALE",
+    "Enlargement; repeat or join with commas for several.",
     "--scale",
     "-x",
-    metavar="SCALE",
-    help="Enlargement; repeat or join with commas for several.",
 )
 DataDir = Annotated[
     Path | None,
-    Option(
-        metavar="FOLDER",
+    option(
+        "FOLDER",
+        "Where the named data sets lie.",
         show_default="$SRCLI_DATA_DIR, the cache, the current folder",
-        help="Where the named data sets lie.",
     ),
 ]
-Json = Annotated[bool, Flag("--json", help="Print one JSON document.")]
+Json = Annotated[bool, flag("Print one JSON document.", "--json")]

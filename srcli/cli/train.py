@@ -8,134 +8,105 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Option
-
 from srcli.cli import options
 from srcli.cli.console import out as stdout
 from srcli.cli.console import print_json, print_line, progress_bar
-from srcli.cli.options import Flag, read_duration, read_scales, split_names
+from srcli.cli.options import flag, option, read_duration, read_scales, split_names
 from srcli.errors import UsageError
 from srcli.storage import show_path
 
 if TYPE_CHECKING:
     from srcli.training.checkpoint import TrainRequest
 
-_of_length = partial(Option, rich_help_panel="How long")
-_of_teacher = partial(Option, rich_help_panel="Teachers")
+_of_length = partial(option, rich_help_panel="How long")
+_of_teacher = partial(option, rich_help_panel="Teachers")
 
 
 def train(
-    model: Annotated[
-        str, Option("--model", "-m", metavar="MODEL", help="Network or variant.")
-    ],
+    model: Annotated[str, option("MODEL", "Network or variant.", "--model", "-m")],
     scale: Annotated[
         list[str] | None, options.scales(show_default="those of the recipe")
     ] = None,
     recipe: Annotated[
         str | None,
-        Option(
-            metavar="RECIPE",
+        option(
+            "RECIPE",
+            "paper (to the letter), fast (best in a short time), ablation (the paper's "
+            "variants, compared) or FILE.toml.",
             show_default="fast",
-            help="paper (to the letter), fast (best in a short time), ablation (the "
-            "paper's variants, compared) or FILE.toml.",
         ),
     ] = None,
     assignments: Annotated[
-        list[str] | None,
-        Option("--set", metavar="KEY=VALUE", help="Replace a field of the recipe."),
+        list[str] | None, option("KEY=VALUE", "Replace a field of the recipe.", "--set")
     ] = None,
     data: Annotated[
-        list[Path] | None,
-        Option(metavar="FOLDER", help="Training pictures; repeat for several."),
+        list[Path] | None, option("FOLDER", "Training pictures; repeat for several.")
     ] = None,
     val: Annotated[
         str | None,
-        Option(
-            metavar="DATASET",
-            show_default="set5, or held-out where it is not at hand",
-            help="Data set or folder to validate on, held-out (some pictures of the "
+        option(
+            "DATASET",
+            "Data set or folder to validate on, held-out (some pictures of the "
             "training) or none.",
+            show_default="set5, or held-out where it is not at hand",
         ),
     ] = None,
     data_dir: options.DataDir = None,
     out: Annotated[
         Path | None,
-        Option(
-            "--out",
-            "-o",
-            metavar="FOLDER",
-            show_default="runs/MODEL",
-            help="Folder of the run.",
-        ),
+        option("FOLDER", "Of the run.", "--out", "-o", show_default="runs/MODEL"),
     ] = None,
-    resume: Annotated[
-        bool, Flag("--resume", help="Go on with the run in the folder.")
-    ] = False,
+    resume: Annotated[bool, flag("Go on with the run in --out.", "--resume")] = False,
     init: Annotated[
-        str | None,
-        Option(
-            metavar="FILE",
-            help="Start from weights: bundled, or a .safetensors file.",
-        ),
+        str | None, option("FILE", "Weights to start from: bundled or .safetensors.")
     ] = None,
     teacher: Annotated[
         list[Path] | None,
         _of_teacher(
-            metavar="FILE",
-            help="Learn the enlargements of this better network instead of the "
-            "originals; repeat for one a scale.",
+            "FILE",
+            "Learn the enlargements of this better network instead of the originals; "
+            "repeat for one a scale.",
         ),
     ] = None,
     teacher_cache: Annotated[
         Path | None,
         _of_teacher(
-            metavar="FOLDER",
+            "FOLDER",
+            "Where the teachers' enlargements are kept.",
             show_default="the user's cache",
-            help="Where the teachers' enlargements are kept.",
         ),
     ] = None,
     steps: Annotated[
-        int | None, _of_length(min=1, metavar="N", help="Optimiser steps in all.")
+        int | None, _of_length("N", "Optimiser steps in all.", min=1)
     ] = None,
     duration: Annotated[
         str | None,
         _of_length(
-            "--for",
-            metavar="TIME",
-            help="Fit the schedule to a time, 8h or 25m, instead of to steps.",
+            "TIME", "Fit the schedule to a time, 8h or 25m, not to steps.", "--for"
         ),
     ] = None,
     max_minutes: Annotated[
         float | None,
         _of_length(
+            "M",
+            "Stop after so long, with a checkpoint; the schedule stays as it is.",
             min=0.0,
-            metavar="M",
-            help="Stop after so long, with a checkpoint; the schedule stays as it is.",
         ),
     ] = None,
     seed: Annotated[
         int | None,
-        Option(
-            min=0,
-            max=2**32 - 1,
-            metavar="N",
-            show_default="0",
-            help="Start of every random draw.",
-        ),
+        option("N", "Of every random draw.", min=0, max=2**32 - 1, show_default="0"),
     ] = None,
     device: options.Device = "auto",
     precision: Annotated[
-        str, options.on_device(metavar="TYPE", help="auto, fp32 or bf16.")
+        str, options.on_device("TYPE", "auto, fp32 or bf16.")
     ] = "auto",
     devices: Annotated[
         int,
-        options.on_device(
-            min=1, metavar="N", help="GPUs (or CPU processes) that share each step."
-        ),
+        options.on_device("N", "GPUs (or CPU processes) that share each step.", min=1),
     ] = 1,
     export: Annotated[
-        bool,
-        Flag("--export", help="Measure a run's best weights and pack them to pass on."),
+        bool, flag("Measure a run's best weights and pack them to pass on.", "--export")
     ] = False,
     as_json: options.Json = False,
 ) -> None:
@@ -257,7 +228,7 @@ def _export(
     as_json: bool,
 ) -> None:
     """Pack a run's best weights, and print where they are and how they measure."""
-    from srcli.evaluation.tables import print_table
+    from srcli.evaluation.tables import print_tables
     from srcli.training.checkpoint import TrainRequest, fill, read_kept
     from srcli.training.export import export_run
 
@@ -282,4 +253,4 @@ def _export(
     print_line(show_path(done.weights))
     print_line(show_path(done.listing))
     if done.rows:
-        print_table(stdout, done.rows)
+        print_tables(stdout, done.rows)

@@ -14,11 +14,11 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from typer import Argument, Option
+from typer import Argument
 
 from srcli.cli import options
 from srcli.cli.console import print_json, print_line, progress_bar
-from srcli.cli.options import Flag, read_word
+from srcli.cli.options import flag, option, read_word
 from srcli.errors import UsageError
 from srcli.pretrained.catalog import DEGRADATIONS, ORDINARY, is_weight_file
 from srcli.units import format_bytes, format_duration
@@ -38,8 +38,8 @@ Style: TypeAlias = Literal["names", "json", "lines"]
 FORMAT_NAMES = ("auto", "png", "jpg", "webp", "tiff", "bmp", "avif")
 _ALIASES = {"jpeg": "jpg", "tif": "tiff"}
 
-_of_file = partial(Option, rich_help_panel="Files")
-_of_ray = partial(Option, rich_help_panel="Many workers")
+_of_file = partial(option, rich_help_panel="Files")
+_of_ray = partial(option, rich_help_panel="Many workers")
 
 
 def upscale(
@@ -54,62 +54,53 @@ def upscale(
     output: Annotated[
         str | None,
         _of_file(
+            "OUT",
+            "A file, a folder, or - for stdout.",
             "--output",
             "-o",
-            metavar="OUT",
             show_default="beside the input",
-            help="A file, a folder, or - for stdout.",
         ),
     ] = None,
     model: Annotated[
-        str,
-        Option(
-            "--model", "-m", metavar="MODEL", help="One of `srcli models`, or bicubic."
-        ),
+        str, option("MODEL", "One of `srcli models`, or bicubic.", "--model", "-m")
     ] = "mrnet",
     scale: Annotated[
         float | None,
-        Option(
+        option(
+            "FACTOR",
+            "Enlargement, 1 to 8.",
             "--scale",
             "-x",
-            metavar="FACTOR",
             show_default="4; 3 with --degradation bd or dn",
-            help="Enlargement, 1 to 8.",
         ),
     ] = None,
-    width: Annotated[
-        int | None, Option(min=1, metavar="PX", help="Width of the result.")
-    ] = None,
-    height: Annotated[
-        int | None, Option(min=1, metavar="PX", help="Height of the result.")
-    ] = None,
+    width: Annotated[int | None, option("PX", "Width of the result.", min=1)] = None,
+    height: Annotated[int | None, option("PX", "Height of the result.", min=1)] = None,
     recursive: Annotated[
-        bool, Flag("--recursive", "-r", help="Enter folders in folders.")
+        bool, flag("Enter folders in folders.", "--recursive", "-r")
     ] = False,
     format: Annotated[
         str,
         _of_file(
-            metavar="FORMAT",
-            help="png, jpg, webp, tiff, bmp, avif, or auto: the input's own, or PNG "
-            "where that cannot hold the result.",
+            "FORMAT",
+            "png, jpg, webp, tiff, bmp, avif, or auto: the input's own, or PNG where "
+            "that cannot hold the result.",
         ),
     ] = "auto",
-    quality: Annotated[
-        int, _of_file(min=1, max=100, metavar="N", help="Of JPEG, WebP and AVIF.")
-    ] = 95,
+    quality: Annotated[int, _of_file("N", "Of JPEG, WebP, AVIF.", min=1, max=100)] = 95,
     suffix: Annotated[
         str | None,
         _of_file(
-            metavar="TEXT",
+            "TEXT",
+            "Added to file names.",
             show_default="_MODEL_xFACTOR; _MODEL_KIND_xFACTOR for bd, dn",
-            help="Added to file names.",
         ),
     ] = None,
     overwrite: Annotated[
-        bool, _of_file("--overwrite", metavar="", help="Replace results that exist.")
+        bool, _of_file("", "Replace results that exist.", "--overwrite")
     ] = False,
     skip_existing: Annotated[
-        bool, _of_file("--skip-existing", metavar="", help="Leave results that exist.")
+        bool, _of_file("", "Leave results that exist.", "--skip-existing")
     ] = False,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -118,73 +109,65 @@ def upscale(
     ensemble: options.Ensemble = False,
     weights: Annotated[
         Path | None,
-        Option(
-            metavar="FILE",
-            help="Use this model instead: .safetensors, .pth, .pt or .ckpt "
-            "(docs/usage.md).",
+        option(
+            "FILE",
+            "Use this model instead: .safetensors, .pth, .pt or .ckpt (docs/usage.md).",
         ),
     ] = None,
     frame: Annotated[
         int | None,
-        Option(
-            min=1,
-            metavar="N",
-            help="Which frame or page of a file with several, from 1.",
-        ),
+        option("N", "Which frame or page of a file with several, from 1.", min=1),
     ] = None,
     degradation: Annotated[
         str | None,
-        Option(
-            metavar="KIND",
-            show_default="bi, or what --weights is for",
-            help="What the inputs suffered: bi (shrunk), bd (blurred too) or dn (noisy "
+        option(
+            "KIND",
+            "What the inputs suffered: bi (shrunk), bd (blurred too) or dn (noisy "
             "too).",
+            show_default="bi, or what --weights is for",
         ),
     ] = None,
     keep_metadata: Annotated[
         bool,
-        Flag(
+        flag(
+            "Carry over profile, EXIF, XMP, IPTC, resolution; or none, in sRGB.",
             "--keep-metadata/--strip-metadata",
             rich_help_panel="Metadata",
-            help="Carry over profile, EXIF, XMP, IPTC, resolution; or none, in sRGB.",
         ),
     ] = True,
     compare: Annotated[
-        bool,
-        Flag("--compare", help="Put a page beside the result: bicubic against it."),
+        bool, flag("Put a page beside the result: bicubic against it.", "--compare")
     ] = False,
     dry_run: Annotated[
-        bool,
-        Flag("--dry-run", help="Show what would be written and what it takes."),
+        bool, flag("Show what would be written and what it takes.", "--dry-run")
     ] = False,
     engine: Annotated[
         str,
         _of_ray(
-            metavar="ENGINE",
-            help="local, or ray: many workers, here or on a cluster (docs/scale.md).",
+            "ENGINE",
+            "local, or ray: many workers, here or on a cluster (docs/scale.md).",
         ),
     ] = "local",
     ray_address: Annotated[
         str | None,
         _of_ray(
-            metavar="ADDRESS",
+            "ADDRESS",
+            "The Ray cluster to join: HOST:PORT, or auto.",
             show_default="a Ray of its own",
-            help="The Ray cluster to join: HOST:PORT, or auto.",
         ),
     ] = None,
     workers: Annotated[
         int | None,
         _of_ray(
+            "N",
+            "How many enlarge at once, with a core or a GPU each.",
             min=1,
-            metavar="N",
             show_default="all that there is room for",
-            help="How many enlarge at once, with a core or a GPU each.",
         ),
     ] = None,
     as_json: options.Json = False,
     json_lines: Annotated[
-        bool,
-        Flag("--json-lines", help="Print each result as JSON once it is there."),
+        bool, flag("Print each result as JSON once it is there.", "--json-lines")
     ] = False,
 ) -> None:
     """Enlarge pictures, keeping their colours, transparency and metadata."""
@@ -349,9 +332,9 @@ def _is_on_ray(engine: str, address: str | None, workers: int | None) -> bool:
         if find_spec("ray") is None or find_spec("pyarrow") is None:
             raise UsageError("--engine ray needs Ray Data: pip install 'srcli[ray]'")
         return True
-    for option, value in (("--ray-address", address), ("--workers", workers)):
+    for name, value in (("--ray-address", address), ("--workers", workers)):
         if value is not None:
-            raise UsageError(f"{option} is for --engine ray: add that")
+            raise UsageError(f"{name} is for --engine ray: add that")
     return False
 
 

@@ -54,7 +54,7 @@ class Crop:
 
 
 @dataclass(slots=True)
-class Showcase:
+class CropRanking:
     """The crops that can still win; no more are kept, however many pictures come."""
 
     _most: list[Crop] = field(default_factory=list)
@@ -77,27 +77,33 @@ class Showcase:
     def offer(
         self, name: str, hr: NDArray[np.uint8], task: Task, made: Reconstruction
     ) -> None:
-        """Look for crops in one more picture.
+        """Look for crops in one more picture, `hr`, of which `made` was made by `task`.
 
         Only those whose error matters within the picture are considered.
-
-        Args:
-            name: Of the picture.
-            hr: (H, W) or (H, W, 3), as it was given to `measure_picture`.
-            task: How it was measured.
-            made: What the network made of it.
         """
         hr = crop_to_multiple(hr, task.scale)
-        bicubic = reconstruct(hr, task)[-1]
+        (bicubic,) = reconstruct(hr, task)
         original = made.reference if task.protocol == "y" else hr
-        border = task.scale
-        height, width = original.shape[:2]
-        grid = Grid(height, width, SIDE, border)
-        ours, theirs = (grid.average(_square_error(each)) for each in (made, bicubic))
-        crops = [
-            _cut(name, window, original, made, bicubic)
-            for window in _choose(grid, ours, theirs)
-        ]
+        grid = Grid(original.shape[:2], SIDE, border=task.scale)
+        ours, theirs = (
+            grid.average(np.square(each.luma.astype(np.float64) - each.reference))
+            for each in (made, bicubic)
+        )
+        crops = []
+        for window in _choose(grid, ours, theirs):
+            part = window.slices
+            # Copies, so that the picture itself can go.
+            crops.append(
+                Crop(
+                    image=name,
+                    window=window,
+                    bicubic=bicubic.picture[part].copy(),
+                    ours=made.picture[part].copy(),
+                    original=original[part].copy(),
+                    bicubic_psnr=psnr(bicubic.luma[part], bicubic.reference[part]),
+                    psnr=psnr(made.luma[part], made.reference[part]),
+                )
+            )
         crops.sort(key=lambda crop: crop.gain)
         self._least += crops[:PER_PICTURE]
         self._least = sorted(self._least, key=lambda crop: crop.gain)[:COUNT]
@@ -105,53 +111,17 @@ class Showcase:
         self._most = sorted(self._most, key=lambda crop: -crop.gain)[:COUNT]
 
 
-def _choose(
-    grid: Grid, ours: NDArray[np.float64], theirs: NDArray[np.float64]
-) -> list[Box]:
+def _choose(grid: Grid, ours: NDArray[Any], theirs: NDArray[Any]) -> list[Box]:
     """The windows of the largest and of the least gains in turn; no two overlap.
 
-    Args:
-        grid: Of the windows.
-        ours: Mean square errors of the network in each, (m, n).
-        theirs: Those of bicubic.
+    `ours` and `theirs` are the network's and bicubic's mean square errors in each.
     """
     larger = np.maximum(ours, theirs)
     dull = larger < HARDNESS * larger.mean()
-    gains = _gain(ours, theirs)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gains = np.where(ours == theirs, 0.0, np.log10(theirs) - np.log10(ours))
     chosen: list[Box] = []
     for sign in (1.0, -1.0) * PER_PICTURE:
-        chosen += grid.choose(np.where(dull, -math.inf, sign * gains), 1, taken=chosen)
+        best = grid.find_best(np.where(dull, -math.inf, sign * gains), chosen)
+        chosen += [best] if best else []
     return chosen
-
-
-def _square_error(made: Reconstruction) -> NDArray[np.float64]:
-    """Of the luma, (H, W)."""
-    difference = made.luma.astype(np.float64) - made.reference
-    return np.square(difference, out=difference)
-
-
-def _gain(ours: NDArray[Any], theirs: NDArray[Any]) -> NDArray[np.float64]:
-    """The gain in dB that two mean square errors mean; 0 where both are 0."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        gain: NDArray[np.float64] = 10.0 * (np.log10(theirs) - np.log10(ours))
-    return np.where(ours == theirs, 0.0, gain)
-
-
-def _cut(
-    name: str,
-    window: Box,
-    original: NDArray[Any],
-    made: Reconstruction,
-    bicubic: Reconstruction,
-) -> Crop:
-    """The crop of a picture; copies, so that the picture itself can go."""
-    part = window.slices
-    return Crop(
-        image=name,
-        window=window,
-        bicubic=bicubic.picture[part].copy(),
-        ours=made.picture[part].copy(),
-        original=original[part].copy(),
-        bicubic_psnr=psnr(bicubic.luma[part], bicubic.reference[part]),
-        psnr=psnr(made.luma[part], made.reference[part]),
-    )

@@ -3,15 +3,13 @@
 Source: Sheikh, Bovik and de Veciana, "An information fidelity criterion for image
 quality assessment using natural scene statistics", IEEE TIP 14(12), 2005. A sub-band of
 the reference is modelled as blocks of 3x3 coefficients with one covariance and a
-multiplier per block; the estimate's as the same blocks after a local gain and additive
-noise; the criterion is the information that the second carries about the first.
+multiplier per block; the other picture's as the same blocks after a local gain and
+additive noise; the criterion is the information that it carries about the reference.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -28,13 +26,11 @@ BLOCK = 3  # side of a block in coefficients
 MIN_SIDE = 72
 _TINY = 1e-15  # a variance below this counts as none
 
-_Bands = dict[Any, NDArray[np.float64]]
+_Array = NDArray[np.float64]
 
 
-def measure_information(
-    reference: NDArray[np.float64], estimate: NDArray[np.float64]
-) -> float:
-    """Bits per pixel that the estimate tells about the reference.
+def measure_information(reference: _Array, picture: _Array) -> float:
+    """Bits per pixel that a picture tells about the reference.
 
     The channel is estimated in windows of 17, 9, 5 and 3 coefficients, from the finest
     level to the coarsest. Blocks whose window would overhang the edge do not count, yet
@@ -42,20 +38,11 @@ def measure_information(
 
     Args:
         reference: (H, W), sides of `MIN_SIDE` px or more.
-        estimate: Same shape.
+        picture: Same shape.
 
     Raises:
         UsageError: If pyrtools is not installed.
     """
-    build = _load_pyramid()
-    bits = 0.0
-    for level, sent, received in _paired_bands(build(reference), build(estimate)):
-        bits += _mutual_information(sent, received, window=2 ** (LEVELS - level) + 1)
-    return bits / reference.size
-
-
-def _load_pyramid() -> Callable[[NDArray[np.float64]], _Bands]:
-    """A function from a picture to its sub-bands by (level, orientation)."""
     try:
         # Late, because it is optional and imports matplotlib: more than a second.
         module = importlib.import_module("pyrtools.pyramids.SteerablePyramidSpace")
@@ -63,42 +50,37 @@ def _load_pyramid() -> Callable[[NDArray[np.float64]], _Bands]:
         raise UsageError(
             "IFC needs the package pyrtools: install it with pip install 'srcli[ifc]'"
         ) from error
-
-    def build(picture: NDArray[np.float64]) -> _Bands:
-        return module.SteerablePyramidSpace(
-            picture, height=LEVELS, order=ORDER, edge_type="reflect1"
+    sent, received = (
+        module.SteerablePyramidSpace(
+            each, height=LEVELS, order=ORDER, edge_type="reflect1"
         ).pyr_coeffs
-
-    return build
-
-
-def _paired_bands(
-    reference: _Bands, estimate: _Bands
-) -> Iterator[tuple[int, NDArray[np.float64], NDArray[np.float64]]]:
-    """Level, reference and estimate of every sub-band used, cut to whole blocks."""
+        for each in (reference, picture)
+    )
+    bits = 0.0
     for level in range(LEVELS):
-        for orientation in ORIENTATIONS:
-            sent = reference[level, orientation]
-            received = estimate[level, orientation]
-            height, width = (side - side % BLOCK for side in sent.shape)
-            yield level, sent[:height, :width], received[:height, :width]
+        for band in ((level, orientation) for orientation in ORIENTATIONS):
+            height, width = (side - side % BLOCK for side in sent[band].shape)
+            whole = (slice(height), slice(width))  # blocks
+            window = 2 ** (LEVELS - level) + 1
+            bits += _count_bits(sent[band][whole], received[band][whole], window)
+    return bits / reference.size
 
 
-def _mutual_information(
-    sent: NDArray[np.float64], received: NDArray[np.float64], window: int
-) -> float:
-    """Bits that one sub-band of the estimate tells about the reference's.
+def _count_bits(sent: _Array, received: _Array, window: int) -> float:
+    """Bits that one sub-band of a picture tells about the reference's.
 
     Args:
         sent: Sub-band of the reference, sides multiples of the block.
-        received: Sub-band of the estimate, same shape.
+        received: That of the picture, same shape.
         window: Odd side of the windows in which the channel is estimated.
     """
     margin = -(-(window // 2) // BLOCK)  # outer blocks whose windows would overhang
     gain, noise = _estimate_channel(sent, received, window, margin)
-    eigenvalues, vectors = _principal_axes(sent)
-    if not len(eigenvalues):
-        return 0.0
+    # Principal axes of all 3x3 patches. Directions without variance carry no bits.
+    patches = sliding_window_view(sent, (BLOCK, BLOCK)).reshape(-1, BLOCK**2)
+    eigenvalues, vectors = np.linalg.eigh(np.cov(patches, rowvar=False, bias=True))
+    kept = eigenvalues > _TINY * max(1.0, float(eigenvalues[-1]))
+    eigenvalues, vectors = eigenvalues[kept], vectors[:, kept]
     rows, columns = (side // BLOCK for side in sent.shape)
     blocks = sent.reshape(rows, BLOCK, columns, BLOCK).transpose(0, 2, 1, 3)
     blocks = blocks[margin:-margin, margin:-margin].reshape(*gain.shape, BLOCK**2)
@@ -109,42 +91,24 @@ def _mutual_information(
 
 
 def _estimate_channel(
-    sent: NDArray[np.float64], received: NDArray[np.float64], window: int, margin: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    sent: _Array, received: _Array, window: int, margin: int
+) -> tuple[_Array, _Array]:
     """Gain and noise variance around each block, by least squares in its window."""
 
-    def means(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return _mean_windows(_mean_windows(values, window, margin).T, window, margin).T
+    def mean(values: _Array) -> _Array:
+        """Means of the windows around the middles of the blocks inside the margin."""
+        first = BLOCK * margin + BLOCK // 2 - window // 2
+        for _ in range(2):  # along the first axis, which is then the second
+            blocks = values.shape[0] // BLOCK - 2 * margin
+            windows = sliding_window_view(values, window, axis=0)[first::BLOCK]
+            values = windows[:blocks].mean(axis=-1).T
+        return values
 
-    mean_sent, mean_received = means(sent), means(received)
-    variance_sent = means(sent * sent) - mean_sent**2
-    variance_received = means(received * received) - mean_received**2
-    covariance = means(sent * received) - mean_sent * mean_received
+    mean_sent, mean_received = mean(sent), mean(received)
+    variance_sent = mean(sent * sent) - mean_sent**2
+    variance_received = mean(received * received) - mean_received**2
+    covariance = mean(sent * received) - mean_sent * mean_received
     # A window without signal, or with its signal reversed, carries nothing.
     carries = (variance_sent > _TINY) & (variance_received > _TINY) & (covariance > 0.0)
     gain = np.where(carries, covariance, 0.0) / np.where(carries, variance_sent, 1.0)
     return gain, np.maximum(variance_received - gain * covariance, _TINY)
-
-
-def _mean_windows(
-    values: NDArray[np.float64], window: int, margin: int
-) -> NDArray[np.float64]:
-    """Means of `window` rows around the middle row of each block inside the margin."""
-    blocks = values.shape[0] // BLOCK - 2 * margin
-    first = BLOCK * margin + BLOCK // 2 - window // 2
-    rows = sliding_window_view(values, window, axis=0)[first::BLOCK][:blocks]
-    means: NDArray[np.float64] = rows.mean(axis=-1)
-    return means
-
-
-def _principal_axes(
-    band: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Eigenvalues and eigenvectors (columns) of the covariance of all 3x3 patches.
-
-    Directions without variance (a flat picture) are left out: they carry no bits.
-    """
-    patches = sliding_window_view(band, (BLOCK, BLOCK)).reshape(-1, BLOCK**2)
-    eigenvalues, vectors = np.linalg.eigh(np.cov(patches, rowvar=False, bias=True))
-    kept = eigenvalues > _TINY * max(1.0, float(eigenvalues[-1]))
-    return eigenvalues[kept], vectors[:, kept]

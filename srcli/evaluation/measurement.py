@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from statistics import fmean
 from typing import Literal, cast
@@ -20,7 +22,7 @@ from srcli.evaluation.contenders import (
     Selection,
     prepare_contenders,
 )
-from srcli.evaluation.crops import Crop, Showcase
+from srcli.evaluation.crops import Crop, CropRanking
 from srcli.evaluation.protocol import Protocol, Reconstruction, Task, reconstruct
 from srcli.evaluation.published import PublishedResult, lookup
 from srcli.imaging.degrade import Degradation, crop_to_multiple
@@ -75,51 +77,6 @@ class PictureResult:
     stages: tuple[StageResult, ...] = ()  # the last one's are the picture's own
 
 
-def measure_picture(
-    name: str,
-    hr: NDArray[np.uint8],
-    task: Task,
-    runner: Runner | None,
-    *,
-    ifc: bool = False,
-) -> tuple[PictureResult, Reconstruction]:
-    """One picture's figures, and the enlarged picture with its luma.
-
-    Where the network returns several pictures they are stages, of which the last one
-    is the result.
-
-    Args:
-        name: Of the picture.
-        hr: (H, W) grey or (H, W, 3) RGB; cut to a multiple of the scale.
-        task: Protocol, scale and degradation.
-        runner: Of a network that fits the protocol; None is bicubic.
-        ifc: Measure the information fidelity too.
-
-    Raises:
-        InputError: If the picture is too small to be measured.
-    """
-    border = task.scale
-    made = reconstruct(crop_to_multiple(hr, task.scale), task, runner)
-    stages = tuple(_measure_stage(each, border) for each in made)
-    last = made[-1]
-    result = PictureResult(
-        image=name,
-        psnr=stages[-1].psnr,
-        ssim=stages[-1].ssim,
-        ifc=metrics.ifc(last.luma, last.reference, border) if ifc else None,
-        seconds=last.seconds,
-        stages=stages if len(stages) > 1 else (),
-    )
-    return result, last
-
-
-def _measure_stage(made: Reconstruction, border: int) -> StageResult:
-    pair = (made.luma, made.reference)
-    return StageResult(
-        psnr=metrics.psnr(*pair, border=border), ssim=metrics.ssim(*pair, border=border)
-    )
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One model on one data set at one scale: the means over its pictures."""
@@ -163,10 +120,9 @@ class Row:
         every = zip(*(picture.stages for picture in self.pictures), strict=True)
         return tuple(
             StageResult(
-                psnr=fmean(stage.psnr for stage in stages),
-                ssim=fmean(stage.ssim for stage in stages),
+                psnr=fmean(s.psnr for s in one), ssim=fmean(s.ssim for s in one)
             )
-            for stages in every
+            for one in every
         )
 
     @property
@@ -181,14 +137,17 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class _Group:
-    """A data set at one scale, and who is measured on it."""
+class _Job:
+    """One row to measure: who, and on what."""
 
     dataset: Dataset
-    scale: int
-    paths: tuple[Path, ...]
-    labels: tuple[str, ...]
-    contenders: tuple[Contender, ...]
+    contender: Contender
+    pictures: dict[str, Path]  # by their labels
+    folder: Path  # where enlarged pictures are saved, if at all
+
+    def place(self, label: str) -> Path:
+        """Where an enlarged picture is saved."""
+        return self.folder / f"{label}.png"
 
 
 def run_benchmark(
@@ -201,10 +160,7 @@ def run_benchmark(
     Everything that can be checked (names, folders, weights, the device, pictures that
     would be replaced) is checked before the first picture is enlarged.
 
-    Args:
-        request: What to measure.
-        progress: Told of every picture.
-        on_row: Called with every row as soon as it is complete.
+    Rows are also given to `on_row`, each as soon as it is complete.
 
     Raises:
         UsageError: For unknown or contradictory names, scales or settings.
@@ -213,113 +169,85 @@ def run_benchmark(
         WeightsError: If weights are missing or damaged.
         DeviceError: If the device is absent.
     """
-    groups = _plan(request)
+    jobs = _plan(request)
     rows = []
-    for group in groups:
-        for contender in group.contenders:
-            row = _measure(request, group, contender, progress)
-            rows.append(row)
-            if on_row is not None:
-                on_row(row)
+    for job in jobs:
+        rows.append(_measure(request, job, progress))
+        if on_row is not None:
+            on_row(rows[-1])
     return rows
 
 
-def _plan(request: BenchmarkRequest) -> list[_Group]:
+def _plan(request: BenchmarkRequest) -> list[_Job]:
     """All the work, checked."""
     found = [find_dataset(name, request.data_dir) for name in request.datasets]
-    contenders = prepare_contenders(
-        request.selection, request.engine, stages=request.stages
-    )
-    scales = tuple(dict.fromkeys(contender.scale for contender in contenders))
-    groups = []
-    for dataset in dict.fromkeys(found):
-        for scale in scales:
-            paths = dataset.pictures(scale)
-            labels = label_pictures(paths, dataset.folder)
-            here = tuple(c for c in contenders if c.scale == scale)
-            groups.append(_Group(dataset, scale, paths, labels, here))
-        if dataset.published_count not in (None, len(paths)):
-            log.warning(
-                "%s in %s has %d pictures, the published set %d",
-                dataset.name, dataset.folder, len(paths), dataset.published_count,
-            )  # fmt: skip
-    _check_outputs(request, groups)
-    return groups
-
-
-def _check_outputs(request: BenchmarkRequest, groups: list[_Group]) -> None:
-    """Refuse two models under one name, and pictures that exist already.
-
-    Raises:
-        UsageError: If two data sets would be shown, and saved, under one name.
-        OutputError: If a picture exists and may not be replaced.
-    """
+    chosen = request.selection
+    contenders = prepare_contenders(chosen, request.engine, stages=request.stages)
+    kind = "" if chosen.degradation == "bi" else f"_{chosen.degradation}"
     folders: dict[str, Path] = {}
-    for group in groups:
-        name, folder = group.dataset.name, group.dataset.folder
+    jobs = []
+    for dataset in dict.fromkeys(found):
+        name, folder = dataset.name, dataset.folder
         if folders.setdefault(name, folder) != folder:
             raise UsageError(
                 f"{folders[name]} and {folder} would both be called {name}:"
                 " rename one, or measure one at a time"
             )
-    if request.save_images is None:
-        return
-    for group in groups:
-        for contender in group.contenders:
-            for label in group.labels:
-                path = _place(request, request.save_images, group, contender, label)
-                try:
-                    exists = path.exists()
-                except OSError as error:  # a name that is too long, for one
-                    raise OutputError(
-                        f"cannot write {show_path(path)}: {error.strerror}"
-                    ) from error
-                if exists and not request.overwrite:
-                    raise OutputError(
-                        f"{show_path(path)} exists: use --overwrite or save to "
-                        "another folder"
-                    )
+        for scale, together in groupby(contenders, lambda each: each.scale):
+            paths = dataset.pictures(scale)
+            pictures = dict(zip(label_pictures(paths, folder), paths, strict=True))
+            for contender in together:
+                save = (request.save_images or Path()) / name / f"x{scale}{kind}"
+                jobs.append(_Job(dataset, contender, pictures, save / contender.name))
+        if dataset.published_count not in (None, len(paths)):
+            log.warning(
+                "%s in %s has %d pictures, the published set %d",
+                name, folder, len(paths), dataset.published_count,
+            )  # fmt: skip
+    for job in jobs if request.save_images and not request.overwrite else ():
+        for label in job.pictures:
+            if os.path.exists(job.place(label)):  # noqa: PTH110 - for any name
+                raise OutputError(
+                    f"{show_path(job.place(label))} exists: use --overwrite or save to"
+                    " another folder"
+                )
+    return jobs
 
 
-def _place(
-    request: BenchmarkRequest,
-    folder: Path,
-    group: _Group,
-    contender: Contender,
-    label: str,
-) -> Path:
-    """Where an enlarged picture is saved."""
-    degradation = request.selection.degradation
-    suffix = "" if degradation == "bi" else f"_{degradation}"
-    size = f"x{group.scale}{suffix}"
-    return folder / group.dataset.name / size / contender.name / f"{label}.png"
-
-
-def _measure(
-    request: BenchmarkRequest, group: _Group, contender: Contender, progress: Progress
-) -> Row:
-    """One contender on every picture of a group."""
-    title = f"{show_path(group.dataset.name)} x{group.scale} {contender.name}"
-    progress.start(title, len(group.paths))
-    results = []
-    showcase = Showcase()
-    for index, (path, label) in enumerate(zip(group.paths, group.labels, strict=True)):
-        result, picture = _measure_picture(
-            request, contender, path, label, index, showcase
-        )
-        if request.save_images is not None:
-            _save(
-                picture, _place(request, request.save_images, group, contender, label)
+def _measure(request: BenchmarkRequest, job: _Job, progress: Progress) -> Row:
+    """One contender on every picture of a data set."""
+    contender, dataset = job.contender, show_path(job.dataset.name)
+    degradation = cast(Degradation, request.selection.degradation)
+    progress.start(f"{dataset} x{contender.scale} {contender.name}", len(job.pictures))
+    results, ranking = [], CropRanking()
+    for index, (label, path) in enumerate(job.pictures.items()):
+        hr = read_hr(path)
+        if request.gray_as_rgb and hr.ndim == 2:
+            hr = np.repeat(hr[:, :, None], 3, axis=2)
+        seed = request.seed + index
+        task = Task(contender.protocol, contender.scale, degradation, seed)
+        try:
+            result, made = _measure_picture(
+                show_path(label), hr, task, contender.runner, request.ifc
             )
+        except InputError as error:
+            raise InputError(f"{show_path(path)}: {error}") from error
+        if request.crops and contender.runner is not None:
+            ranking.offer(result.image, hr, task, made)
+        if request.save_images is not None:
+            make_folder(job.place(label).parent)
+            write_picture(Picture(np.atleast_3d(made.picture)), job.place(label))
         results.append(result)
         progress.advance()
         progress.note(f"{result.psnr:.2f} dB")
-    degradation = cast(Degradation, request.selection.degradation)
     stats = contender.runner.stats if contender.runner else None
-    most, least = showcase.draw()
+    most, least = ranking.draw()
+    printed: str = degradation
+    if contender.name == BICUBIC and degradation == "bd-bicubic":
+        printed = "bd"  # the paper's bicubic row is of this kind, see imaging.degrade
     return Row(
-        dataset=show_path(group.dataset.name),
-        scale=group.scale,
+        dataset=dataset,
+        scale=contender.scale,
         degradation=degradation,
         protocol=contender.protocol,
         model=show_path(contender.name),
@@ -328,7 +256,7 @@ def _measure(
         precision=stats.precision if stats else None,
         parameters=contender.parameters,
         macs_720p=contender.macs,
-        paper=_find_published(contender, group, degradation),
+        paper=lookup(contender.name, job.dataset.name, contender.scale, printed),
         stage_names=contender.stages,
         stage_weights=contender.stage_weights,
         pictures=tuple(results),
@@ -338,50 +266,28 @@ def _measure(
 
 
 def _measure_picture(
-    request: BenchmarkRequest,
-    contender: Contender,
-    path: Path,
-    label: str,
-    index: int,
-    showcase: Showcase,
-) -> tuple[PictureResult, NDArray[np.uint8]]:
-    """One picture's figures, and the enlarged picture; networks show their crops."""
-    hr = read_hr(path)
-    if request.gray_as_rgb and hr.ndim == 2:
-        hr = np.repeat(hr[:, :, None], 3, axis=2)
-    task = Task(
-        contender.protocol,
-        contender.scale,
-        cast(Degradation, request.selection.degradation),
-        request.seed + index,
-    )
-    try:
-        result, made = measure_picture(
-            show_path(label), hr, task, contender.runner, ifc=request.ifc
-        )
-    except InputError as error:
-        raise InputError(f"{show_path(path)}: {error}") from error
-    if request.crops and contender.runner is not None:
-        showcase.offer(show_path(label), hr, task, made)
-    return result, made.picture
+    name: str, hr: NDArray[np.uint8], task: Task, runner: Runner | None, ifc: bool
+) -> tuple[PictureResult, Reconstruction]:
+    """One picture's figures, and what was made of it.
 
-
-def _save(pixels: NDArray[np.uint8], path: Path) -> None:
-    """Write an enlarged picture, whole or not at all.
-
-    Raises:
-        OutputError: If it cannot be written.
+    Where the network returns several pictures they are its stages.
     """
-    make_folder(path.parent)
-    shaped = pixels[:, :, None] if pixels.ndim == 2 else pixels
-    write_picture(Picture(shaped), path)
-
-
-def _find_published(
-    contender: Contender, group: _Group, degradation: Degradation
-) -> PublishedResult | None:
-    """What the papers print for a contender on a group."""
-    printed: str = degradation
-    if contender.name == BICUBIC and degradation == "bd-bicubic":
-        printed = "bd"  # the paper's bicubic row is of this kind, see imaging.degrade
-    return lookup(contender.name, group.dataset.name, group.scale, printed)
+    border = task.scale
+    made = reconstruct(crop_to_multiple(hr, task.scale), task, runner)
+    stages = tuple(
+        StageResult(
+            psnr=metrics.psnr(each.luma, each.reference, border),
+            ssim=metrics.ssim(each.luma, each.reference, border),
+        )
+        for each in made
+    )
+    last = made[-1]
+    result = PictureResult(
+        image=name,
+        psnr=stages[-1].psnr,
+        ssim=stages[-1].ssim,
+        ifc=metrics.ifc(last.luma, last.reference, border) if ifc else None,
+        seconds=last.seconds,
+        stages=stages if len(stages) > 1 else (),
+    )
+    return result, last

@@ -1,12 +1,9 @@
-"""A benchmark as a web page: its table, and where its networks gain most and least."""
+"""A benchmark as a web page: its tables, and where its networks gain most and least."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from srcli import __version__
 from srcli.errors import UsageError
@@ -14,7 +11,7 @@ from srcli.evaluation.crops import Crop
 from srcli.evaluation.measurement import Row
 from srcli.evaluation.tables import (
     format_fixed,
-    list_sheets,
+    list_tables,
     name_group,
     name_model,
     name_set,
@@ -30,28 +27,21 @@ from srcli.pages.html import (
     write_page,
 )
 
-SUFFIXES = (".html", ".htm")
-
 
 def check_page(path: Path | None) -> None:
     """Refuse a name by which no browser would take the file for a page.
 
     Raises:
-        UsageError: If it ends in something else than one of `SUFFIXES`.
+        UsageError: If it does not end in .html or .htm.
     """
-    if path is not None and path.suffix.lower() not in SUFFIXES:
+    if path is not None and path.suffix.lower() not in (".html", ".htm"):
         raise UsageError(
             f"--report writes a web page: name a file that ends in .html, not {path}"
         )
 
 
 def write_benchmark(rows: Sequence[Row], command: str, path: Path) -> None:
-    """Write the page: the table, then for each network with crops those.
-
-    Args:
-        rows: What was measured.
-        command: The command line that measures it again.
-        path: Where; replaced if it is there.
+    """Write the page: the command, the tables, then each network's crops.
 
     Raises:
         OutputError: If the file cannot be written.
@@ -65,10 +55,13 @@ def _list_parts(rows: Sequence[Row], command: str, title: str) -> Iterator[str]:
     """The body of the page."""
     yield f"<h1>{isolate(title)}</h1>"
     yield f"<pre><code>{escape(command)}</code></pre>"
-    yield show_facts(_list_facts(rows))
-    for sheet in list_sheets(rows):
-        yield show_table(sheet.titles, sheet.left, sheet.groups)
-    shown = [row for row in rows if row.most]
+    engines = dict.fromkeys(f"{r.device}, {r.precision}" for r in rows if r.device)
+    facts = {"Device, precision": "; ".join(engines)} if engines else {}
+    yield show_facts({"srcli": __version__, **facts})
+    for table in list_tables(rows):
+        yield show_table(table.titles, table.left, table.bodies)
+    # What is shown of each network, by its anchor.
+    shown = {f"crops-{n}": r for n, r in enumerate((r for r in rows if r.most), 1)}
     if not shown:
         return
     yield (
@@ -77,11 +70,16 @@ def _list_parts(rows: Sequence[Row], command: str, title: str) -> Iterator[str]:
         " network's own protocol; PSNR is of the luma of the part shown. Parts where"
         " hardly anything can go wrong are left out.</p>"
     )
+    names = {
+        anchor: isolate(f"{name_group(row)}, {name_model(row)}")
+        for anchor, row in shown.items()
+    }
     if len(shown) > 1:
-        yield _show_contents(shown)
-    for number, row in enumerate(shown):
-        yield f'<section id="{_name_anchor(number)}">'
-        yield f"<h2>{isolate(_name_row(row))}</h2>"
+        links = (f'<li><a href="#{a}">{name}</a></li>\n' for a, name in names.items())
+        yield f"<nav><ul>\n{''.join(links)}</ul></nav>"
+    for anchor, row in shown.items():
+        yield f'<section id="{anchor}">'
+        yield f"<h2>{names[anchor]}</h2>"
         for title, crops in (("Gains most", row.most), ("Gains least", row.least)):
             if crops:
                 yield f"<h3>{title}</h3>"
@@ -89,61 +87,19 @@ def _list_parts(rows: Sequence[Row], command: str, title: str) -> Iterator[str]:
         yield "</section>"
 
 
-def _list_facts(rows: Sequence[Row]) -> dict[str, str]:
-    """What holds for the whole page."""
-    engines = [f"{row.device}, {row.precision}" for row in rows if row.device]
-    facts = {"srcli": __version__}
-    if engines:
-        facts["Device, precision"] = "; ".join(dict.fromkeys(engines))
-    return facts
-
-
-def _show_contents(rows: Sequence[Row]) -> str:
-    """Links to the networks' crops."""
-    links = "".join(
-        f'<li><a href="#{_name_anchor(number)}">{isolate(_name_row(row))}</a></li>\n'
-        for number, row in enumerate(rows)
-    )
-    return f"<nav><ul>\n{links}</ul></nav>"
-
-
-def _name_anchor(number: int) -> str:
-    return f"crops-{number + 1}"
-
-
-def _name_row(row: Row) -> str:
-    return f"{name_group(row)}, {name_model(row)}"
-
-
 def _show(crop: Crop, model: str) -> str:
     """One crop: bicubic, the network, the original."""
+    before, after = (format_fixed(v, 2) for v in (crop.bicubic_psnr, crop.psnr))
+    # Of the figures as shown, so that the page agrees with itself.
+    gain = float(after) - float(before) if crop.gain else 0.0  # both may be infinite
     shots = (
-        Shot("bicubic", _stack(crop.bicubic), note=_format_psnr(crop.bicubic_psnr)),
-        Shot(model, _stack(crop.ours), note=_format_psnr(crop.psnr)),
-        Shot("original", _stack(crop.original)),
+        Shot("bicubic", crop.bicubic, note=f"{before} dB"),
+        Shot(model, crop.ours, note=f"{after} dB"),
+        Shot("original", crop.original),
     )
-    place = f"x {crop.window.left}, y {crop.window.top}"
     caption = (
-        f"<strong>{isolate(crop.image)}</strong> at {place}:"
-        f" <strong>{_format_gain(crop)} dB</strong>"
+        f"<strong>{isolate(crop.image)}</strong>"
+        f" at x {crop.window.left}, y {crop.window.top}:"
+        f" <strong>{format_fixed(gain, 2, '+')} dB</strong>"
     )
     return show_crop(shots, caption)
-
-
-def _format_gain(crop: Crop) -> str:
-    """The gain of the figures as shown, so that the page agrees with itself."""
-    if crop.gain == 0:
-        return format_fixed(0, 2, "+")  # both may be infinite
-    before, after = (
-        float(format_fixed(value, 2)) for value in (crop.bicubic_psnr, crop.psnr)
-    )
-    return format_fixed(after - before, 2, "+")
-
-
-def _format_psnr(value: float) -> str:
-    return f"{format_fixed(value, 2)} dB"
-
-
-def _stack(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(h, w, C) of a crop that may be grey."""
-    return pixels[:, :, None] if pixels.ndim == 2 else pixels

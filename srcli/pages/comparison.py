@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from srcli.imaging.box import Box
 from srcli.imaging.picture import Picture
 from srcli.pages.html import (
     Shot,
@@ -22,7 +21,6 @@ from srcli.storage import Place
 LONGEST = 2000  # pixels of the slider's longer side
 _CROPS = 6
 _SIDES = (64, 280)  # pixels of a crop, at least (where there are so many) and at most
-_BICUBIC = "Bicubic"
 
 
 def write_comparison(
@@ -51,49 +49,36 @@ def write_comparison(
         OutputError: If the file cannot be written.
     """
     before, after = view_pair(source, result)
-    name = next((facts[fact] for fact in facts if fact.lower() == "model"), "srcli")
-    write_page(path, f"{title} - srcli", _list_parts(before, after, name, title, facts))
+    model = next((facts[fact] for fact in facts if fact.lower() == "model"), "srcli")
+    parts = _list_parts(before, after, model, title, facts)
+    write_page(path, f"{title} - srcli", parts)
 
 
 def _list_parts(
-    before: View, after: View, name: str, title: str, facts: Mapping[str, str]
+    before: View, after: View, model: str, title: str, facts: Mapping[str, str]
 ) -> Iterator[str]:
     """The body of the page."""
+    pair = (("Bicubic", before), (model, after))
+    share = min(1.0, LONGEST / max(after.size))
+    height, width = (max(1, round(side * share)) for side in after.size)
+    whole_before, whole_after = (
+        Shot(label, view.whole((height, width)), view.icc) for label, view in pair
+    )
     yield f"<h1>{isolate(title)}</h1>"
     yield show_facts(facts)
-    yield show_slider(*_show_whole(before, after, name), natural=after.size)
+    yield show_slider(whole_before, whole_after, after.size)
     yield "<h2>Pixel by pixel</h2>"
     yield (
         "<p>Where the two differ most. One pixel of the picture is one of the page,"
         " and nothing is lost.</p>"
     )
-    windows = find_differences(before, after, _choose_side(after.size), _CROPS)
-    yield show_crops(_show_window(before, after, name, window) for window in windows)
-
-
-def _show_whole(before: View, after: View, name: str) -> tuple[Shot, Shot]:
-    """Both pictures, reduced where they are large."""
-    longest = max(after.size)
-    height, width = (
-        max(1, round(side * min(1.0, LONGEST / longest))) for side in after.size
-    )
-    return (
-        Shot(_BICUBIC, before.whole((height, width)), before.icc),
-        Shot(name, after.whole((height, width)), after.icc),
-    )
-
-
-def _show_window(before: View, after: View, name: str, window: Box) -> str:
-    """Both pictures' pixels in a window."""
-    shots = (
-        Shot(_BICUBIC, before.part(*window.slices), before.icc),
-        Shot(name, after.part(*window.slices), after.icc),
-    )
-    place = f"{window.width} &times; {window.height} pixels"
-    return show_crop(shots, f"{place} at x {window.left}, y {window.top}")
-
-
-def _choose_side(size: tuple[int, int]) -> int:
-    """The side of crops of a picture, such that some fit beside each other."""
     smallest, largest = _SIDES
-    return min(largest, max(smallest, 2 * min(size) // 7))
+    side = min(largest, max(smallest, 2 * min(after.size) // 7))  # three in a row
+    crops = []
+    for window in find_differences(before, after, side, _CROPS):
+        parts = [
+            Shot(label, view.part(*window.slices), view.icc) for label, view in pair
+        ]
+        place = f"{window.width} &times; {window.height} pixels"
+        crops.append(show_crop(parts, f"{place} at x {window.left}, y {window.top}"))
+    yield show_crops(crops)

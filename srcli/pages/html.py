@@ -31,7 +31,7 @@ class Shot:
 
     Attributes:
         label: Whose picture it is.
-        pixels: (h, w, C) uint8: grey, grey and alpha, RGB, or RGB and alpha.
+        pixels: uint8, (h, w) or (h, w, C): grey, grey and alpha, RGB, RGB and alpha.
         icc: Its colour profile.
         note: Stands below it in a crop, beside the label.
     """
@@ -44,16 +44,23 @@ class Shot:
     @property
     def checkered(self) -> str:
         """The class of what lies over a checkerboard, as it is transparent."""
-        return " checkered" if self.pixels.shape[2] in (2, 4) else ""
+        return " checkered" if self.pixels.shape[2:] in ((2,), (4,)) else ""
+
+    def show(self, times: int = 1, kind: str = "", *, exact: bool = True) -> str:
+        """The picture itself, `times` as large, with a CSS class."""
+        height, width = self.pixels.shape[:2]
+        named = f' class="{kind}"' if kind else ""
+        return (
+            f'<img{named} src="{embed(self.pixels, self.icc, exact=exact)}"'
+            f' width="{width * times}" height="{height * times}"'
+            f' alt="{escape(self.label)}" draggable="false">\n'
+        )
 
 
 def write_page(path: Place, title: str, body: Iterable[str]) -> None:
     """Write a page, which appears whole or not at all.
 
-    Args:
-        path: Where; replaced if it is there.
-        title: Plain text for the window.
-        body: HTML, part by part.
+    The title, of the window, is plain text; the body is HTML, part by part.
 
     Raises:
         OutputError: If it cannot be written.
@@ -110,15 +117,9 @@ def show_facts(facts: Mapping[str, str]) -> str:
 def show_table(
     titles: Sequence[str],
     left: Sequence[bool],
-    groups: Iterable[Iterable[Sequence[str]]],
+    bodies: Iterable[Iterable[Sequence[str]]],
 ) -> str:
-    """A table.
-
-    Args:
-        titles: Above the columns.
-        left: Whether each column is aligned left, as text is.
-        groups: Its lines, as they stand together.
-    """
+    """A table of lines that stand together in bodies; `left`: columns aligned left."""
 
     def show_line(tag: str, cells: Sequence[str]) -> str:
         kinds = ("" if plain else ' class="number"' for plain in left)
@@ -128,27 +129,24 @@ def show_table(
         )
         return f"<tr>{line}</tr>\n"
 
-    bodies = "".join(
-        f"<tbody>\n{''.join(show_line('td', cells) for cells in group)}</tbody>\n"
-        for group in groups
+    lines = "".join(
+        f"<tbody>\n{''.join(show_line('td', cells) for cells in body)}</tbody>\n"
+        for body in bodies
     )
     head = f"<thead>\n{show_line('th', titles)}</thead>\n"
-    return f'<div class="scroll"><table>\n{head}{bodies}</table></div>'
+    return f'<div class="scroll"><table>\n{head}{lines}</table></div>'
 
 
 def show_slider(before: Shot, after: Shot, natural: tuple[int, int]) -> str:
     """Two pictures of one size in one frame, divided by a handle that moves.
 
-    Args:
-        before: Seen left of the handle.
-        after: Seen right of it.
-        natural: Height and width that the pictures have where they are not reduced.
+    `natural` are their height and width where they are not reduced.
     """
-    height, width, _ = after.pixels.shape
+    height, width = after.pixels.shape[:2]
     times = max(1, _SMALLEST_SLIDER // max(height, width))
     kinds = "frame pixelated" if times > 1 else "frame"
-    images = (
-        _show_image(shot, times, kind, exact=False)
+    images = "".join(
+        shot.show(times, kind, exact=False)
         for shot, kind in ((before, "before"), (after, "after"))
     )
     label = f"Share of the picture, from the left, that shows {before.label}"
@@ -162,7 +160,7 @@ def show_slider(before: Shot, after: Shot, natural: tuple[int, int]) -> str:
 <span>{isolate(after.label)}</span>
 </div>
 <div class="{kinds}{after.checkered}">
-{"".join(images)}<input type="range" min="0" max="100" aria-label="{escape(label)}">
+{images}<input type="range" min="0" max="100" aria-label="{escape(label)}">
 <div class="handle"></div>
 </div>
 <figcaption>{reduced}<span class="shown" data-width="{natural[1]}" hidden></span>
@@ -171,17 +169,12 @@ def show_slider(before: Shot, after: Shot, natural: tuple[int, int]) -> str:
 
 
 def show_crop(shots: Iterable[Shot], caption: str) -> str:
-    """A part of several pictures of one size, side by side, pixel by pixel.
-
-    Args:
-        shots: Whose.
-        caption: HTML.
-    """
+    """A part of several pictures of one size, side by side; the caption is HTML."""
     parts = []
     for shot in shots:
         note = f" <span>{escape(shot.note)}</span>" if shot.note else ""
         parts.append(
-            f'<figure class="shot{shot.checkered}">\n{_show_image(shot)}'
+            f'<figure class="shot{shot.checkered}">\n{shot.show()}'
             f"<figcaption>{isolate(shot.label)}{note}</figcaption></figure>\n"
         )
     return f"""<figure class="crop">
@@ -195,16 +188,3 @@ def show_crops(crops: Iterable[str]) -> str:
     """Crops, as many in a row as there is room for."""
     parts = "".join(f"{crop}\n" for crop in crops)
     return f'<div class="crops">\n{parts}</div>'
-
-
-def _show_image(
-    shot: Shot, times: int = 1, kind: str = "", *, exact: bool = True
-) -> str:
-    """The picture itself, `times` as large."""
-    height, width, _ = shot.pixels.shape
-    named = f' class="{kind}"' if kind else ""
-    return (
-        f'<img{named} src="{embed(shot.pixels, shot.icc, exact=exact)}"'
-        f' width="{width * times}" height="{height * times}"'
-        f' alt="{escape(shot.label)}" draggable="false">\n'
-    )

@@ -97,30 +97,28 @@ def embed(
     """A picture as an address that holds it, so that a page asks for no other file.
 
     Args:
-        pixels: (H, W, C): grey, grey and alpha, RGB, or RGB and alpha.
+        pixels: (H, W) or (H, W, C): grey, grey and alpha, RGB, RGB and alpha.
         icc: Its colour profile.
         exact: Lose nothing; else one that is not small may lose what nobody sees.
     """
-    height, width, channels = pixels.shape
-    exact = exact or height * width <= _SMALL
-    # WebP knows no grey, and so no grey profile.
-    webp = channels >= 3 and features.check("webp")
+    grey = pixels.ndim == 2 or pixels.shape[2] <= 2
+    opaque = pixels.ndim == 2 or pixels.shape[2] in (1, 3)
+    exact = exact or pixels.shape[0] * pixels.shape[1] <= _SMALL
     options: dict[str, Any] = {} if icc is None else {"icc_profile": icc}
-    if not exact and channels in (1, 3):
+    # WebP knows no grey, and so no grey profile.
+    kind = "png" if grey or not features.check("webp") else "webp"
+    if not exact and opaque:
         kind = "jpeg"
         options |= {"quality": _QUALITY, "subsampling": 0}
-    elif not exact and webp:
-        kind = "webp"
-        options |= {"quality": _QUALITY, "method": 4}
-    elif webp:
-        kind = "webp"
+    elif kind == "png":
+        options |= {"optimize": True}
+    elif exact:
         # Pixels that are wholly transparent keep their colour as well.
         options |= {"lossless": True, "exact": True, "quality": 60, "method": 2}
     else:
-        kind = "png"
-        options |= {"optimize": True}
+        options |= {"quality": _QUALITY, "method": 4}
     buffer = io.BytesIO()
-    planes = pixels[:, :, 0] if channels == 1 else pixels
+    planes = pixels[:, :, 0] if pixels.shape[2:] == (1,) else pixels
     Image.fromarray(np.ascontiguousarray(planes)).save(buffer, kind, **options)
     text = base64.b64encode(buffer.getvalue()).decode("ascii")
     return f"data:image/{kind};base64,{text}"

@@ -268,14 +268,3 @@ def label_pictures(paths: tuple[Path, ...], folder: Path) -> tuple[str, ...]:
     if len({stem.lower() for stem in stems}) == len(stems):
         return tuple(stems)
     return tuple("_".join(path.relative_to(folder).parts) for path in paths)
-
-
-def format_size(size: int | None) -> str:
-    """Bytes with their unit, to about two digits; a question mark for None."""
-    if size is None:
-        return "?"
-    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if size >= unit:
-            value = size / unit
-            return f"{value:.1f} {name}" if value < 10 else f"{value:.0f} {name}"
-    return f"{size} B"

@@ -29,7 +29,6 @@ from srcli.models.base import Color
 from srcli.pretrained.datasets import (
     PublicSet,
     find_folder,
-    format_size,
     public_sets,
     read_hr,
     search_folders,
@@ -39,7 +38,7 @@ from srcli.progress import SILENT, Progress
 from srcli.storage import quote_path, show_path
 from srcli.training.recipe import Recipe
 from srcli.training.teacher import Teachers, choose_detailed
-from srcli.units import join_words
+from srcli.units import format_bytes, join_words
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +90,7 @@ def _describe_sizes(sets: Sequence[PublicSet]) -> str:
     """The sets' names with their sizes, and the size of all where there are several."""
 
     def say(sizes: Sequence[PublicSet]) -> str:
-        size = format_size(sum(each.size or 0 for each in sizes))
+        size = format_bytes(sum(each.size or 0 for each in sizes))
         return size if all(each.bytes for each in sizes) else f"about {size}"
 
     text = join_words([f"{each.name} ({say([each])})" for each in sets])

@@ -6,18 +6,23 @@ Means are over the seeds that all variants have, so that gains fit the figures s
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from statistics import fmean, stdev
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from srcli.evaluation.published import find_table
-from srcli.evaluation.tables import format_fixed, format_table, quote_code, widen
+from srcli.evaluation.tables import (
+    Column,
+    Table,
+    format_fixed,
+    format_table,
+    print_table,
+    quote_code,
+)
 from srcli.models.counting import count_macs, count_parameters, outline
 from srcli.storage import quote_path, show_path
 from srcli.training.recipe import STUDY
@@ -34,8 +39,6 @@ from srcli.writing import write_whole
 
 NAME = "report.md"
 _DIGITS = 3  # of a PSNR: variants differ by less than the papers' second one
-# What a narrow terminal does without, one after the other.
-_SPARED = ("s/step", "in the paper", "components", "MACs (720p)", "parameters", "steps")
 
 _Document = dict[str, Any]
 _Figures = Mapping[str, Mapping[int, float]]  # dB by variant and seed, as compared
@@ -57,14 +60,18 @@ def build_study_document(run: StudyRun) -> _Document:
     }
     rows = {
         name: {
-            **_describe_variant(study, name),
-            **_describe_runs(outcomes[name], list(shown[name].values())),
+            **_describe_variant(study, name, outcomes[name].values()),
+            "psnr": _mean(shown[name].values()),
+            "spread": round(stdev(shown[name].values()), _DIGITS)
+            if len(shown[name]) > 1
+            else None,
+            "diverged": [s for s, each in outcomes[name].items() if each.diverged],
             "psnr_by_seed": {str(seed): psnr for seed, psnr in found.items()},
         }
         for name, found in figures.items()
     }
     done, count = sum(map(len, figures.values())), len(rows) * len(study.seeds)
-    document = {
+    document: _Document = {
         "model": study.network,
         "out": show_path(run.request.out),
         "dataset": show_path(run.request.val or study.dataset),
@@ -79,7 +86,7 @@ def build_study_document(run: StudyRun) -> _Document:
     }
     return {
         **document,
-        "notes": [*_list_notes(run, document)],
+        "notes": [*_list_notes(run, document["psnr_seeds"])],
         "tables": [
             _build_table(study, source, dataset, [rows[name] for name in names], shown)
             for source, dataset, names in _arrange(study)
@@ -88,31 +95,21 @@ def build_study_document(run: StudyRun) -> _Document:
     }
 
 
-def _describe_variant(study: Study, name: str) -> _Document:
-    """What a variant is."""
+def _describe_variant(
+    study: Study, name: str, runs: Collection[TrainedVariant]
+) -> _Document:
+    """What a variant is, and how far its runs have come."""
     empty = outline(*outline_config(study.recipes[name]))
+    seconds = [e.seconds_per_step for e in runs if e.seconds_per_step is not None]
+    done = [each.steps for each in runs if each.psnr is not None]
     components = study.list_components(name)
     return {
         "variant": name,
         "components": [each for each, there in components.items() if there],
         "parameters": count_parameters(empty),
         "macs_720p": count_macs(empty, study.scale),
-    }
-
-
-def _describe_runs(
-    outcomes: Mapping[int, TrainedVariant], shown: Sequence[float]
-) -> _Document:
-    """What a variant's runs came to; `shown` are the figures that means are over."""
-    runs = outcomes.values()
-    done = [each.steps for each in runs if each.psnr is not None]
-    seconds = [e.seconds_per_step for e in runs if e.seconds_per_step is not None]
-    return {
         "seconds_per_step": fmean(seconds) if seconds else None,
         "steps": min(done) if done else max(each.steps for each in runs),
-        "psnr": _mean(shown),
-        "spread": round(stdev(shown), _DIGITS) if len(shown) > 1 else None,
-        "diverged": [seed for seed, each in outcomes.items() if each.diverged],
     }
 
 
@@ -144,24 +141,23 @@ def _build_table(
 ) -> _Document:
     """Rows that are compared with the first of them, beside what the paper prints."""
     names = [row["variant"] for row in rows]
-    printed = {name: study.find_printed(name, dataset, source) for name in names}
     table = find_table(source) if source else None
-    unchanged = [name for name in names if name not in study.changed]
-    labels = {name: result.label for name, result in printed.items() if result}
-    if table is not None:
-        labels = {name: table.labels[name] for name in unchanged}
+    first = study.find_printed(names[0], dataset, source)
     built = []
     for name, row in zip(names, rows, strict=True):
-        paper = printed[name]
-        against = subtract_printed(paper, printed[names[0]])
-        built.append({
-            **row,
-            "label": labels.get(name),
-            "difference": _mean(_compare(figures, name, names[0])),
-            "paper": paper
-            and {"psnr": paper.psnr, "difference": against, "source": paper.source},
-        })  # fmt: skip
-    note = table.note if table is not None and unchanged else None
+        printed = study.find_printed(name, dataset, source)
+        label = printed.label if printed else None
+        if table is not None:
+            label = None if name in study.changed else table.labels[name]
+        paper = printed and {
+            "psnr": printed.psnr,
+            "difference": subtract_printed(printed, first),
+            "source": printed.source,
+        }
+        gain = _mean(_compare(figures, name, names[0]))
+        built.append({**row, "label": label, "difference": gain, "paper": paper})
+    changed = set(names) <= set(study.changed)
+    note = table.note if table is not None and not changed else None
     return {"source": source, "printed_on": dataset, "note": note, "rows": built}
 
 
@@ -178,11 +174,7 @@ def _judge(study: Study, claim: Claim, figures: _Figures) -> _Document:
     else:
         verdict = "shown" if min(found) > least else "not shown: the seeds disagree"
     return {
-        "text": claim.text,
-        "section": claim.section,
-        "better": claim.better,
-        "than": claim.than,
-        "at_least": claim.at_least,
+        **asdict(claim),
         "difference": mean,
         "paper_difference": study.compare_printed(claim),
         "seeds": len(found),
@@ -196,13 +188,13 @@ def _compare(figures: _Figures, name: str, other: str) -> list[float]:
     return [round(mine[s] - others[s], _DIGITS) for s in mine if s in others]
 
 
-def _mean(values: Sequence[float]) -> float | None:
+def _mean(values: Collection[float]) -> float | None:
     return round(fmean(values), _DIGITS) if values else None
 
 
-def _list_notes(run: StudyRun, document: _Document) -> Iterator[str]:
-    """What a reader of the figures must know, a sentence each."""
-    study, seeds = run.study, document["psnr_seeds"]
+def _list_notes(run: StudyRun, seeds: Sequence[int]) -> Iterator[str]:
+    """What a reader of figures of these seeds must know, a sentence each."""
+    study = run.study
     if study.changed:
         every = len(study.changed) == len(study.recipes)
         names = "The networks" if every else join_words(study.changed)
@@ -210,7 +202,7 @@ def _list_notes(run: StudyRun, document: _Document) -> Iterator[str]:
             f"{names} are not as published ({json.dumps(study.recipe.config)}): what "
             "the paper prints and claims of them is left out."
         )
-    if seeds and seeds != document["seeds"]:
+    if seeds and seeds != list(study.seeds):
         said = join_words([str(seed) for seed in seeds])
         yield f"Figures are of seed {said}, which every variant shown has."
     for name, outcomes in run.outcomes.items():
@@ -242,19 +234,12 @@ def print_study(console: Console, run: StudyRun) -> None:
         f"{document['model']} on {document['dataset']} x{document['scale']}: "
         f"{runs['done']} of {runs['count']} runs of {document['steps']:,} steps done"
     )
+    # What a narrow terminal does without, one after the other.
+    parts = run.study.components
+    spared = ["s/step", "in the paper", *parts, "MACs (720p)", "parameters", "steps"]
     for table in document["tables"]:
         say(f"\n{table['source'] or 'Named variants'}")
-        columns = _list_columns(run.study, table)
-        room = console.width if console.is_terminal else 200
-        for dropped in (None, *_SPARED):
-            parts = run.study.components if dropped == "components" else (dropped,)
-            columns = {
-                head: each for head, each in columns.items() if head not in parts
-            }
-            drawn = _draw(table["rows"], columns)
-            if widen(console, drawn) <= room:
-                break
-        console.print(drawn, crop=False)
+        print_table(console, _make_table(run.study, table), spared)
         say(_tell_sources(run.study, table))
     say("")
     for line in (*document["notes"], *_list_claims(document)):
@@ -286,10 +271,9 @@ def write_study_report(run: StudyRun) -> None:
         command = f"srcli train -m {document['model']} --recipe {STUDY} --resume --out"
         lines += [f"To go on: `{command} {quote_path(out)}`", ""]
     for table in document["tables"]:
-        columns = _list_columns(run.study, table)
-        cells = [[text(row) for text in columns.values()] for row in table["rows"]]
+        made = _make_table(run.study, table)
         lines += [f"## {table['source'] or 'Named variants'}", ""]
-        lines += [*format_table([*columns], cells), ""]
+        lines += [*format_table(made.titles, made.bodies[0], made.left), ""]
         lines += [_tell_sources(run.study, table), ""]
     fields = ", ".join(f"{name} = {value!r}" for name, value in run.study.asked.items())
     notes = [
@@ -305,10 +289,8 @@ def write_study_report(run: StudyRun) -> None:
         part.write_text(text, "utf-8", errors="backslashreplace", newline="\n")
 
 
-def _list_columns(
-    study: Study, table: _Document
-) -> dict[str, Callable[[_Document], str]]:
-    """Every column of a table that has something to show: its head, a row's text."""
+def _make_table(study: Study, table: _Document) -> Table:
+    """A table of the document as text."""
 
     def mark(component: str) -> Callable[[_Document], str]:
         return lambda row: "x" if component in row["components"] else ""
@@ -335,26 +317,14 @@ def _list_columns(
         "steps": lambda row: f"{row['steps']:,}",
         "PSNR": print_psnr,
         "±": lambda row: format_fixed(row["spread"], _DIGITS),
-        "gain": lambda row: _show_gain(row["difference"], _DIGITS),
+        "gain": lambda row: format_fixed(row["difference"], _DIGITS, "+") or "-",
         "paper": partial(print_of, name="psnr"),
         "paper's gain": partial(print_of, name="difference", sign="+"),
     }
-    return {h: text for h, text in columns.items() if any(text(row) for row in rows)}
-
-
-def _draw(
-    rows: Sequence[_Document], columns: Mapping[str, Callable[[_Document], str]]
-) -> Table:
-    drawn = Table(
-        box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0)
-    )
-    for head in columns:
-        words = head in ("variant", "in the paper")
-        side: Any = "left" if words else "right"
-        drawn.add_column(head.replace(" ", "\n"), justify=side, no_wrap=True)
-    for row in rows:
-        drawn.add_row(*(Text(text(row)) for text in columns.values()))
-    return drawn
+    words = ("variant", "in the paper")
+    heads = [Column(each, each.replace(" ", "\n"), each in words) for each in columns]
+    lines = [{head: text(row) for head, text in columns.items()} for row in rows]
+    return Table(heads, [("", lines)])
 
 
 def _tell_sources(study: Study, table: _Document) -> str:
@@ -382,11 +352,7 @@ def _list_claims(document: _Document) -> Iterator[str]:
         )
         figures = []
         if claim["difference"] is not None:
-            figures.append(f"{_show_gain(claim['difference'], _DIGITS)} dB")
+            figures.append(f"{claim['difference']:+.{_DIGITS}f} dB")
         if claim["paper_difference"] is not None:
-            figures.append(f"paper {_show_gain(claim['paper_difference'], 2)} dB")
+            figures.append(f"paper {claim['paper_difference']:+.2f} dB")
         yield f"{line}: {', '.join(figures)}" if figures else line
-
-
-def _show_gain(value: float | None, digits: int) -> str:
-    return format_fixed(value, digits, "+") or "-"

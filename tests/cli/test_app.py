@@ -2,7 +2,6 @@
 
 import io
 import json
-import logging
 import os
 
 import pytest
@@ -26,9 +25,8 @@ from srcli.errors import (
 
 
 @pytest.fixture
-def failing(monkeypatch):
+def fail(run):
     """A function that runs a program whose only command raises `error`."""
-    from typer.testing import CliRunner
 
     def invoke(error, *options):
         app = typer.Typer(cls=app_module._Group)
@@ -38,57 +36,50 @@ def failing(monkeypatch):
         def fail() -> None:
             raise error
 
-        return CliRunner().invoke(app, [*options, "fail"])
+        return run(*options, "fail", app=app)
 
-    yield invoke
-    logging.getLogger("srcli").handlers.clear()
-
-
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [
-        (SrcliError("a defect"), 1),
-        (UsageError("no such option"), 2),
-        (InputError("no such file"), 3),
-        (OutputError("cannot write"), 4),
-        (WeightsError("no weights"), 5),
-        (DeviceError("no device"), 6),
-        (PartialFailureError("2 of 3 failed"), 7),
-        (KeyboardInterrupt(), 130),
-    ],
-)
-def test_each_error_has_its_exit_code_and_one_line(failing, error, code):
-    result = failing(error)
-    assert result.exit_code == code
-    assert result.stdout == ""
-    assert len(result.stderr.splitlines()) == 1
-    assert str(error) in result.stderr
+    return invoke
 
 
-def test_long_messages_are_not_wrapped(failing):
-    result = failing(InputError("x" * 300))
-    assert "x" * 300 in result.stderr
+def test_each_error_has_its_exit_code_and_one_line(fail):
+    for error, code in {
+        SrcliError("a defect"): 1,
+        UsageError("no such option"): 2,
+        InputError("no such file"): 3,
+        OutputError("cannot write"): 4,
+        WeightsError("no weights"): 5,
+        DeviceError("no device"): 6,
+        PartialFailureError("2 of 3 failed"): 7,
+        KeyboardInterrupt(): 130,
+        KeyboardInterrupt("SIGTERM"): 143,
+        InputError("x" * 300): 3,
+        InputError("damaged:\n  because\nof this"): 3,
+    }.items():
+        result = fail(error, "-q")
+        assert (result.exit_code, result.stdout) == (code, "")
+        assert len(result.stderr.splitlines()) == 1
+        assert str(error).replace("\n", " ") in result.stderr
 
 
-def test_a_message_of_several_lines_is_shown_on_one(failing):
-    result = failing(InputError("damaged:\n  because\nof this"))
-    assert result.stderr.splitlines() == ["error: damaged:   because of this"]
-
-
-def test_quiet_still_shows_errors_and_verbose_the_traceback(failing):
-    assert "no such file" in failing(InputError("no such file"), "-q").stderr
-    assert "Traceback" in failing(InputError("no such file"), "-v").stderr
-
-
-def test_defects_are_not_swallowed(failing):
-    result = failing(ZeroDivisionError("ours"))
+def test_tracebacks_are_shown_if_asked_for_and_defects_not_swallowed(fail):
+    assert "Traceback" in fail(InputError("no such file"), "-v").stderr
+    result = fail(ZeroDivisionError("ours"))
     assert result.exit_code == 1
     assert isinstance(result.exception, ZeroDivisionError)
 
 
+def test_usage(run):
+    result = run("--version")
+    assert (result.exit_code, result.stdout) == (0, f"srcli {srcli.__version__}\n")
+    assert run("upscale", "--wrong", "x.png").exit_code == 2
+    assert run("downscale").exit_code == 2
+    message = str(unknown("model", "MRnett", ["drcn", "mrnet"]))
+    assert message == "unknown model 'MRnett': did you mean mrnet? known: drcn, mrnet"
+
+
 def test_json_is_plain_on_any_terminal(capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
-    document = {"name": "größe \udcff", "size": 3, "none": None}
+    document = {"name": "gr\xf6\xdfe \udcff", "size": 3, "none": None}
     console.print_json(document)
     assert json.loads(capsys.readouterr().out) == document
 
@@ -103,39 +94,49 @@ def test_a_task_of_unknown_length_forgets_the_last_one():
         assert (task.description, task.total, task.completed) == ("unknown", None, 0)
 
 
-def test_version(run):
-    result = run("--version")
-    assert (result.exit_code, result.stdout) == (0, f"srcli {srcli.__version__}\n")
-
-
-def test_unknown_option_and_command_are_usage_errors(run):
-    assert run("upscale", "--wrong", "x.png").exit_code == 2
-    assert run("downscale").exit_code == 2
-
-
-def test_unknown_names_suggest_the_nearest():
-    message = str(unknown("model", "MRnett", ["drcn", "mrnet"]))
-    assert message == "unknown model 'MRnett': did you mean mrnet? known: drcn, mrnet"
+@pytest.mark.parametrize("shares", [True, False])
+def test_results_stay_on_stdout_while_a_bar_is_drawn(monkeypatch, shares):
+    """Unless both are one terminal, where Rich puts them above the bar."""
+    stdout, stderr = io.StringIO(), io.StringIO()
+    stdout.isatty = lambda: shares
+    monkeypatch.setattr("sys.stdout", stdout)
+    monkeypatch.setattr(console, "err", Console(file=stderr, force_terminal=True))
+    with console.progress_bar() as bar:
+        bar.start("upscaling", 3)
+        console.print_line("a.png")
+        console.print_json({"b": 1}, indent=None)
+    printed = (stderr if shares else stdout).getvalue()
+    assert "a.png\n" in printed
+    assert '{"b": 1}\n' in printed
 
 
 @pytest.mark.parametrize(
     ("set_by_user", "spins"),
     [
-        ({}, "10000"),
         ({"PATH": "/bin"}, "10000"),
         ({"GOMP_SPINCOUNT": "5"}, "5"),
         ({"OMP_NUM_THREADS": "1"}, None),
-        ({"OMP_WAIT_POLICY": "active"}, None),
-        ({"GOMP_CPU_AFFINITY": "0-1"}, None),
     ],
 )
 def test_threads_that_wait_spin_only_shortly_unless_the_user_says_so(
     monkeypatch, set_by_user, spins
 ):
-    monkeypatch.setattr("os.environ", dict(set_by_user))
+    monkeypatch.setattr("os.environ", set_by_user)
     monkeypatch.setattr(app_module, "app", lambda *_, **__: None)
     app_module.main()
     assert os.environ.get("GOMP_SPINCOUNT") == spins
+
+
+def test_letters_that_a_code_page_lacks_are_shown_by_number(monkeypatch):
+    """As where the output of a Windows console is sent on."""
+    stdout = io.TextIOWrapper(io.BytesIO(), "cp1252")
+    monkeypatch.setattr("sys.stdout", stdout)
+    monkeypatch.setattr(
+        app_module, "app", lambda *_, **__: console.print_line("gr\xf6\xdfe \u5199")
+    )
+    app_module.main()
+    stdout.flush()
+    assert stdout.buffer.getvalue() == b"gr\xf6\xdfe \\u5199\n"
 
 
 def test_arguments_on_windows_are_left_to_us(monkeypatch):

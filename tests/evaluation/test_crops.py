@@ -9,14 +9,16 @@ import weakref
 import numpy as np
 import pytest
 
-from srcli.evaluation.crops import SIDE, Showcase
-from srcli.evaluation.measurement import measure_picture
+from srcli.evaluation.crops import SIDE, CropRanking
 from srcli.evaluation.metrics import psnr
 from srcli.evaluation.protocol import Reconstruction, Task, reconstruct
 from srcli.imaging.color import rgb_to_y
 from srcli.imaging.degrade import crop_to_multiple
 
 TASK = Task("rgb", 2)
+BETTER = (slice(10, 160), slice(10, 160), 0.8)
+WORSE = (slice(200, 350), slice(300, 450), -0.5)
+WHOLE = (slice(None), slice(None))
 
 
 def grain(height, width, channels=3):
@@ -28,7 +30,7 @@ def grain(height, width, channels=3):
 def made_of(hr, task, *changes):
     """Bicubic's enlargement, in some places mixed with the original by a share."""
     hr = crop_to_multiple(hr, task.scale)
-    bicubic = reconstruct(hr, task)[-1]
+    (bicubic,) = reconstruct(hr, task)
     picture = bicubic.picture.astype(float)
     original = bicubic.reference if task.protocol == "y" else hr
     for rows, columns, share in changes:
@@ -39,22 +41,22 @@ def made_of(hr, task, *changes):
     return Reconstruction(picture, luma, bicubic.reference, 0.0)
 
 
-BETTER = (slice(10, 160), slice(10, 160), 0.8)
-WORSE = (slice(300, 450), slice(400, 560), -0.5)
+def drawn(hr, task, *changes):
+    """The crops of one picture, and what was made of it."""
+    ranking, made = CropRanking(), made_of(hr, task, *changes)
+    ranking.offer("name", hr, task, made)
+    return *ranking.draw(), made
 
 
-@pytest.mark.parametrize("task", [TASK, Task("y", 3), Task("rgb", 3, "dn", seed=4)])
+@pytest.mark.parametrize("task", [Task("y", 3), Task("rgb", 3, "dn", seed=4)])
 def test_best_and_worst_crops_are_found_and_measured(task):
-    hr = grain(480, 601)
-    made = made_of(hr, task, BETTER, WORSE)
-    showcase = Showcase()
-    showcase.offer("grain", hr, task, made)
-    (best, *_), (worst, *_) = showcase.draw()
+    hr = grain(390, 481)
+    (best, *_), (worst, *_), made = drawn(hr, task, BETTER, WORSE)
     assert best.gain > 5
     assert worst.gain < -1
     assert best.window.top < 160 > best.window.left
-    assert worst.window.top > 200 < worst.window.left
-    bicubic = reconstruct(crop_to_multiple(hr, task.scale), task)[-1]
+    assert worst.window.top > 120 < worst.window.left
+    (bicubic,) = reconstruct(crop_to_multiple(hr, task.scale), task)
     for crop in (best, worst):
         part = crop.window.slices
         assert np.array_equal(crop.ours, made.picture[part])
@@ -68,11 +70,9 @@ def test_best_and_worst_crops_are_found_and_measured(task):
 
 
 def test_crops_keep_clear_of_the_border_that_is_not_measured():
-    hr = grain(200, 300)
     edge = (slice(0, 3), slice(None), 1.0)
-    showcase = Showcase()
-    showcase.offer("grain", hr, Task("rgb", 3), made_of(hr, Task("rgb", 3), edge))
-    for crop in itertools.chain(*showcase.draw()):
+    most, least, _ = drawn(grain(200, 300), Task("rgb", 3), edge)
+    for crop in itertools.chain(most, least):
         assert crop.gain == 0
         assert crop.window.top >= 3 <= crop.window.left
         assert crop.window.bottom <= 195
@@ -85,57 +85,46 @@ def test_parts_where_hardly_anything_can_go_wrong_are_left_out():
     hr[::8, 200::8] = 102  # bicubic's error is small here
     flat = (slice(None), slice(230, None), 0.99)
     detail = (slice(0, 200), slice(0, 200), 0.2)
-    showcase = Showcase()
-    showcase.offer("mixed", hr, TASK, made_of(hr, TASK, flat, detail))
-    most, least = showcase.draw()
+    most, least, _ = drawn(hr, TASK, flat, detail)
     assert all(crop.window.left < 200 for crop in (*most, *least))
     assert 0 < most[0].gain < 5
 
 
 def test_only_crops_that_can_still_win_are_kept():
-    showcase, pictures = Showcase(), []
-    shares = [0.1, 0.5, 0.3, 0.7, 0.2, 0.6]
-    for number, share in enumerate(shares):
+    ranking, pictures = CropRanking(), []
+    for number, share in enumerate([0.1, 0.5, 0.3, 0.7, 0.2, 0.6]):
         hr = grain(300, 420)
-        made = made_of(hr, TASK, (slice(None), slice(None), share))
+        made = made_of(hr, TASK, (*WHOLE, share))
         pictures += [weakref.ref(hr), weakref.ref(made.picture)]
-        showcase.offer(str(number), hr, TASK, made)
+        ranking.offer(str(number), hr, TASK, made)
         del hr, made
     assert not any(picture() is not None for picture in pictures)
-    most, least = showcase.draw()
+    most, least = ranking.draw()
     assert [crop.image for crop in most] == ["3", "3", "5"]
     assert [crop.image for crop in least] == ["0", "0", "4"]
     seen = np.zeros((300, 420), int)
     for crop in most[:2]:
         seen[crop.window.slices] += 1
     assert seen.max() == 1
-    gains = [crop.gain for crop in (*reversed(least), *reversed(most))]
-    assert gains[:3] == sorted(gains[:3], reverse=True)
-    assert gains[3:] == sorted(gains[3:])
+    assert [c.gain for c in most] == sorted((c.gain for c in most), reverse=True)
+    assert [c.gain for c in least] == sorted(c.gain for c in least)
 
 
-@pytest.mark.parametrize("shape", [(16, 16), (20, 300), (300, 20), (16, 18, 3)])
-@pytest.mark.parametrize("protocol", ["y", "rgb"])
+@pytest.mark.parametrize(
+    ("shape", "protocol"),
+    [((16, 16, 1), "y"), ((300, 20, 3), "y"), ((16, 18, 3), "rgb")],
+)
 def test_pictures_smaller_than_a_crop_are_one(shape, protocol):
-    hr = grain(*shape)[:, :, 0] if len(shape) == 2 else grain(*shape)
-    task = Task(protocol, 2)
-    _, made = measure_picture("small", hr, task, None)
-    showcase = Showcase()
-    showcase.offer("small", hr, task, made)
-    (first, *_), least = showcase.draw()
-    inside = tuple(side - side % 2 - 4 for side in shape[:2])
-    assert first.ours.shape[:2] == tuple(min(side, SIDE) for side in inside)
+    hr = grain(*shape)
+    hr = hr[:, :, 0] if shape[2] == 1 else hr
+    (first, *_), least, _ = drawn(hr, Task(protocol, 2))
+    assert first.ours.shape[:2] == tuple(min(side - 4, SIDE) for side in shape[:2])
     assert first.gain == 0
     if max(shape[:2]) < SIDE:
         assert least == ()  # it would be the same
 
 
 def test_perfect_pictures_gain_without_end():
-    hr = grain(100, 100)
-    showcase = Showcase()
-    showcase.offer("a", hr, TASK, made_of(hr, TASK, (slice(None), slice(None), 1.0)))
-    assert showcase.draw()[0][0].gain == math.inf
+    assert drawn(grain(100, 100), TASK, (*WHOLE, 1.0))[0][0].gain == math.inf
     flat = np.full((100, 100, 3), 80, np.uint8)
-    showcase = Showcase()
-    showcase.offer("b", flat, TASK, made_of(flat, TASK))
-    assert showcase.draw()[0][0].gain == 0
+    assert drawn(flat, TASK)[0][0].gain == 0

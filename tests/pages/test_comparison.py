@@ -12,9 +12,8 @@ from PIL import ImageCms
 from srcli.imaging.alpha import fill_transparent
 from srcli.imaging.files import Metadata, Picture
 from srcli.imaging.resize import imresize
-from srcli.pages import comparison, windows
+from srcli.pages import comparison
 from srcli.pages.comparison import write_comparison
-from srcli.pages.view import view_pair
 
 FACTS = {"Model": "mrnet", "Scale": "x4"}
 
@@ -75,9 +74,10 @@ def shots(page):
         yield where, *(image.pixels for image in pair)
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("scale", [2, 3])
+@pytest.mark.parametrize(
+    ("dtype", "channels", "scale"),
+    [(np.uint8, 3, 3), (np.uint8, 1, 2), (np.uint16, 3, 2), (np.float32, 1, 3)],
+)
 def test_both_pictures_are_shown_to_the_last_pixel(
     compare, pair, dtype, channels, scale
 ):
@@ -111,21 +111,19 @@ def test_transparent_pictures_lie_over_a_checkerboard(compare, pair):
     assert any("checkered" in known.get("class", "") for _, known in page.tags)
     assert len(list(shots(page))) >= 3
 
+    opaque = compare(*pair())
+    assert not any("checkered" in known.get("class", "") for _, known in opaque.tags)
 
-@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
-@pytest.mark.parametrize("channels", [1, 3])
+
+@pytest.mark.parametrize(("dtype", "channels"), [(np.uint16, 1), (np.float32, 3)])
 def test_transparent_pictures_of_any_depth(compare, pair, dtype, channels):
     page = compare(*pair(channels=channels, dtype=dtype, alpha=True))
     assert page.images[1].pixels.shape == (240, 320, channels + 1)
 
 
-def test_opaque_pictures_do_not(compare, pair):
-    page = compare(*pair())
-    assert not any("checkered" in known.get("class", "") for _, known in page.tags)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 300), (3, 2)])
-@pytest.mark.parametrize("alpha", [False, True])
+@pytest.mark.parametrize(
+    ("size", "alpha"), [((1, 1), True), ((1, 300), False), ((3, 2), False)]
+)
 def test_tiny_pictures_are_magnified_in_the_slider_only(compare, pair, size, alpha):
     source, result = pair(*size, alpha=alpha)
     page = compare(source, result)
@@ -149,44 +147,13 @@ def test_large_pictures_are_reduced_in_the_slider_only(compare, pair, monkeypatc
     assert len(page.images) == 2 + 2 * 6
 
 
-def test_crops_are_where_the_difference_is(compare, pair, monkeypatch):
-    source, _ = pair(200, 300)
-    larger = imresize(source.pixels, 4.0)
-    places = [(40, 60), (300, 900), (700, 200)]
-    for top, left in places:
-        larger[top : top + 60, left : left + 60] ^= 128
-    # As for a picture 20 times as large.
-    monkeypatch.setattr(windows, "_SAMPLES", 50_000)
-    found = [where for where, *_ in shots(compare(source, Picture(larger)))]
-    for top, left in places:
-        assert any(
-            rows.start < top + 30 < rows.stop
-            and columns.start < left + 30 < columns.stop
-            for rows, columns in found
-        )
-
-
-def test_a_hidden_difference_does_not_count():
-    opacity = np.full((100, 200), 255, np.uint8)
-    opacity[:, 100:] = 0
-    larger = np.zeros((200, 400, 3), np.uint8)
-    larger[100:120, 100:120] = 50
-    larger[100:180, 300:380] = 255
-    source = Picture(np.zeros((100, 200, 3), np.uint8), opacity)
-    result = Picture(larger, opacity.repeat(2, 0).repeat(2, 1))
-    (window,) = windows.find_differences(*view_pair(source, result), 64, 1)
-    assert window.top < 120 < window.bottom + 20
-    assert window.left < 120 < window.right + 20
-
-
 def test_pictures_without_any_difference_have_a_page(compare, pair):
     source, _ = pair()
     same = Picture(imresize(source.pixels, 4.0))
-    windows = list(shots(compare(source, same)))
-    assert len(windows) >= 4
+    assert len(list(shots(compare(source, same)))) >= 4
 
 
-@pytest.mark.parametrize("size", [(97, 131), (60, 80), (61, 240)])
+@pytest.mark.parametrize("size", [(97, 131), (61, 240)])
 def test_any_size_of_the_result(compare, pair, size):
     source, _ = pair()
     result = Picture(imresize(source.pixels, size=size))
@@ -232,11 +199,11 @@ def test_facts_and_title_are_shown(compare, pair):
 def test_a_large_picture_is_never_copied(tmp_path, pair, monkeypatch):
     """A page takes less memory than the picture, of which there may be gigabytes."""
     monkeypatch.setattr(comparison, "LONGEST", 300)
-    source, _ = pair(750, 562)
-    result = Picture(np.broadcast_to(np.uint8(77), (6000, 4500, 3)))
+    source, _ = pair(500, 376)
+    result = Picture(np.broadcast_to(np.uint8(77), (4000, 3000, 3)))
     tracemalloc.start()
     write_comparison(source, result, tmp_path / "a.html", title="a", facts={})
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 0.5 * result.pixels.size
+    assert peak < 0.6 * result.pixels.size
     assert (tmp_path / "a.html").stat().st_size < 6_000_000

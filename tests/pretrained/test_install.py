@@ -16,7 +16,7 @@ import pytest
 
 from srcli.errors import InputError, UsageError, WeightsError
 from srcli.pretrained import catalog
-from srcli.pretrained.datasets import find_dataset, format_size, public_sets
+from srcli.pretrained.datasets import find_dataset, public_sets
 from srcli.pretrained.install import install, list_items, select_items
 
 
@@ -229,13 +229,6 @@ def test_manga109_must_be_asked_for(tmp_path):
     (tmp_path / "Manga109").mkdir()
     (tmp_path / "Manga109" / "page.png").write_bytes(b"x")
     assert install(find_set("manga109"), tmp_path) == "installed"
-
-
-def test_sizes_have_two_digits_and_a_unit():
-    sizes = (None, 999, 31_505_881, 3_530_603_713, 20_000_000_000)
-    assert [format_size(size) for size in sizes] == [
-        "?", "999 B", "32 MB", "3.5 GB", "20 GB",
-    ]  # fmt: skip
 
 
 # Weights
