@@ -55,11 +55,7 @@ class Staged(SRModel):
 def name_stages(network: SRModel, scale: int) -> tuple[str, ...]:
     """What the network's predictions are called; nothing if it makes only one.
 
-    Counted on the meta device, which computes nothing.
-
-    Args:
-        network: Any network; it is not changed.
-        scale: Enlargement.
+    Counted on the meta device, which computes nothing; the network is not changed.
     """
     if network.stage is None:
         return ()
@@ -75,13 +71,7 @@ def name_stages(network: SRModel, scale: int) -> tuple[str, ...]:
 
 
 def weigh_stages(network: SRModel) -> tuple[float, ...]:
-    """The weight of each of the network's stages; the last one's is their sum.
-
-    Nothing if there are none.
-
-    Args:
-        network: Any network, with the weights that are measured.
-    """
+    """The weight of each of the network's stages, if any; the last one's is the sum."""
     if network.stage_weights is None:
         return ()
     weights = network.stage_weights.tolist()

@@ -2,6 +2,7 @@
 
 import logging
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -244,10 +245,11 @@ def test_interrupted_write_leaves_what_was_there(
     def cut_off(*_, **__):
         raise failure
 
-    writer = (
-        (tifffile.TiffWriter, "write") if format == "TIFF" else (Image.Image, "save")
-    )
-    monkeypatch.setattr(*writer, cut_off)
+    writers = {
+        "TIFF": (tifffile.TiffWriter, "write"),
+        "PNG": (imagecodecs, "png_encode"),
+    }
+    monkeypatch.setattr(*writers.get(format, (Image.Image, "save")), cut_off)
     expected = OutputError if isinstance(failure, OSError) else KeyboardInterrupt
     with pytest.raises(expected):
         write_picture(Picture(picture()), path)

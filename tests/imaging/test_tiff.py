@@ -33,7 +33,7 @@ from srcli.imaging.files import (
     probe_picture,
     read_picture,
 )
-from srcli.imaging.tiff import read, write
+from srcli.imaging.tiff import layout, read, write
 
 DTYPES = [np.uint8, np.uint16, np.float32]
 LAYOUTS = {
@@ -56,7 +56,7 @@ BOXES = [
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch):
     """A plain strip is read a few rows at a time, as a large one is."""
-    monkeypatch.setattr(read, "_PART", 600)
+    monkeypatch.setattr(layout, "_PART", 600)
 
 
 def tiff_of(planes, *, separate=False, **options):
