@@ -2,19 +2,17 @@
 
 The only code of the program that uses the network. A file is gathered in `NAME.part`
 and gets its name once its size and checksum are right. A broken transfer goes on where
-it stopped, in the next call too, but only if the server confirms that the file is still
-the same one (If-Range, RFC 9110, section 13.1.5).
+it stopped, in the next call too; that the rest still belongs to the part, the checksum
+says, or the file is fetched again from its beginning.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import re
 import shutil
-from contextlib import suppress
 from pathlib import Path
 from time import sleep
 from typing import BinaryIO
@@ -37,7 +35,7 @@ _GAIN = 2**20
 _CHUNK = 2**16
 _LARGEST = 64 * 2**30  # bytes accepted where the size is not known
 _PASSING = frozenset((408, 425, 429, 500, 502, 503, 504))
-_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
+_RANGE = re.compile(r"bytes (\d+)-(\d+)/.+")
 _HEADERS = {
     "User-Agent": f"srcli/{__version__}",
     "Accept-Encoding": "identity",  # offsets count the file's own bytes
@@ -108,13 +106,7 @@ def fetch(
 
 
 class _Transfer:
-    """Fills a part with a file's bytes, in as many attempts as it takes.
-
-    Without a validator (an entity tag or a date; RFC 9110, section 8.8) nothing proves
-    that the rest still belongs to the part, so the download starts over.
-    """
-
-    _file: BinaryIO  # the part, open at its end
+    """Fills a part with a file's bytes, in as many attempts as it takes."""
 
     def __init__(
         self,
@@ -130,14 +122,6 @@ class _Transfer:
         self._known = known
         self._progress = progress
         self._part = target.with_name(f"{target.name}.part")
-        # What the server said about the bytes that are there.
-        self._note = target.with_name(f"{target.name}.part.json")
-        self._validator = ""
-        self._total: int | None = None  # bytes of the whole file
-        with suppress(OSError, ValueError, TypeError, KeyError):
-            said = json.loads(self._note.read_text("utf-8"))
-            if said["url"] == url:
-                self._validator, self._total = str(said["validator"]), said["total"]
 
     def have(self) -> tuple[str, bool]:
         """The file's hash, and whether it had to be downloaded."""
@@ -147,22 +131,28 @@ class _Transfer:
                     return self._check(self._target), False
                 except _TransferError as error:
                     log.warning("%s: %s: downloading it again", self._target, error)
-            with self._part.open("ab") as self._file:
-                self._run()
-                self._file.flush()
-                os.fsync(self._file.fileno())
-            try:
-                found = self._check(self._part)
-            except _TransferError:
-                self._part.write_bytes(b"")
-                raise
+            with self._part.open("ab") as file:
+                found = self._fill_rightly(file)
             self._part.replace(self._target)
-            self._note.unlink(missing_ok=True)
             return found, True
         finally:
             if self._part.exists() and self._part.stat().st_size == 0:
                 self._part.unlink()
-                self._note.unlink(missing_ok=True)
+
+    def _fill_rightly(self, file: BinaryIO) -> str:
+        """Fetch what is missing; the hash."""
+        # A part from before may be of another version: then all of it is missing.
+        for last in (file.tell() == 0, True):
+            self._fill(file)
+            file.flush()
+            os.fsync(file.fileno())
+            try:
+                return self._check(self._part)
+            except _TransferError:
+                _clear(file)
+                if last:
+                    raise
+        raise AssertionError
 
     def _check(self, path: Path) -> str:
         """The SHA-256 of a file that has the right size and hashes."""
@@ -181,42 +171,40 @@ class _Transfer:
                 raise _TransferError(f"wrong {kind}: {found}, not {expected}")
         return sums["SHA-256"].hexdigest()
 
-    @property
-    def _done(self) -> int:
-        return self._file.tell()
-
-    def _run(self) -> None:
-        """Fetch what is missing."""
+    def _fill(self, file: BinaryIO) -> None:
         failures = 0
         with requests.Session() as session:
             session.headers.update(_HEADERS)
-            while self._done == 0 or self._done != self._total:
-                before = self._done
+            while True:
+                before = file.tell()
                 try:
-                    return self._attempt(session)
+                    return self._attempt(session, file)
                 except _BrokenOffError as error:
-                    failures = 1 if self._done - before >= _GAIN else failures + 1
+                    failures = 1 if file.tell() - before >= _GAIN else failures + 1
                     if failures >= ATTEMPTS:
-                        kept = f"{error} ({self._done / MB:.1f} MB are kept)"
-                        raise _TransferError(kept if self._done else error) from error
+                        kept = f" ({file.tell() / MB:.1f} MB are kept)"
+                        raise _TransferError(f"{error}{kept}") from error
                     wait_s = 2.0 ** (failures - 1)
                     words = self._target.name, error, wait_s
                     log.warning("%s: %s; next attempt in %g s", *words)
                     sleep(wait_s)
 
-    def _attempt(self, session: requests.Session) -> None:
-        if not self._validator:
-            self._start_over()
-        headers = {}
-        if self._done:
-            headers = {"Range": f"bytes={self._done}-", "If-Range": self._validator}
+    def _attempt(self, session: requests.Session, file: BinaryIO) -> None:
+        if not any(self._known.values()):
+            _clear(file)  # nothing would show that the rest is of the same file
+        done = file.tell()
+        if done and done == self._size:
+            return
+        headers = {"Range": f"bytes={done}-"} if done else {}
         limits = (CONNECT_S, READ_S)
         try:
             with session.get(
                 self._url, headers=headers, stream=True, timeout=limits
             ) as response:
-                self._accept(response)
-                self._receive(response)
+                if response.status_code == 416 and done:
+                    return  # nothing is missing; if that is wrong, the hash is
+                total = self._accept(response, file)
+                self._receive(response, file, total)
         except requests.exceptions.SSLError as error:
             raise _TransferError("its certificate cannot be verified") from error
         except (requests.Timeout, requests.ConnectionError) as error:
@@ -226,71 +214,56 @@ class _Transfer:
         except HTTPError as error:
             raise _BrokenOffError("the connection broke off") from error
 
-    def _accept(self, response: requests.Response) -> None:
-        """Decide from status and headers what the body is, and where it goes."""
+    def _accept(self, response: requests.Response, file: BinaryIO) -> int | None:
+        """Make sure that the body is the file or its rest; the bytes of the whole."""
         status, said = response.status_code, response.headers
         answer = f"the server answers {status} {response.reason}"
         if status in _PASSING:
             raise _BrokenOffError(answer)
-        if status not in ((200, 206, 416) if self._done else (200,)):
+        match = _RANGE.fullmatch(said.get("Content-Range", ""))
+        if status == 206 and (match is None or int(match[1]) != file.tell()):
+            _clear(file)
+            raise _BrokenOffError("the server sends another part than asked")
+        if status not in (200, 206):
             raise _TransferError(answer)
-        tag = said.get("ETag", "")
-        # A weak tag promises the same meaning, not the same bytes.
-        validator = tag if tag[:1] == '"' else said.get("Last-Modified", "")
-        length = said.get("Content-Length", "")
-        total = int(length) if length.isdecimal() else None
-        if status != 200:
-            # The rest of the part: not all servers see to it that it is.
-            match = _RANGE.fullmatch(said.get("Content-Range", ""))
-            total = int(match[2]) if match else None
-            if (
-                match is None
-                or int(match[1]) != self._done
-                or self._total not in (None, total)
-                or validator not in ("", self._validator)
-            ):
-                self._start_over()
-                raise _BrokenOffError("the file has changed on the server")
-            validator = self._validator
         if said.get("Content-Type", "").startswith("text/html"):
             raise _TransferError("the server sends a web page instead of the file")
+        length = said.get("Content-Length", "")
+        total = int(length) if length.isdecimal() else None
+        if match is not None and status == 206:
+            total = int(match[2]) + 1
         if None not in (self._size, total) and total != self._size:
             raise _TransferError(
                 f"the server's file has {total} bytes, not {self._size}"
             )
         if status == 200:  # and not before: the part may be good for the next call
-            self._start_over()
-        self._validator, self._total = validator, total
-        self._check_room()
-        note = {"url": self._url, "validator": validator, "total": total}
-        self._note.write_text(json.dumps(note), "utf-8")
+            _clear(file)
+        return self._size if total is None else total
 
-    def _check_room(self) -> None:
-        missing = (self._total or self._size or 0) - self._done
+    def _receive(
+        self, response: requests.Response, file: BinaryIO, total: int | None
+    ) -> None:
+        """Append the body to the part."""
+        missing = (total or 0) - file.tell()
         free = shutil.disk_usage(self._target.parent).free
         if missing > free:
             raise OutputError(
                 f"{self._target} needs {missing / MB:.0f} MB more and only "
                 f"{free / MB:.0f} MB are free: make room, or choose another folder"
             )
-
-    def _receive(self, response: requests.Response) -> None:
-        """Append the body to the part."""
-        whole = self._total or self._size
-        known_mb = None if whole is None else whole / MB
+        known_mb = None if total is None else total / MB
         self._progress.start(f"downloading {self._target.name} (MB)", known_mb)
-        self._progress.advance(self._done / MB)
+        self._progress.advance(file.tell() / MB)
         for data in response.raw.stream(_CHUNK, decode_content=False):
-            if self._done + len(data) > (whole or _LARGEST):
-                self._start_over()
+            if file.tell() + len(data) > (total or _LARGEST):
+                _clear(file)
                 raise _TransferError("the server sends more than the file should have")
-            self._file.write(data)
+            file.write(data)
             self._progress.advance(len(data) / MB)
-        if whole not in (None, self._done):
+        if total not in (None, file.tell()):
             raise _BrokenOffError("the server ended too early")
 
-    def _start_over(self) -> None:
-        self._file.seek(0)
-        self._file.truncate()
-        self._note.unlink(missing_ok=True)
-        self._validator, self._total = "", None
+
+def _clear(file: BinaryIO) -> None:
+    file.seek(0)
+    file.truncate()

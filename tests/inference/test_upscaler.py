@@ -352,16 +352,6 @@ def test_a_missing_scale_is_an_error_when_asked_for_and_else_gone_round(picture)
     assert Upscaler("shelf", width=30, device="cpu").plan(10, 10) == (4,)
 
 
-def test_a_network_of_all_scales_is_loaded_once(monkeypatch, shelf):
-    def load(*arguments, **options):
-        shelf.append((arguments, options))
-        return Constant()
-
-    monkeypatch.setattr(choice, "load_model", load)
-    Upscaler("shelf", 8, device="cpu")
-    assert len(shelf) == 1
-
-
 def test_results_too_large_for_the_memory_are_refused_before_the_work(
     picture, monkeypatch
 ):
