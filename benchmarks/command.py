@@ -1,37 +1,31 @@
 """What `srcli upscale` costs beside its network: time, folders, thumbnails, memory.
 
-    python benchmarks/command.py --model mrnet --sizes 1 4 9 24 --markdown table.md
+    python benchmarks/command.py --model mrnet --sizes 1 4 9 24
 
 Every command runs as a user would start it, in a process of its own, at x4, on pictures
-that are made here: smooth noise.
+that are made here.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import logging
 import os
 import shlex
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
 from PIL import Image
+from timing import log, make_parser, name_machine, run_benchmark, save_picture
 
-from srcli.cli.console import configure, out
 from srcli.errors import SrcliError
 from srcli.evaluation.tables import format_table
-from srcli.inference.device import choose_device, describe_machine
-from srcli.writing import write_whole
-
-log = logging.getLogger("srcli.benchmarks.command")
+from srcli.inference.device import choose_device
 
 SCALE = 4
 THUMBNAIL = 64  # px
@@ -44,36 +38,20 @@ class Outcome:
     """What one command took."""
 
     wall: float  # seconds, from its start to its end
-    network: tuple[float, ...]  # seconds of enlarging, for each picture
+    network: float  # seconds of enlarging, of all pictures
     peak: int  # bytes of memory
 
 
 class Bench:
     """Makes pictures in a folder and runs commands on them."""
 
-    def __init__(self, folder: Path, chosen: argparse.Namespace) -> None:
-        self.folder = folder
-        where = ("--device", chosen.device, "--precision", chosen.precision)
-        self._options = ("-m", chosen.model, "-x", str(SCALE), *where, "--json")
-        self.chosen = chosen
+    def __init__(self, folder: Path, chosen: Namespace) -> None:
+        self.folder, self.chosen = folder, chosen
 
-    def make(self, name: str, width: int, height: int) -> Path:
-        """A picture file of smooth noise, coarse and fine."""
-        path = self.folder / name
-        path.parent.mkdir(exist_ok=True)
-        generator = np.random.default_rng(len(name) + width)
-        layers = []
-        for grain in (32, 4):  # px
-            shape = (height // grain + 1, width // grain + 1, 3)
-            noise = Image.fromarray(generator.integers(0, 256, shape, np.uint8))
-            layers.append(noise.resize((width, height), Image.Resampling.BICUBIC))
-        Image.blend(layers[0], layers[1], 0.2).save(path)
-        return path
-
-    def make_megapixels(self, name: str, megapixels: float) -> Path:
+    def make(self, name: str, megapixels: float) -> Path:
         """A picture file of so many pixels, three wide to two high."""
         width = round((megapixels * 1.5e6) ** 0.5)
-        return self.make(name, width, round(megapixels * 1e6 / width))
+        return save_picture(self.folder / name, width, round(megapixels * 1e6 / width))
 
     def run(self, source: Path) -> Outcome:
         """Enlarge a file or folder by a command of its own.
@@ -83,8 +61,12 @@ class Bench:
         """
         # A name of its own, so that nothing is there already.
         target = tempfile.mkdtemp(dir=self.folder)
-        command = [sys.executable, "-m", "srcli", "upscale", str(source)]
-        command += ["-o", target, *self._options]
+        chosen = self.chosen
+        command = [
+            *(sys.executable, "-m", "srcli", "upscale", str(source), "-o", target),
+            *("-m", chosen.model, "-x", str(SCALE), "--device", chosen.device),
+            *("--precision", chosen.precision, "--json"),
+        ]
         with tempfile.TemporaryFile() as stdout:
             started = time.perf_counter()
             child = subprocess.Popen(command, stdout=stdout)
@@ -96,24 +78,15 @@ class Bench:
             document = stdout.read()
         if child.returncode:
             raise SrcliError(f"{shlex.join(command)} failed")
-        results = json.loads(document)["results"]
-        peak = usage.ru_maxrss * _BYTES_PER_MAXRSS
-        return Outcome(wall, tuple(row["seconds"] for row in results), peak)
-
-    def start_up(self) -> float:
-        """Seconds of a command without those of its network: hardly more than a start.
-
-        The best of several, as the start of the first one also fills the file cache.
-        """
-        outcomes = [self.run(self.make("tiny.png", 16, 16)) for _ in range(3)]
-        return min(outcome.wall - sum(outcome.network) for outcome in outcomes)
+        network = sum(row["seconds"] for row in json.loads(document)["results"])
+        return Outcome(wall, network, usage.ru_maxrss * _BYTES_PER_MAXRSS)
 
 
 def measure_command(bench: Bench) -> list[str]:
     """One photograph: the whole command against the network alone."""
     megapixels = bench.chosen.megapixels
-    outcome = bench.run(bench.make_megapixels("photo.jpg", megapixels))
-    network = sum(outcome.network)
+    outcome = bench.run(bench.make("photo.jpg", megapixels))
+    network = outcome.network
     cells = (
         f"{megapixels:g} MP JPEG",
         f"{outcome.wall:.2f} s",
@@ -131,16 +104,18 @@ def measure_folder(bench: Bench) -> list[str]:
     """A folder: the share of the time after start-up in which the network computes."""
     count, megapixels = bench.chosen.pictures, bench.chosen.folder_megapixels
     for number in range(count):
-        bench.make_megapixels(f"folder/{number}.jpg", megapixels)
-    start_up = bench.start_up()
+        bench.make(f"folder/{number}.jpg", megapixels)
+    # The start of the first command also fills the file cache.
+    starts = [bench.run(bench.make("tiny.png", 256 / 1e6)) for _ in range(3)]
+    start_up = min(outcome.wall - outcome.network for outcome in starts)
     outcome = bench.run(bench.folder / "folder")
-    busy, batch = sum(outcome.network), outcome.wall - start_up
+    batch = outcome.wall - start_up
     cells = (
         f"{count} of {megapixels:g} MP",
         f"{start_up:.2f} s",
         f"{batch:.2f} s",
-        f"{busy:.2f} s",
-        f"{busy / batch:.1%}",
+        f"{outcome.network:.2f} s",
+        f"{outcome.network / batch:.1%}",
     )
     head = ("pictures", "start-up", "batch", "network", "network's share")
     return format_table(head, [cells])
@@ -149,9 +124,10 @@ def measure_folder(bench: Bench) -> list[str]:
 def measure_thumbnails(bench: Bench) -> list[str]:
     """Thumbnails: all in one command against one command each."""
     count, alone = bench.chosen.thumbnails, bench.chosen.alone
+    folder = bench.folder / "thumbnails"
     for number in range(count):
-        path = bench.make(f"thumbnails/{number}.png", THUMBNAIL, THUMBNAIL)
-    together = bench.run(path.parent)
+        path = save_picture(folder / f"{number}.png", THUMBNAIL, THUMBNAIL, number)
+    together = bench.run(folder)
     each = sum(bench.run(path).wall for _ in range(alone)) / alone
     cells = (
         f"{count} of {THUMBNAIL}x{THUMBNAIL}",
@@ -159,7 +135,7 @@ def measure_thumbnails(bench: Bench) -> list[str]:
         f"{count / together.wall:.2f}/s",
         f"{each:.2f} s",
         f"{each * count / together.wall:.1f}",
-        f"{sum(together.network) / together.wall:.1%}",
+        f"{together.network / together.wall:.1%}",
     )
     head = ("thumbnails", "one command", "rate", f"one alone (mean of {alone})")
     return format_table((*head, "times the rate", "network's share"), [cells])
@@ -169,29 +145,23 @@ def measure_sizes(bench: Bench) -> list[str]:
     """Several sizes: whether time and memory grow with the pixels."""
     rows, first = [], 0.0
     for megapixels in sorted(bench.chosen.sizes):
-        path = bench.make_megapixels(f"{megapixels:g}.jpg", megapixels)
+        path = bench.make(f"{megapixels:g}.jpg", megapixels)
         with Image.open(path) as image:
             pixels = image.width * image.height
         outcome = bench.run(path)
-        pace = sum(outcome.network) / pixels * 1e6
+        pace = outcome.network / pixels * 1e6
         first = first or pace
         output = pixels * SCALE**2 * 3
-        rows.append(
-            (
-                f"{megapixels:g} MP",
-                f"{outcome.wall:.2f} s",
-                f"{pace:.2f} s",
-                f"{pace / first:.3f}",
-                f"{outcome.peak / 1e9:.2f} GB",
-                f"{output / 1e9:.2f} GB",
-                f"{(outcome.peak - output) / 1e9:.2f} GB",
-            )
-        )
+        memory = (outcome.peak, output, outcome.peak - output)
+        rows.append([
+            f"{megapixels:g} MP", f"{outcome.wall:.2f} s", f"{pace:.2f} s",
+            f"{pace / first:.3f}", *(f"{each / 1e9:.2f} GB" for each in memory),
+        ])  # fmt: skip
     head = ("picture", "command", "network per MP", "to the smallest", "peak memory")
     return format_table((*head, "output", "beside it"), rows)
 
 
-PARTS: dict[str, Callable[[Bench], list[str]]] = {
+PARTS = {
     "command": measure_command,
     "folder": measure_folder,
     "thumbnails": measure_thumbnails,
@@ -199,8 +169,20 @@ PARTS: dict[str, Callable[[Bench], list[str]]] = {
 }
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+def measure(chosen: Namespace) -> Iterator[str]:
+    """The chosen parts, each a sentence and a table."""
+    yield f"{name_machine(choose_device(chosen.device))}."
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder), chosen)
+        for part in chosen.parts:
+            log.info("measuring: %s", part)
+            yield f"{PARTS[part].__doc__}"
+            yield "\n".join(PARTS[part](bench))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print; the exit code."""
+    parser = make_parser(__file__, __doc__)
     add = parser.add_argument
     add(
         "--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure"
@@ -214,39 +196,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--thumbnails", type=int, default=1000, help="in one command")
     add("--alone", type=int, default=3, help="commands of one thumbnail that are timed")
     add("--sizes", type=float, nargs="+", metavar="MP", default=[1.0, 4.0, 9.0, 24.0])
-    add("--markdown", type=Path, metavar="FILE", help="write the tables there, too")
-    chosen = parser.parse_args(arguments)
-    counts = (chosen.pictures, chosen.thumbnails, chosen.alone)
-    if min(counts) < 1 or min(chosen.megapixels, chosen.folder_megapixels) <= 0:
-        parser.error("sizes and counts must be more than none")
-    return chosen
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, show and write; the exit code."""
-    chosen = _parse(arguments)
-    configure(verbose=False, quiet=False)
-    own = sys.argv[1:] if arguments is None else arguments
-    command = shlex.join(["python", "benchmarks/command.py", *own])
-    try:
-        machine = describe_machine(choose_device(chosen.device))
-        name = machine.get("GPU", machine["CPU"])
-        parts = [f"```\n{command}\n```", f"{name}; PyTorch {torch.__version__}."]
-        with tempfile.TemporaryDirectory() as folder:
-            bench = Bench(Path(folder), chosen)
-            for part in chosen.parts:
-                log.info("measuring: %s", part)
-                measure = PARTS[part]
-                parts += [f"{measure.__doc__}", "\n".join(measure(bench))]
-        text = "\n\n".join(parts) + "\n"
-        if chosen.markdown is not None:
-            with write_whole(chosen.markdown) as path:
-                path.write_text(text, "utf-8")
-    except SrcliError as error:
-        log.error("%s", error)
-        return error.exit_code
-    out.out(text, end="", highlight=False)
-    return 0
+    return run_benchmark(parser, arguments, measure)
 
 
 if __name__ == "__main__":

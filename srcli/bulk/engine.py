@@ -143,11 +143,6 @@ def _do_all(
 def do_large(job: Job, work: Work, progress: Progress = SILENT) -> Result:
     """Do a large job on the cluster that was joined; this process writes the result.
 
-    Args:
-        job: Open, and `is_large`.
-        work: What all workers know.
-        progress: Told of regions.
-
     Raises:
         SrcliError: What kept a region from being read, enlarged or written.
     """
@@ -185,13 +180,10 @@ def _lost(name: str) -> DeviceError:
 def stream(
     orders: Mapping[int, Order | RegionOrder], work: Work, *, writes: bool
 ) -> Generator[tuple[int, Any], None, None]:
-    """What becomes of the orders, once each, unless they are lost several times.
+    """What becomes of the orders, by their indices, unless they are lost several times.
 
-    Args:
-        orders: By their indices.
-        work: What all workers know.
-        writes: Whether results are written where there is room, and come as they are
-            done; else the enlarged pieces come, in order but for some that were lost.
+    If the workers write, results come as they are done; else the enlarged pieces come,
+    in order but for some that were lost.
 
     Raises:
         SrcliError: If a worker can enlarge no picture at all.
@@ -211,17 +203,15 @@ def _make_blocks(
     orders: Mapping[int, Order | RegionOrder], *, one_by_one: bool
 ) -> list[Any]:
     """Tables of orders."""
-    blocks: list[Any] = []
-    block: list[tuple[int, Any]] = []
-    size = 0
+    blocks: list[list[tuple[int, Any]]] = []
+    size = _BLOCK_BYTES
     for index, order in orders.items():
-        block.append((index, order))
-        if isinstance(order, Order):
-            size += order.source.size
-        if one_by_one or len(block) >= _BLOCK_PICTURES or size >= _BLOCK_BYTES:
-            blocks.append(pack(block))
-            block, size = [], 0
-    return [*blocks, pack(block)] if block else blocks
+        if one_by_one or size >= _BLOCK_BYTES or len(blocks[-1]) >= _BLOCK_PICTURES:
+            blocks.append([])
+            size = 0
+        blocks[-1].append((index, order))
+        size += order.source.size if isinstance(order, Order) else 0
+    return [pack(block) for block in blocks]
 
 
 def _stream_blocks(
@@ -237,7 +227,11 @@ def _stream_blocks(
     room = int(ray.cluster_resources().get("GPU" if work.on_gpu else "CPU", 0)) or 1
     most = min(len(blocks), work.workers or len(blocks))
     pool = ActorPoolStrategy(min_size=1, max_size=most, initial_size=min(room, most))
-    begin = partial(_count_attempt, _start_counting())
+    here = ray.get_runtime_context().get_node_id()
+    attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Attempts)
+    beside = NodeAffinitySchedulingStrategy(here, soft=True)
+    counter = attempts.options(scheduling_strategy=beside).remote()
+    begin = partial(_count_attempt, counter)
     pictures = (
         ray.data.from_arrow(blocks)
         .map_batches(partial(read_pictures, work=work), num_cpus=task_cpus, **tables)
@@ -261,7 +255,10 @@ def _stream_blocks(
 
 
 class Attempts:
-    """Counts how often each picture has been begun, while workers come and go."""
+    """An actor that counts how often each picture has been begun.
+
+    It lives beside this process, whose machine outlives all others of the run.
+    """
 
     def __init__(self) -> None:
         self._begun: Counter[int] = Counter()
@@ -270,14 +267,6 @@ class Attempts:
         """How often it has been begun, this time included."""
         self._begun[index] += 1
         return self._begun[index]
-
-
-def _start_counting() -> Any:  # noqa: ANN401 - an actor of Ray's
-    """`Attempts` beside this process, whose machine outlives all others of the run."""
-    here = ray.get_runtime_context().get_node_id()
-    counter = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Attempts)
-    strategy = NodeAffinitySchedulingStrategy(here, soft=True)
-    return counter.options(scheduling_strategy=strategy).remote()
 
 
 def _count_attempt(attempts: Any, index: int) -> int:  # noqa: ANN401 - an actor of Ray's

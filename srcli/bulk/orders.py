@@ -32,19 +32,12 @@ _CHUNK = 512  # pictures looked into before what was found is checked
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One picture to enlarge, whose job is planned by who reads it.
+    """One picture to enlarge, whose job is planned by who reads it."""
 
-    Attributes:
-        index: Its place among the inputs, from 0.
-        source: What is read.
-        home: The folder of its result.
-        there: Names in it that may be the result of an earlier run.
-    """
-
-    index: int
+    index: int  # its place among the inputs, from 0
     source: Source
-    home: Place
-    there: tuple[str, ...] = ()
+    home: Place  # the folder of its result
+    there: tuple[str, ...] = ()  # names in it that may be an earlier run's result
 
 
 def take_orders(
@@ -52,16 +45,9 @@ def take_orders(
 ) -> tuple[Naming, list[Order]]:
     """The naming with its folder, and what is to be done; touches nothing.
 
-    Args:
-        sources: As `expand_inputs` gives them.
-        naming: How results are named and written.
-
     Raises:
-        UsageError: If `naming` does not fit the sources or contradicts itself, or
-            standard input or output, or memory, would have to be shared.
-        InputError: If every picture of the folders is an earlier result.
-        OutputError: If two results would share a name, a result would replace a source,
-            or results are there already and `naming.existing` is "refuse".
+        SrcliError: As `plan_jobs`; a UsageError if standard input or output, or memory,
+            would have to be shared.
     """
     naming, kept = choose_sources(sources, naming)
     _check_shared(kept, naming)

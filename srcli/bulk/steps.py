@@ -46,19 +46,12 @@ _TRIES = 3  # of a picture whose worker ends meanwhile
 
 @dataclass(frozen=True, slots=True)
 class RegionOrder:
-    """A region of a large picture to enlarge.
-
-    Attributes:
-        job: Of the picture.
-        region: Which it is.
-        count: Regions that the picture has.
-        levels: `Picture.levels` of the whole.
-    """
+    """A region of a large picture to enlarge."""
 
     job: Job
     region: Region
-    count: int
-    levels: tuple[float, float]
+    count: int  # regions that the picture has
+    levels: tuple[float, float]  # `Picture.levels` of the whole
 
 
 # What a picture is between two steps; a `Result` goes through all that follow, as does
@@ -69,26 +62,16 @@ State: TypeAlias = "Order | RegionOrder | Piece | Job | Result | SrcliError"
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What all workers of a run know.
+    """What all workers of a run know."""
 
-    Attributes:
-        naming: How results are named and written, as `take_orders` gives it; its `run`
-            names the run.
-        upscaler: The fields of `Upscaler`, `weights` and `device` apart.
-        weights: Name and content of a weight file: it need not lie where the worker is.
-        workers: The most workers that enlarge; None is what there is room for.
-        on_gpu: Whether each worker has a GPU.
-        sharers: Workers that share the memory of a machine, at most.
-        base: The folder that relative paths are meant from.
-    """
-
-    naming: Naming
-    upscaler: dict[str, Any]
+    naming: Naming  # as `take_orders` gives it, with the name of the run
+    upscaler: dict[str, Any]  # the fields of `Upscaler`, `weights` and `device` apart
+    # Name and content of a weight file: it need not lie where the worker is.
     weights: tuple[str, bytes] | None = field(default=None, repr=False)
-    workers: int | None = None
-    on_gpu: bool = False
-    sharers: int = 1
-    base: Path = field(default_factory=Path.cwd)
+    workers: int | None = None  # that enlarge, at most; None is as many as have room
+    on_gpu: bool = False  # each
+    sharers: int = 1  # workers that share the memory of a machine, at most
+    base: Path = field(default_factory=Path.cwd)  # that relative paths are meant from
 
     def enter(self) -> None:
         """Have relative paths mean in this process what they mean in the first one.
@@ -99,12 +82,7 @@ class Work:
             os.chdir(self.base)
 
     def make_upscaler(self, **changed: Any) -> Any:  # noqa: ANN401 - loads torch late
-        """The upscaler of one worker; keywords replace its fields.
-
-        Raises:
-            SrcliError: If the model, its weights or the factor are not valid, or the
-                machine lacks what it takes.
-        """
+        """The upscaler of one worker; keywords replace its fields."""
         from srcli.inference.upscaler import Upscaler  # noqa: PLC0415
 
         fields = {**self.upscaler, "device": "cuda" if self.on_gpu else "cpu"} | changed
@@ -117,11 +95,7 @@ class Work:
             return Upscaler(**fields, weights=path)
 
     def make_planner(self) -> Any:  # noqa: ANN401
-        """An upscaler that knows what the workers' will need, and enlarges nothing.
-
-        Raises:
-            SrcliError: If the model, its weights or the factor are not valid.
-        """
+        """An upscaler that knows what the workers' will need, and enlarges nothing."""
         return self.make_upscaler(precision="auto", device="cpu")
 
 
@@ -160,9 +134,7 @@ class Worker:
     def __init__(self, work: Work, begin: Callable[[int], int]) -> None:
         """Load the networks; a failure is told with the first picture.
 
-        Args:
-            work: What all workers know.
-            begin: Says how often a picture, by its index, has been begun by now.
+        `begin` says how often a picture, by its index, has been begun by now.
         """
         import torch  # noqa: PLC0415 - those who only read and write do without
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 
 from srcli.errors import UsageError, WeightsError, unknown
-from srcli.evaluation.protocol import PROTOCOLS, Protocol, choose_protocol
+from srcli.evaluation.protocol import Protocol, choose_protocol
 from srcli.evaluation.stages import Staged, list_staged, name_stages, weigh_stages
 from srcli.imaging.degrade import BD_SCALE, check_degradation
 from srcli.inference.device import choose_device, choose_precision
@@ -24,6 +24,7 @@ from srcli.pretrained.catalog import (
     SCALES,
     find_nearest,
     model_names,
+    name_task,
     served_scales,
 )
 from srcli.pretrained.community import CommunityNetwork
@@ -109,10 +110,7 @@ def prepare_contenders(
 ) -> tuple[Contender, ...]:
     """Everyone who is measured, by scale and, within a scale, bicubic first.
 
-    Args:
-        selection: Models, scales, degradation and protocol.
-        engine: How networks are run.
-        stages: Have networks return every prediction that they make.
+    With `stages`, networks return every prediction that they make.
 
     Raises:
         UsageError: For unknown or contradictory names, scales or settings, or if
@@ -120,27 +118,26 @@ def prepare_contenders(
         WeightsError: If weights are missing or damaged.
         DeviceError: If the device is absent.
     """
-    asked, degradation = selection.protocol, selection.degradation
-    if asked not in ("auto", *PROTOCOLS):
-        raise unknown("protocol", asked, ("auto", *PROTOCOLS))
+    asked = selection.protocol
     # Also where bicubic alone needs none of it.
     choose_precision(engine.precision, choose_device(engine.device))
     check_tiling(engine.tile, engine.overlap)
     scales, networks = _load_networks(selection)
-    staged = _name_all_stages(networks) if stages else {}
     contenders = []
     for scale in scales:
-        protocol = choose_protocol(asked, None, degradation)
+        protocol = choose_protocol(asked, None, selection.degradation)
         contenders.append(Contender(name=BICUBIC, scale=scale, protocol=protocol))
         for name, at, network in networks:
             if at == scale:
                 try:
-                    protocol = choose_protocol(asked, network.color, degradation)
+                    kind = network.color, selection.degradation
+                    protocol = choose_protocol(asked, *kind)
                 except UsageError as error:
                     raise UsageError(f"{name}: {error}") from error
-                names = staged.get((name, scale), ())
-                ready = _make_ready(name, scale, network, protocol, engine, names)
+                ready = _make_ready(name, scale, network, protocol, engine, stages)
                 contenders.append(ready)
+    if stages:
+        _check_stages(contenders)
     return tuple(contenders)
 
 
@@ -161,10 +158,8 @@ def _load_networks(
         name = selection.weights.name
         if selection.models is not None or selection.degradation == ORDINARY:
             ours = _load_trained(selection, scales)
-    return scales, [
-        *ours,
-        *((name, network.resolve_scale(scale), network) for scale in scales),
-    ]
+    measured = [(name, network.resolve_scale(scale), network) for scale in scales]
+    return scales, ours + measured
 
 
 def _resolve_scales(selection: Selection, served: tuple[int, ...]) -> tuple[int, ...]:
@@ -185,7 +180,7 @@ def _load_trained(
 ) -> list[tuple[str, int, SRModel]]:
     """Name, scale and network of everyone in the catalogue that was asked for."""
     wanted: dict[tuple[str, int], None] = {}
-    for name in (name.lower() for name in selection.models or (DEFAULT_MODEL,)):
+    for name in map(str.lower, selection.models or (DEFAULT_MODEL,)):
         if name == ALL:
             wanted |= dict.fromkeys(_list_installed(scales, selection.degradation))
         elif name in model_names():
@@ -209,9 +204,8 @@ def _list_installed(scales: tuple[int, ...], degradation: str) -> list[tuple[str
         if here and missing:
             log.info("%s is left out at %s: no weights", name, ", ".join(missing))
     if not found:
-        at = ", ".join(f"x{scale}" for scale in scales)
         raise WeightsError(
-            f"no model has weights here for {at}, degradation {degradation}:"
+            f"no model has weights here for {name_task(scales, degradation)}:"
             " `srcli download --list` shows what can be fetched"
         )
     return found
@@ -219,42 +213,25 @@ def _list_installed(scales: tuple[int, ...], degradation: str) -> list[tuple[str
 
 def _name_network(network: SRModel, selection: Selection) -> str:
     """What the network of a weight file is called."""
-    named = [name.lower() for name in selection.models or ()]
-    named = [name for name in named if name != BICUBIC]
+    named = [n for n in map(str.lower, selection.models or ()) if n != BICUBIC]
     if len(named) > 1 or ALL in named:
         raise UsageError(
             f"{selection.weights} is one network: name one model,"
             f" not {', '.join(named)}"
         )
-    for name in named:
-        if variant(name)[0].arch != network.arch:
+    if named:
+        if variant(named[0])[0].arch != network.arch:
             raise UsageError(
-                f"{selection.weights} holds a {network.arch} network, not {name}:"
+                f"{selection.weights} holds a {network.arch} network, not {named[0]}:"
                 f" use -m {network.arch} or leave it out"
             )
-        return name
-    own, variants = network.config, type(network).variants.items()
-    exact = [name for name, config in variants if config == own]
-    elsewhere = [n for n, each in variants if replace(each, scales=own.scales) == own]
-    return next(iter((*exact, *elsewhere, network.arch)))
-
-
-def _name_all_stages(
-    networks: list[tuple[str, int, SRModel]],
-) -> dict[tuple[str, int], tuple[str, ...]]:
-    """What the stages of every network, by name and scale, are called."""
-    found = {
-        (name, scale): name_stages(network, scale) for name, scale, network in networks
-    }
-    without = list(dict.fromkeys(n for (n, _), names in found.items() if not names))
-    if not any(found.values()):
-        raise UsageError(
-            f"{', '.join(without) or BICUBIC}: no stages to show,"
-            f" choose {' or '.join(list_staged())} or leave out --stages"
-        )
-    for name in without:
-        log.info("%s makes a single prediction: it is shown without stages", name)
-    return found
+        return named[0]
+    own, variants = network.config, type(network).variants
+    alike = [
+        n for n, each in variants.items() if replace(each, scales=own.scales) == own
+    ]
+    exact = [name for name in alike if variants[name] == own]
+    return (*exact, *alike, network.arch)[0]
 
 
 def _make_ready(
@@ -263,18 +240,11 @@ def _make_ready(
     network: SRModel,
     protocol: Protocol,
     engine: Engine,
-    stages: tuple[str, ...],
+    stages: bool,
 ) -> Contender:
     """The network on its device, run once."""
-    runner = Runner(
-        Staged(network) if stages else network,
-        scale,
-        device=engine.device,
-        precision=engine.precision,
-        tile=engine.tile,
-        overlap=engine.overlap,
-        ensemble=engine.ensemble,
-    )
+    names = name_stages(network, scale) if stages else ()
+    runner = Runner(Staged(network) if names else network, scale, **asdict(engine))
     runner.enlarge(torch.zeros(network.channels, _WARM_UP, _WARM_UP))
     return Contender(
         name=name,
@@ -286,6 +256,18 @@ def _make_ready(
         macs=network.count_macs()
         if isinstance(network, CommunityNetwork)
         else count_macs(network, scale),
-        stages=stages,
-        stage_weights=weigh_stages(network) if stages else (),
+        stages=names,
+        stage_weights=weigh_stages(network) if names else (),
     )
+
+
+def _check_stages(contenders: list[Contender]) -> None:
+    """Refuse to show stages where nobody has any."""
+    without = {c.name: None for c in contenders if c.runner and not c.stages}
+    if not any(contender.stages for contender in contenders):
+        raise UsageError(
+            f"{', '.join(without) or BICUBIC}: no stages to show,"
+            f" choose {' or '.join(list_staged())} or leave out --stages"
+        )
+    for name in without:
+        log.info("%s makes a single prediction: it is shown without stages", name)

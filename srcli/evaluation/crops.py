@@ -77,15 +77,9 @@ class CropRanking:
     def offer(
         self, name: str, hr: NDArray[np.uint8], task: Task, made: Reconstruction
     ) -> None:
-        """Look for crops in one more picture.
+        """Look for crops in one more picture, `hr`, of which `made` was made by `task`.
 
         Only those whose error matters within the picture are considered.
-
-        Args:
-            name: Of the picture.
-            hr: (H, W) or (H, W, 3), of any size.
-            task: How it was measured.
-            made: What the network made of it.
         """
         hr = crop_to_multiple(hr, task.scale)
         (bicubic,) = reconstruct(hr, task)
@@ -120,10 +114,7 @@ class CropRanking:
 def _choose(grid: Grid, ours: NDArray[Any], theirs: NDArray[Any]) -> list[Box]:
     """The windows of the largest and of the least gains in turn; no two overlap.
 
-    Args:
-        grid: Of the windows.
-        ours: Mean square errors of the network in each, (m, n).
-        theirs: Those of bicubic.
+    `ours` and `theirs` are the network's and bicubic's mean square errors in each.
     """
     larger = np.maximum(ours, theirs)
     dull = larger < HARDNESS * larger.mean()

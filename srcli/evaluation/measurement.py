@@ -117,13 +117,11 @@ class Row:
     @property
     def stages(self) -> tuple[StageResult, ...]:
         """Means after each stage of the network; none if not asked for or not there."""
-        every = zip(*(picture.stages for picture in self.pictures), strict=True)
-        return tuple(
-            StageResult(
-                psnr=fmean(s.psnr for s in one), ssim=fmean(s.ssim for s in one)
-            )
-            for one in every
-        )
+        stages = []
+        for each in zip(*(picture.stages for picture in self.pictures), strict=True):
+            psnr, ssim = fmean(s.psnr for s in each), fmean(s.ssim for s in each)
+            stages.append(StageResult(psnr=psnr, ssim=ssim))
+        return tuple(stages)
 
     @property
     def seconds(self) -> float:
@@ -160,10 +158,7 @@ def run_benchmark(
     Everything that can be checked (names, folders, weights, the device, pictures that
     would be replaced) is checked before the first picture is enlarged.
 
-    Args:
-        request: What to measure.
-        progress: Told of every picture.
-        on_row: Called with every row as soon as it is complete.
+    Rows are also given to `on_row`, each as soon as it is complete.
 
     Raises:
         UsageError: For unknown or contradictory names, scales or settings.
@@ -182,12 +177,7 @@ def run_benchmark(
 
 
 def _plan(request: BenchmarkRequest) -> list[_Job]:
-    """All the work, checked.
-
-    Raises:
-        UsageError: If two data sets would be shown, and saved, under one name.
-        OutputError: If a picture exists and may not be replaced.
-    """
+    """All the work, checked."""
     found = [find_dataset(name, request.data_dir) for name in request.datasets]
     chosen = request.selection
     contenders = prepare_contenders(chosen, request.engine, stages=request.stages)
@@ -235,15 +225,16 @@ def _measure(request: BenchmarkRequest, job: _Job, progress: Progress) -> Row:
         seed = request.seed + index
         task = Task(contender.protocol, contender.scale, degradation, seed)
         try:
-            result, made = measure_picture(
-                show_path(label), hr, task, contender.runner, ifc=request.ifc
+            result, made = _measure_picture(
+                show_path(label), hr, task, contender.runner, request.ifc
             )
         except InputError as error:
             raise InputError(f"{show_path(path)}: {error}") from error
         if request.crops and contender.runner is not None:
             ranking.offer(result.image, hr, task, made)
         if request.save_images is not None:
-            _save(made.picture, job.place(label))
+            make_folder(job.place(label).parent)
+            write_picture(Picture(np.atleast_3d(made.picture)), job.place(label))
         results.append(result)
         progress.advance()
         progress.note(f"{result.psnr:.2f} dB")
@@ -272,28 +263,12 @@ def _measure(request: BenchmarkRequest, job: _Job, progress: Progress) -> Row:
     )
 
 
-def measure_picture(
-    name: str,
-    hr: NDArray[np.uint8],
-    task: Task,
-    runner: Runner | None,
-    *,
-    ifc: bool = False,
+def _measure_picture(
+    name: str, hr: NDArray[np.uint8], task: Task, runner: Runner | None, ifc: bool
 ) -> tuple[PictureResult, Reconstruction]:
-    """One picture's figures, and the enlarged picture with its luma.
+    """One picture's figures, and what was made of it.
 
-    Where the network returns several pictures they are stages, of which the last one
-    is the result.
-
-    Args:
-        name: Of the picture.
-        hr: (H, W) grey or (H, W, 3) RGB; cut to a multiple of the scale.
-        task: Protocol, scale and degradation.
-        runner: Of a network that fits the protocol; None is bicubic.
-        ifc: Measure the information fidelity too.
-
-    Raises:
-        InputError: If the picture is too small to be measured.
+    Where the network returns several pictures they are its stages.
     """
     border = task.scale
     made = reconstruct(crop_to_multiple(hr, task.scale), task, runner)
@@ -314,14 +289,3 @@ def measure_picture(
         stages=stages if len(stages) > 1 else (),
     )
     return result, last
-
-
-def _save(pixels: NDArray[np.uint8], path: Path) -> None:
-    """Write an enlarged picture, whole or not at all.
-
-    Raises:
-        OutputError: If it cannot be written.
-    """
-    make_folder(path.parent)
-    shaped = pixels[:, :, None] if pixels.ndim == 2 else pixels
-    write_picture(Picture(shaped), path)

@@ -32,7 +32,7 @@ from srcli.imaging.color import (
     rgb_to_y,
     rgb_to_y_uint8,
 )
-from srcli.imaging.degrade import Degradation, degrade
+from srcli.imaging.degrade import Degradation, degrade, to_uint8
 from srcli.imaging.resize import imresize
 from srcli.inference.runner import Runner
 from srcli.models.base import Color
@@ -102,30 +102,21 @@ def reconstruct(
     Args:
         hr: (H, W) grey or (H, W, 3) RGB, sides multiples of the scale.
         task: Protocol, scale and degradation.
-        runner: Of a network that fits the protocol (`choose_protocol`); None is
-            bicubic. What it returns may be several pictures, one after the other.
-    """
-    lr = _shrink(hr, task)
-    srs, seconds = _enlarge(lr, task.scale, runner)
-    luma = _luma_uint8 if task.protocol == "y" else _luma
-    reference = luma(hr)
-    return [
-        Reconstruction(picture, luma(picture), reference, seconds)
-        for picture in map(_to_uint8, srs)
-    ]
-
-
-def _shrink(hr: NDArray[np.uint8], task: Task) -> NDArray[Any]:
-    """The LR picture, (h, w) or (h, w, 3) in [0, 255].
-
-    For protocol `y` float64 that was never rounded, else uint8.
+        runner: Of a network that fits the protocol; None is bicubic. It may return
+            several pictures, one after the other.
     """
     if task.protocol == "rgb":
-        return degrade(hr, task.scale, task.degradation, task.seed)
-    luma = _luma_uint8(hr)
-    if task.degradation == "bi":
-        return imresize(luma.astype(np.float64), 1.0 / task.scale)
-    return degrade(luma, task.scale, task.degradation, task.seed)
+        lr: NDArray[Any] = degrade(hr, task.scale, task.degradation, task.seed)
+        reference = _luma(hr)
+    else:
+        reference = hr if hr.ndim == 2 else rgb_to_y_uint8(hr)
+        if task.degradation == "bi":
+            lr = imresize(reference.astype(np.float64), 1.0 / task.scale)
+        else:
+            lr = degrade(reference, task.scale, task.degradation, task.seed)
+    srs, seconds = _enlarge(lr, task.scale, runner)
+    pictures = map(to_uint8, srs)
+    return [Reconstruction(sr, _luma(sr), reference, seconds) for sr in pictures]
 
 
 def _enlarge(
@@ -168,16 +159,4 @@ def _run(
 
 def _luma(picture: NDArray[np.uint8]) -> NDArray[Any]:
     """Unrounded luma; a grey picture is its own."""
-    return picture.astype(np.float64) if picture.ndim == 2 else rgb_to_y(picture)
-
-
-def _luma_uint8(picture: NDArray[np.uint8]) -> NDArray[Any]:
-    """Rounded luma; a grey picture is its own."""
-    return picture if picture.ndim == 2 else rgb_to_y_uint8(picture)
-
-
-def _to_uint8(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """`values` rounded, halves up as MATLAB does, and clipped to [0, 255]."""
-    if values.dtype == np.uint8:
-        return values
-    return np.clip(np.floor(values + 0.5), 0.0, 255.0).astype(np.uint8)
+    return picture if picture.ndim == 2 else rgb_to_y(picture)

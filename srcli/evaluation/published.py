@@ -103,11 +103,7 @@ def every(
     That is the model's own paper before the others, and within a paper the tables that
     compare methods before ablations and figures.
 
-    Args:
-        model: For example "mrnet", "drrn-b1u9", "vdsr" or "bicubic", in any case.
-        dataset: For example "set5", in any case.
-        scale: Enlargement.
-        degradation: "bi", "bd" or "dn".
+    Names, for example "drrn-b1u9" or "vdsr" and "set5", may be in any case.
     """
     place = (model.lower(), dataset.lower(), scale, degradation.lower())
 
@@ -132,30 +128,19 @@ def lookup(
     for other methods, or where its own paper leaves a data set out: the PSNR that most
     papers print, from the first of them in `PREFERENCE`. PSNR, SSIM and IFC that one
     paper prints in two tables of methods (DRRN Tables 2 and 3) come in one result.
-
-    Args:
-        model: As for `every`.
-        dataset: As for `every`.
-        scale: Enlargement.
-        degradation: "bi", "bd" or "dn".
     """
     found = every(model, dataset, scale, degradation)
     if not found:
         return None
-    paper = _choose_paper(found)
+    values = {r.paper: r.psnr for r in found if r.psnr is not None}
+    paper = found[0].paper
+    if values and paper != _home(found[0].model):
+        # Counter keeps the order of first sight, and `found` is in order of preference.
+        majority = Counter(values.values()).most_common(1)[0][0]
+        paper = next(paper for paper, psnr in values.items() if psnr == majority)
     parts = [result for result in found if result.paper == paper]
     methods = [result for result in parts if result.kind == "comparison"]
     return _merge(methods or parts[:1])
-
-
-def _choose_paper(found: Sequence[PublishedResult]) -> str:
-    """The paper whose row stands for the model; see `lookup` for the rule."""
-    values = {r.paper: r.psnr for r in found if r.psnr is not None}
-    if found[0].paper == _home(found[0].model) or not values:
-        return found[0].paper
-    # Counter keeps the order of first sight, and `found` is in order of preference.
-    majority = Counter(values.values()).most_common(1)[0][0]
-    return next(paper for paper, psnr in values.items() if psnr == majority)
 
 
 def _merge(parts: Sequence[PublishedResult]) -> PublishedResult:

@@ -41,12 +41,7 @@ def check_page(path: Path | None) -> None:
 
 
 def write_benchmark(rows: Sequence[Row], command: str, path: Path) -> None:
-    """Write the page: the tables, then for each network with crops those.
-
-    Args:
-        rows: What was measured.
-        command: The command line that measures it again.
-        path: Where; replaced if it is there.
+    """Write the page: the command, the tables, then each network's crops.
 
     Raises:
         OutputError: If the file cannot be written.

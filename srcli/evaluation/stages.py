@@ -30,11 +30,6 @@ class Staged(SRModel):
         self.color = network.color
         self.arch = network.arch  # type: ignore[misc] # fixed for any other network
 
-    @property
-    def stage_weights(self) -> Tensor | None:
-        """The network's own."""
-        return self.network.stage_weights
-
     def predictions(self, lr: Tensor, scale: int | None = None) -> tuple[Tensor, ...]:
         """The network's own."""
         return self.network.predictions(lr, scale)
@@ -55,11 +50,7 @@ class Staged(SRModel):
 def name_stages(network: SRModel, scale: int) -> tuple[str, ...]:
     """What the network's predictions are called; nothing if it makes only one.
 
-    Counted on the meta device, which computes nothing.
-
-    Args:
-        network: Any network; it is not changed.
-        scale: Enlargement.
+    Counted on the meta device, which computes nothing; the network is not changed.
     """
     if network.stage is None:
         return ()
@@ -75,13 +66,7 @@ def name_stages(network: SRModel, scale: int) -> tuple[str, ...]:
 
 
 def weigh_stages(network: SRModel) -> tuple[float, ...]:
-    """The weight of each of the network's stages; the last one's is their sum.
-
-    Nothing if there are none.
-
-    Args:
-        network: Any network, with the weights that are measured.
-    """
+    """The weight of each of the network's stages, if any; the last one's is the sum."""
     if network.stage_weights is None:
         return ()
     weights = network.stage_weights.tolist()

@@ -7,7 +7,7 @@ import io
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, groupby
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -98,32 +98,19 @@ class Table:
         lines = [cells for _, group in groups for cells in group]
         self.columns = [c for c in columns if any(cells[c.title] for cells in lines)]
         self.groups = groups
-
-    @property
-    def titles(self) -> list[str]:
-        """Above each column of a file."""
-        return [column.title for column in self.columns]
-
-    @property
-    def left(self) -> list[bool]:
-        """Whether each column is aligned left."""
-        return [column.left for column in self.columns]
-
-    @property
-    def bodies(self) -> list[list[list[str]]]:
-        """The cells of a file, line by line, group by group."""
-        return [
+        # As files have it: titles, whether columns are aligned left, lines by group.
+        self.titles = [column.title for column in self.columns]
+        self.left = [column.left for column in self.columns]
+        self.bodies = [
             [[cells[title] for title in self.titles] for cells in group]
-            for _, group in self.groups
+            for _, group in groups
         ]
 
 
 def list_tables(rows: Sequence[Row], *, per_image: bool = False) -> list[Table]:
     """The table of the rows and, where networks have stages, that of the stages.
 
-    Args:
-        rows: As they were measured: bicubic comes first for each set and scale.
-        per_image: Have a line for each picture too.
+    Of each set and scale the first row is bicubic's, as `run_benchmark` gives them.
     """
     by_set, by_row = [], []
     for title, group in groupby(rows, name_group):
@@ -254,22 +241,20 @@ def print_tables(
 def print_table(
     console: Console, table: Table, spared: Sequence[str] = ()
 ) -> list[str]:
-    """Print a table without the columns that a narrow terminal has no room for.
+    """Print a table; the titles of the columns for which a terminal has room.
 
-    Figures are never cut: on a very narrow console lines run over its edge.
-
-    Args:
-        console: Of any width; a file or pipe gets every column.
-        table: What to print.
-        spared: Titles of the columns to do without, one after the other.
-
-    Returns:
-        The titles of the columns that were printed.
+    It does without those that are `spared`, one after the other. Figures are never
+    cut: on a very narrow console lines run over its edge.
     """
     room = console.width if console.is_terminal else _WIDE
-    for few in range(len(spared) + 1):
+    # Space between the columns goes after the first of them.
+    steps = [(0, 1), (1, 1), *((n, 0) for n in range(1, len(spared) + 1))]
+    for few, padding in steps:
         columns = [c for c in table.columns if c.head and c.title not in spared[:few]]
-        drawing = _draw(table, columns, padding=int(few < 2))
+        drawing = rich.table.Table(
+            box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, padding, 0, 0)
+        )
+        _draw(drawing, table, columns)
         unbound = console.options.update(width=_WIDE)
         drawing.width = Measurement.get(console, unbound, drawing).maximum
         if drawing.width <= room:
@@ -278,11 +263,7 @@ def print_table(
     return [column.title for column in columns]
 
 
-def _draw(table: Table, columns: Sequence[Column], padding: int) -> rich.table.Table:
-    """The table with some of its columns."""
-    drawing = rich.table.Table(
-        box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, padding, 0, 0)
-    )
+def _draw(drawing: rich.table.Table, table: Table, columns: Sequence[Column]) -> None:
     for column in columns:
         side: Any = "left" if column.left else "right"
         drawing.add_column(column.head, justify=side, no_wrap=True)
@@ -295,16 +276,16 @@ def _draw(table: Table, columns: Sequence[Column], padding: int) -> rich.table.T
             name = f"  {name}" if title else name
             drawing.add_row(*map(Text, (name, *figures)), style=style)
         drawing.add_section()
-    return drawing
 
 
 def format_markdown(rows: Sequence[Row], command: str) -> str:
     """Tables for a README, below the command line that measures them again."""
     lines = ["```sh", command, "```"]
     for table in list_tables(rows):
-        cells = chain.from_iterable(table.bodies)
-        escaped = ([cell.replace("\\", r"\\") for cell in line] for line in cells)
-        lines += ["", *format_table(table.titles, escaped, table.left)]
+        cells = (
+            [c.replace("\\", r"\\") for c in x] for body in table.bodies for x in body
+        )
+        lines += ["", *format_table(table.titles, cells, table.left)]
     return "\n".join(lines) + "\n"
 
 
@@ -358,33 +339,22 @@ def build_document(
 ) -> dict[str, Any]:
     """The JSON document; figures that are unknown or not finite are None.
 
-    Where one of the rows has stages all have that key.
-
-    Args:
-        rows: What was measured.
-        command: The command line that measures it again (`format_command`).
-        per_image: Include every picture's figures.
+    Where one of the rows has stages all have that key. `command` is the command line
+    that measures them again (`format_command`).
     """
     staged = any(row.stage_names for row in rows)
-    return {
-        "srcli": __version__,
-        "command": command,
-        "rows": [_describe_row(row, per_image, staged) for row in rows],
-    }
+    described = [_describe_row(row, per_image, staged) for row in rows]
+    return {"srcli": __version__, "command": command, "rows": _clean(described)}
 
 
 def _describe_row(row: Row, per_image: bool, staged: bool) -> dict[str, Any]:
-    paper = difference = None
-    if row.paper is not None:
-        names = (*METRICS, "source", "note")
-        paper = {name: getattr(row.paper, name) for name in names}
-        difference = {each: _round_finite(row.difference(each)) for each in METRICS}
+    names = (*METRICS, "source", "note")
     described: dict[str, Any] = {
         **{key: getattr(row, key) for key in (*_KEYS, "device", "precision")},
         "images": len(row.pictures),
         **_describe_figures(row, row, staged),
-        "paper": paper,
-        "difference": difference,
+        "paper": row.paper and {name: getattr(row.paper, name) for name in names},
+        "difference": row.paper and {each: row.difference(each) for each in METRICS},
         "parameters": row.parameters,
         "macs_720p": row.macs_720p,
     }
@@ -400,36 +370,34 @@ def _describe_figures(
     measured: Row | PictureResult, row: Row, staged: bool
 ) -> dict[str, Any]:
     """The figures of a row or of one of its pictures."""
-    described: dict[str, Any] = {
-        name: _round_finite(getattr(measured, name)) for name in (*METRICS, "seconds")
-    }
+    described = {name: getattr(measured, name) for name in (*METRICS, "seconds")}
     if not staged:
         return described
     stages: list[dict[str, Any]] = []
     for name, stage in zip(row.stage_names, measured.stages, strict=True):
-        psnr, ssim = _round_finite(stage.psnr), _round_finite(stage.ssim)
-        stages.append(
-            {"stage": len(stages) + 1, "name": name, "psnr": psnr, "ssim": ssim}
-        )
-    for described_stage, weight in zip(stages, row.stage_weights, strict=False):
-        described_stage["weight"] = _round_finite(weight)
+        figures = {"psnr": stage.psnr, "ssim": stage.ssim}
+        stages.append({"stage": len(stages) + 1, "name": name, **figures})
+    for each, weight in zip(stages, row.stage_weights, strict=False):
+        each["weight"] = weight
     return {**described, "stages": stages}
 
 
-def _round_finite(value: float | None) -> float | None:
-    """`value` rounded; None if it is missing or, which JSON lacks, not finite."""
-    if value is None or not math.isfinite(value):
-        return None
-    return round(value, _PRECISION)
+def _clean(value: Any) -> Any:  # noqa: ANN401 - whatever JSON may hold
+    """`value` with its figures rounded, and those that JSON lacks left out."""
+    if isinstance(value, dict):
+        return {key: _clean(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_clean(each) for each in value]
+    if isinstance(value, float):
+        return round(value, _PRECISION) if math.isfinite(value) else None
+    return value
 
 
 def format_csv(rows: Sequence[Row], *, per_image: bool = False) -> str:
     """A table for programs: one line for each row and, if asked, for each picture.
 
-    Lines of pictures have a name in the column `image`; those of rows have none. Where
-    a row has stages, the line of each follows that of its row or picture, with its
-    number in the column `stage` and its name in `stage_name`; where a network weighs
-    its stages there is a column `weight`.
+    Lines of pictures have a name in the column `image`. Where a row has stages, the
+    line of each follows that of its row or picture.
     """
     fields = [*_CSV_FIELDS]
     if any(row.stage_names for row in rows):
@@ -437,7 +405,7 @@ def format_csv(rows: Sequence[Row], *, per_image: bool = False) -> str:
     if any(row.stage_weights for row in rows):
         fields.append("weight")
     text = io.StringIO()
-    writer = csv.DictWriter(text, fields, lineterminator="\n")
+    writer = csv.DictWriter(text, fields, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for described in build_document(rows, "", per_image=per_image)["rows"]:
         writer.writerows(_flatten(described))
@@ -447,17 +415,17 @@ def format_csv(rows: Sequence[Row], *, per_image: bool = False) -> str:
 def _flatten(described: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """A row of the JSON document, its pictures and their stages as lines of CSV."""
     shared = {name: described[name] for name in _KEYS}
-    pictures = described.pop("per_image", ())
-    for group in ("paper", "difference"):
-        for name, value in (described.pop(group) or {}).items():
-            described[f"{group}_{name}"] = value
-    described.pop("paper_note", None)
-    for line in (described, *({**shared, **picture} for picture in pictures)):
-        stages = line.pop("stages", ())
+    beside = {
+        f"{group}_{name}": value
+        for group in ("paper", "difference")
+        for name, value in (described[group] or {}).items()
+    }
+    pictures = ({**shared, **picture} for picture in described.get("per_image", ()))
+    for line in ({**described, **beside}, *pictures):
         yield line
-        whose = {**shared, "image": line.get("image")}
-        for stage in stages:
-            yield {**whose, "stage_name": stage.pop("name"), **stage}
+        for stage in line.get("stages", ()):
+            whose = {**shared, "image": line.get("image"), "stage_name": stage["name"]}
+            yield {**whose, **stage}
 
 
 def format_command(request: BenchmarkRequest) -> str:

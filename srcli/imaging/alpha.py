@@ -35,9 +35,9 @@ def fill_transparent(pixels: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
         alpha: Opacity, (H, W), same dtype; floating point in [0, 1].
 
     Returns:
-        (H, W, C), same dtype: `pixels` itself where nothing, or everything, is hidden.
-        Pixels of 16 or more levels of alpha, and those that no neighbour surpasses, are
-        never changed, nor is any pixel with opacity in floating point.
+        The same, or `pixels` itself where nothing, or everything, is hidden. Pixels of
+        16 or more levels of alpha, those that no neighbour surpasses, and in floating
+        point those of any opacity keep their colour.
     """
     trust = _trust(alpha)
     if (trust == _RELIABLE).all() or not alpha.any():

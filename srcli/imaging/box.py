@@ -60,13 +60,7 @@ class Box:
         )
 
     def grown(self, margin: int, height: int, width: int) -> Box:
-        """The box with `margin` more pixels on each side that the picture has.
-
-        Args:
-            margin: Pixels to add.
-            height: Rows of the picture.
-            width: Columns of the picture.
-        """
+        """The box with `margin` more pixels on each side that the picture has."""
         return Box(
             max(0, self.top - margin),
             max(0, self.left - margin),
@@ -75,15 +69,7 @@ class Box:
         )
 
     def aligned(self, multiple: int, height: int, width: int) -> Box:
-        """The least box around this one whose edges are multiples of `multiple`.
-
-        Where the picture ends before, so does the box.
-
-        Args:
-            multiple: At least 1.
-            height: Rows of the picture.
-            width: Columns of the picture.
-        """
+        """The least box around it whose edges are multiples, or the picture's ends."""
         return Box(
             self.top // multiple * multiple,
             self.left // multiple * multiple,

@@ -15,7 +15,8 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 Chunk = tuple[bytes, bytes]  # kind and data
 
-# How colours are meant; in force where there is no profile (section 4.3).
+# How colours are meant; in force where there is no profile (PNG, third edition,
+# section 4.3).
 COLOUR_CHUNKS = frozenset((b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI"))
 # Shown as sRGB: BT.709 and unspecified; for the curve sRGB itself and BT.601, too.
 _SRGB_PRIMARIES, _SRGB_TRANSFERS = (1, 2), (1, 2, 6, 13)
@@ -28,11 +29,9 @@ _PIXELS = frozenset((b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"acTL", b"fcTL", b"fdA
 def read_chunks(
     file: IO[bytes], wanted: Callable[[bytes], bool] = bool
 ) -> Iterator[Chunk]:
-    """The chunks of a PNG up to its IEND, one after the other.
+    """The chunks of a PNG up to its IEND, from behind the signature on.
 
-    Args:
-        file: Standing behind the signature.
-        wanted: Says of which kind; the others are passed over unread.
+    Those of a kind that is not wanted are passed over unread.
 
     Raises:
         ValueError: If the file ends before, or a chunk's check sum is wrong.
@@ -63,13 +62,9 @@ def write_chunk(file: IO[bytes], kind: bytes, data: bytes) -> None:
 
 
 def read_ancillary(file: IO[bytes]) -> tuple[list[Chunk], bool]:
-    """The chunks of a PNG beside its pixels, wherever they stand.
+    """The chunks of a PNG beside its pixels, wherever they stand; whether it is whole.
 
-    Args:
-        file: The file; may be damaged behind its pixels.
-
-    Returns:
-        The chunks, and whether the file is whole.
+    It may be damaged behind its pixels.
     """
     found: list[Chunk] = []
     file.seek(len(SIGNATURE))
@@ -116,21 +111,18 @@ def carried(chunks: list[Chunk]) -> tuple[Chunk, ...]:
     Left out is what Pillow reads and writes: profile, EXIF, XMP, resolution, also where
     an old program has put one of them into a text.
     """
-    found: list[Chunk] = []
-    for kind, data in chunks:
-        is_other = data.startswith((b"XML:com.adobe.xmp", b"Raw profile type"))
-        if kind in COLOUR_CHUNKS or (kind in _TEXTS and not is_other):
-            found.append((kind, data))
-    return tuple(found)
+    others = (b"XML:com.adobe.xmp", b"Raw profile type")
+    return tuple(
+        (kind, data)
+        for kind, data in chunks
+        if kind in COLOUR_CHUNKS or (kind in _TEXTS and not data.startswith(others))
+    )
 
 
 def find_nclx(head: bytes) -> tuple[Chunk, ...]:
     """What an AVIF says of its colours, as the PNG chunk cICP, unless it is sRGB.
 
     Source: ISO/IEC 14496-12, section 12.1.5 (colr), ITU-T H.273, tables 2 and 3.
-
-    Args:
-        head: The first bytes of the file.
     """
     box = head.find(b"colrnclx")
     if box < 0 or box + 12 > len(head):
@@ -145,10 +137,8 @@ def find_nclx(head: bytes) -> tuple[Chunk, ...]:
 def list_segments(data: bytes | bytearray) -> Iterator[tuple[int, int]]:
     """The segments of a JPEG up to its first scan: marker, and where it stands.
 
-    Source: ITU-T T.81, section B.1.1.
-
-    Args:
-        data: The file, or as much of it as there is; anything else has none.
+    Of anything else than a JPEG, or the beginning of one, there are none. Source: ITU-T
+    T.81, section B.1.1.
     """
     position = 2
     while data[:2] == b"\xff\xd8" and data[position : position + 1] == b"\xff":
@@ -174,7 +164,7 @@ _APP13 = b"\xff\xed"
 
 
 def find_resources(photoshop: Any, tags: Image.Exif) -> bytes | None:  # noqa: ANN401 - Pillow's
-    """The resources that are kept, in one block, or None where there are none.
+    """The image resources that are kept, in one block, or None where there are none.
 
     Args:
         photoshop: What Pillow's `info` has of them: resources by number, or a block.

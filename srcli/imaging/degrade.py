@@ -34,9 +34,8 @@ def check_degradation(kind: str, scale: int) -> Degradation:
     """`kind`, if it is a degradation that exists at `scale`.
 
     Raises:
-        UsageError: If `kind` is unknown, `scale` is not positive, or `kind` is "bd" and
-            `scale` is not 3: only blocks of odd side have a middle pixel, and the paper
-            and its line of work define no other.
+        UsageError: If there is none. "bd" exists at 3 alone: only blocks of odd side
+            have a middle pixel, and the papers define no other.
     """
     if kind not in DEGRADATIONS:
         raise unknown("degradation", kind, DEGRADATIONS)
@@ -52,10 +51,6 @@ def check_degradation(kind: str, scale: int) -> Degradation:
 
 def crop_to_multiple(hr: NDArray[Any], scale: int) -> NDArray[Any]:
     """The largest top-left part of `hr` whose sides are multiples of `scale`, a view.
-
-    Args:
-        hr: (H, W) or (H, W, C).
-        scale: Pixels.
 
     Raises:
         InputError: If a side is shorter than `scale`.
@@ -78,11 +73,7 @@ def degrade(
         hr: (H, W) or (H, W, C), sides multiples of `scale` (see `crop_to_multiple`).
         scale: HR pixels per LR pixel.
         kind: One of `DEGRADATIONS`.
-        seed: Of the noise of "dn"; the others draw nothing. Equal seeds give equal
-            noise, so a set of pictures should use one seed per picture.
-
-    Returns:
-        (H / scale, W / scale) or (H / scale, W / scale, C).
+        seed: Of the noise of "dn": equal seeds give equal noise.
 
     Raises:
         UsageError: As `check_degradation`.
@@ -100,7 +91,10 @@ def degrade(
     if kind == "bd-bicubic":
         hr = _blur(hr)
     lr = imresize(hr, size=(height // scale, width // scale))
-    return _add_noise(lr, seed) if kind == "dn" else lr
+    if kind == "dn":
+        noise = np.random.default_rng(seed).standard_normal(lr.shape)
+        return to_uint8(lr + NOISE_SIGMA * noise)
+    return lr
 
 
 def _blur(hr: NDArray[np.uint8], start: int = 0, step: int = 1) -> NDArray[np.uint8]:
@@ -119,15 +113,9 @@ def _blur(hr: NDArray[np.uint8], start: int = 0, step: int = 1) -> NDArray[np.ui
             rows = np.clip(centres + offset, 0, hr.shape[axis] - 1)
             total = total + np.take(result, rows, axis=axis) * weight
         result = np.asarray(total)
-    return _to_uint8(result)
+    return to_uint8(result)
 
 
-def _add_noise(lr: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
-    """`lr` with independent noise on every pixel and channel."""
-    noise = np.random.default_rng(seed).standard_normal(lr.shape)
-    return _to_uint8(lr + NOISE_SIGMA * noise)
-
-
-def _to_uint8(values: NDArray[np.float64]) -> NDArray[np.uint8]:
+def to_uint8(values: NDArray[Any]) -> NDArray[np.uint8]:
     """`values` as MATLAB casts them: halves up, then clipped to [0, 255]."""
     return np.clip(np.floor(values + 0.5), 0.0, 255.0).astype(np.uint8)

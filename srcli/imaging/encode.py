@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import io
-import math
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import IO, Any
 
 import imagecodecs
@@ -15,13 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, features
 
 from srcli.errors import OutputError, unknown
-from srcli.imaging.chunks import (
-    SIGNATURE,
-    Chunk,
-    list_segments,
-    read_chunks,
-    write_chunk,
-)
+from srcli.imaging.chunks import Chunk, write_chunk
 from srcli.imaging.formats import FORMATS
 from srcli.imaging.metadata import (
     fit_metadata,
@@ -43,7 +34,6 @@ _WAYS: tuple[Mapping[str, Any], ...] = (
 )
 _SAMPLE_ROWS = 16
 _PNG_HEADER = 33  # bytes of the signature and IHDR
-_JPEG_HEADER = 1 << 10  # bytes in which a JPEG that says nothing has its tables
 _ENCODE_ERRORS = (OSError, ValueError, OverflowError, RuntimeError, struct.error)
 
 
@@ -73,11 +63,9 @@ def encode(
 def _save(
     picture: Picture, file: IO[bytes], format: str, quality: int, name: str
 ) -> None:
-    """`_encode` of a picture that the format can hold."""
+    """Write a picture that the format can hold."""
     entry = FORMATS[format]
-    if not entry.alpha:
-        picture = replace(picture, alpha=None)
-    planes = join_planes(picture)
+    planes = picture.pixels if not entry.alpha else join_planes(picture)
     # WebP has no grey: it becomes RGB there, and a grey profile would be wrong.
     channels = 3 if format == "webp" else picture.pixels.shape[2]
     size = (picture.width, picture.height)
@@ -85,50 +73,32 @@ def _save(
     if format == "tiff":
         write_tiff(planes, file, metadata)
         return
-    options = pillow_options(metadata, format)
     planes = planes[:, :, 0] if planes.shape[2] == 1 else planes
     if format == "png":
-        _write_png(planes, file, png_chunks(metadata), options)
-    elif format == "jpg" and planes.ndim == 3:
-        _write_jpeg(planes, file, quality, options)
-    else:
-        if format != "bmp":
-            options["quality"] = quality
-        if format == "webp":
-            options["lossless"] = quality == 100
-        if format == "avif" and planes.ndim == 3:
-            options["subsampling"] = "4:4:4"
-        Image.fromarray(planes).save(file, entry.pillow, **options)
+        _write_png(planes, file, png_chunks(metadata))
+        return
+    options = pillow_options(metadata, format)
+    if format != "bmp":
+        options["quality"] = quality
+    if format == "webp":
+        options["lossless"] = quality == 100
+    if planes.ndim == 3 and format in ("jpg", "avif"):
+        options["subsampling"] = "4:4:4"
+    Image.fromarray(planes).save(file, entry.pillow, **options)
     if format == "jpg":
         set_jfif_density(file, metadata)
 
 
-def _write_png(
-    planes: NDArray[Any],
-    file: IO[bytes],
-    chunks: Sequence[Chunk],
-    options: Mapping[str, Any],
-) -> None:
-    """Write planes, (H, W) or (H, W, 2 to 4), as a PNG.
-
-    Args:
-        planes: uint8 or uint16.
-        file: To write to.
-        chunks: Written before the pixels.
-        options: Of Pillow's `save`, which makes chunks of them.
-    """
+def _write_png(planes: NDArray[Any], file: IO[bytes], chunks: Sequence[Chunk]) -> None:
+    """Write uint8 or uint16, (H, W) or (H, W, 2 to 4), as a PNG, chunks before them."""
     planes = np.ascontiguousarray(planes)
     # Set aside but not filled: more than the worst case takes.
     room: Any = np.empty(planes.nbytes * 4 // 3 + 4 * len(planes) + 65_536, np.uint8)
     way = _choose_way(planes)
     coded = memoryview(imagecodecs.png_encode(planes, out=room, **way))
-    said = io.BytesIO()
-    Image.new("L", (1, 1)).save(said, "PNG", **options)
-    said.seek(len(SIGNATURE))
     file.write(coded[:_PNG_HEADER])
-    for kind, data in (*read_chunks(said), *chunks):
-        if kind not in (b"IHDR", b"IDAT", b"IEND"):
-            write_chunk(file, kind, data)
+    for kind, data in chunks:
+        write_chunk(file, kind, data)
     file.write(coded[_PNG_HEADER:])
 
 
@@ -146,28 +116,3 @@ def _choose_way(planes: NDArray[Any]) -> Mapping[str, Any]:
     ]
     enough = 1.1 * min(sizes)
     return next(w for w, size in zip(_WAYS, sizes, strict=True) if size <= enough)
-
-
-def _write_jpeg(
-    pixels: NDArray[Any], file: IO[bytes], quality: int, options: Mapping[str, Any]
-) -> None:
-    """Write RGB, (H, W, 3) uint8, as a JPEG without chroma subsampling.
-
-    Pillow writes what is said beside the pixels. It would copy them into four bytes
-    each; the same library by another way does not.
-    """
-    said = io.BytesIO()
-    Image.new("RGB", (1, 1)).save(said, "JPEG", **options)
-    blocks = math.prod(-(-side // 8) for side in pixels.shape[:2])
-    room: Any = np.empty(2 * 64 * 3 * blocks + 65_536, np.uint8)  # as for a PNG
-    pixels = np.ascontiguousarray(pixels)
-    coded = memoryview(
-        imagecodecs.jpeg8_encode(pixels, level=quality, subsampling="444", out=room)
-    )
-    file.write(said.getvalue()[: _find_tables(said.getvalue())])
-    file.write(coded[_find_tables(bytes(coded[:_JPEG_HEADER])) :])
-
-
-def _find_tables(data: bytes) -> int:
-    """Where the tables and pixels of a JPEG begin, behind what is said."""
-    return next(start for marker, start in list_segments(data) if marker == 0xDB)

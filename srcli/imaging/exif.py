@@ -16,8 +16,8 @@ from PIL import Image
 
 from srcli.imaging.geometry import Geometry
 
-_HEADER = b"Exif\x00\x00"
-EMPTY = _HEADER + b"II*\x00\x08\x00\x00\x00" + bytes(6)
+HEADER = b"Exif\x00\x00"
+EMPTY = HEADER + b"II*\x00\x08\x00\x00\x00" + bytes(6)
 _ORIENTATION = 0x0112
 EXIF_IFD, GPS_IFD = 0x8769, 0x8825
 _INTEROP_IFD = 0xA005  # below that of Exif
@@ -78,10 +78,6 @@ def says_adobe_rgb(exif: Image.Exif) -> bool:
 def follow_exif(exif: bytes, geometry: Geometry) -> tuple[bytes, list[str]]:
     """EXIF of a picture that was turned and enlarged; no thumbnail, orientation 1.
 
-    Args:
-        exif: With or without its header.
-        geometry: What was done to the picture.
-
     Returns:
         It, with its header, and what had to be left out of it.
 
@@ -97,11 +93,11 @@ def follow_exif(exif: bytes, geometry: Geometry) -> tuple[bytes, list[str]]:
             for tag, length in zip(pair, geometry.size, strict=True):
                 if tag in tags.entries:
                     tags.put(tag, _LONG, length)
-        if geometry.stored != geometry.size or geometry.orientation != 1:
+        if not geometry.is_same:
             lost.extend(_move(tags, geometry))
 
     edited = _edit(exif, change, change)
-    _edit(edited, lambda _: None)  # whether it is still whole without its thumbnail
+    _edit(edited)  # whether it is still whole without its thumbnail
     return edited, lost
 
 
@@ -130,8 +126,7 @@ def survives_pillow(exif: bytes) -> bool:
 def rebuild(tags: Image.Exif) -> bytes:
     """EXIF of a file that keeps it elsewhere: in a TIFF's own tags, or as PNG text."""
     kept = Image.Exif()
-    copied = copy_descriptive(tags, kept)
-    return kept.tobytes() if copied else b""
+    return kept.tobytes() if copy_descriptive(tags, kept) else b""
 
 
 def copy_descriptive(source: Image.Exif, target: Image.Exif) -> frozenset[int]:
@@ -149,13 +144,9 @@ def copy_descriptive(source: Image.Exif, target: Image.Exif) -> frozenset[int]:
 
 
 class _Tags:
-    """A directory of EXIF to be edited.
+    """A directory of EXIF to be edited: its entries, and where the next one is.
 
-    Attributes:
-        start: Where it is.
-        room: Entries that fit there.
-        entries: Type, count and value or its offset, 10 bytes, by tag.
-        link: Where the next directory is, 4 bytes.
+    Entries are type, count and value or its offset, 10 bytes, by tag.
     """
 
     def __init__(self, exif: bytearray, order: str, start: int) -> None:
@@ -251,15 +242,11 @@ def _place_subject(tags: _Tags, tag: int, geometry: Geometry) -> bool:
 
 def _edit(
     exif: bytes,
-    main: Callable[[_Tags], None],
-    nested: Callable[[_Tags], None] | None = None,
+    main: Callable[[_Tags], None] = lambda _: None,
+    nested: Callable[[_Tags], None] = lambda _: None,
 ) -> bytes:
-    """EXIF with its header, its directories changed, no thumbnail.
-
-    Raises:
-        ValueError: If it is no TIFF structure (struct.error: if it is cut off).
-    """
-    edited = bytearray(exif.removeprefix(_HEADER))
+    """EXIF with its header, its directories changed, no thumbnail."""
+    edited = bytearray(exif.removeprefix(HEADER))
     order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(bytes(edited[:4]))
     if order is None:
         raise ValueError("not a TIFF structure")
@@ -272,13 +259,12 @@ def _edit(
             raise ValueError("not a single whole number")
         if places[0] != start:  # lest it goes round in circles
             second = _Tags(edited, order, int(places[0]))
-            if nested is not None:
-                nested(second)
-                second.write()
+            nested(second)
+            second.write()
     main(first)
     first.write()
     struct.pack_into(f"{order}I", edited, 4, first.start)
-    return _HEADER + bytes(edited)
+    return HEADER + bytes(edited)
 
 
 def _drop_thumbnail(exif: bytearray, order: str, first: _Tags) -> None:

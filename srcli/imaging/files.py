@@ -17,13 +17,13 @@ from srcli.imaging import pillow
 from srcli.imaging.box import Box
 from srcli.imaging.encode import encode
 from srcli.imaging.formats import format_of
-from srcli.imaging.geometry import turn_upright
+from srcli.imaging.geometry import find_stored, turn_upright
 from srcli.imaging.metadata import Metadata, read_metadata
 from srcli.imaging.picture import Picture, PictureInfo, strip_metadata
 from srcli.imaging.pillow import PillowFile, choose_frame, open_frame
 from srcli.imaging.planes import Planes
 from srcli.imaging.profiles import convert_to_srgb
-from srcli.storage import Place, fetch, show_path
+from srcli.storage import Place, fetch, reached, show_path
 from srcli.writing import write_whole
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _STEP = 2048  # px; side of the boxes in which a picture is gone through
+_REMOTE_BLOCK = 1 << 18  # bytes that are fetched at a time from a remote file
 
 
 class PictureFile:
@@ -81,7 +82,7 @@ class PictureFile:
         if self.info.depth != 32:
             return 0, 2**self.info.depth - 1
         black, white = 0.0, 1.0
-        height, width = self._size
+        height, width = self.info.height, self.info.width
         for top in range(0, height, _STEP):
             for left in range(0, width, _STEP):
                 bottom, right = min(top + _STEP, height), min(left + _STEP, width)
@@ -96,25 +97,20 @@ class PictureFile:
             InputError: If the file is damaged, or holds values that are not finite.
         """
         if self._whole is None:
-            part = self._part(box or Box(0, 0, *self._size))
-            return replace(part, metadata=self.metadata, whole_levels=self.levels)
+            part = self._part(box or Box(0, 0, self.info.height, self.info.width))
+            return replace(part, metadata=self._own, whole_levels=self.levels)
         if box is None:
             return self._whole
-        rows, columns = box.slices
         alpha = self._whole.alpha
         return replace(
             self._whole,
-            pixels=self._whole.pixels[rows, columns],
-            alpha=None if alpha is None else alpha[rows, columns],
+            pixels=self._whole.pixels[box.slices],
+            alpha=None if alpha is None else alpha[box.slices],
             whole_levels=self.levels,
         )
 
-    def load(self, *, keep_metadata: bool) -> None:
-        """Read all of the picture.
-
-        Raises:
-            InputError: As `read`.
-        """
+    def _load(self, *, keep_metadata: bool) -> None:
+        """Read all of the picture."""
         opened = self._opened
         with pillow.blame(self._name):
             if isinstance(opened, PillowFile):
@@ -127,12 +123,8 @@ class PictureFile:
             self._whole = whole if keep_metadata else strip_metadata(whole, self._name)
         del self._opened, self._file  # Pillow holds the pixels once more
 
-    def prepare(self, *, keep_metadata: bool) -> None:
-        """Have boxes read from the file.
-
-        Raises:
-            InputError: If they cannot be.
-        """
+    def _prepare(self, *, keep_metadata: bool) -> None:
+        """Have boxes read from the file."""
         opened = self._opened
         if isinstance(opened, PillowFile):
             raise InputError(
@@ -150,9 +142,8 @@ class PictureFile:
                 return
             pixel = np.zeros((1, 1, opened.channels), np.uint8)
             # Says what is wrong with a profile, which is not tried again for each box.
-            self._own = strip_metadata(
-                Picture(pixel, metadata=own), self._name
-            ).metadata
+            sample = Picture(pixel, metadata=own)
+            self._own = strip_metadata(sample, self._name).metadata
             try:
                 convert_to_srgb(pixel, own.icc or b"")
             except ValueError:
@@ -166,10 +157,6 @@ class PictureFile:
         assert not isinstance(self._opened, PillowFile)
         return PageReader(self._file, self._opened)
 
-    @property
-    def _size(self) -> tuple[int, int]:
-        return self.info.height, self.info.width
-
     def _describe(self, channels: int) -> Metadata:
         """The metadata of the file; see `read_metadata`."""
         said = self._opened.info, self._opened.exif, self._opened.chunks
@@ -178,31 +165,18 @@ class PictureFile:
 
     def _part(self, box: Box) -> Picture:
         """The pixels in a box, without metadata."""
+        height, width = self.info.height, self.info.width
+        stored = find_stored(box, height, width, self._opened.orientation)
         with pillow.blame(self._name):
-            planes = self._reader.read(self._find_stored(box))
+            planes = self._reader.read(stored)
         part = self._upright(planes, self._colours or Metadata())
         return part if self._colours is None else strip_metadata(part, self._name)
 
     def _upright(self, planes: Planes, metadata: Metadata) -> Picture:
         turned, alpha = self._opened.orientation, planes.alpha
-        if alpha is not None:
-            alpha = turn_upright(alpha, turned)
+        alpha = alpha if alpha is None else turn_upright(alpha, turned)
         pixels = turn_upright(planes.pixels, turned)
         return Picture(pixels, alpha, metadata, self.info.format)
-
-    def _find_stored(self, box: Box) -> Box:
-        """Where a box of the upright picture is stored."""
-        turned, height, width = self._opened.orientation, *self._size
-        assert 0 <= box.top < box.bottom <= height
-        assert 0 <= box.left < box.right <= width
-        y, x = (box.top, box.bottom), (box.left, box.right)
-        if turned in (3, 4, 7, 8):
-            y = height - box.bottom, height - box.top
-        if turned in (2, 3, 6, 7):
-            x = width - box.right, width - box.left
-        if turned >= 5:
-            y, x = x, y
-        return Box(y[0], x[0], y[1], x[1])
 
 
 @contextmanager
@@ -232,14 +206,14 @@ def open_picture(
     """
     if by_box:
         with _opened(source, name, frame) as picture:
-            picture.prepare(keep_metadata=keep_metadata)
+            picture._prepare(keep_metadata=keep_metadata)
             yield picture
         return
     if not isinstance(source, (Path, bytes)):
         name = name or str(source)
         source = fetch(source)  # in one piece: all of it is needed
     with _opened(source, name, frame) as picture:
-        picture.load(keep_metadata=keep_metadata)
+        picture._load(keep_metadata=keep_metadata)
     yield picture
 
 
@@ -248,13 +222,7 @@ def probe_picture(
 ) -> PictureInfo:
     """The format and size of a picture file, without decoding its pixels.
 
-    Args:
-        source: As `open_picture`.
-        name: As `open_picture`.
-        frame: As `open_picture`.
-
-    Raises:
-        InputError: As `open_picture`, as far as the header tells.
+    Arguments and errors are those of `open_picture`, as far as the header tells.
     """
     with _opened(source, name, frame) as picture:
         return picture.info
@@ -265,13 +233,7 @@ def read_picture(
 ) -> Picture:
     """The picture in a file, upright, in grey or RGB, with its metadata.
 
-    Args:
-        source: As `open_picture`.
-        name: As `open_picture`.
-        frame: As `open_picture`.
-
-    Raises:
-        InputError: As `open_picture`.
+    Arguments and errors are those of `open_picture`.
     """
     with open_picture(source, name=name, frame=frame) as picture:
         return picture.read()
@@ -284,7 +246,7 @@ def _opened(
     """A picture file whose header has been read; see `open_picture`."""
     if name is None:
         name = "the picture" if isinstance(source, bytes) else show_path(source)
-    with pillow.quiet(), pillow.open_stream(source, name) as file:
+    with pillow.quiet(), _open_stream(source, name) as file:
         head = file.read(16)
         if not head:
             raise InputError(f"{name} is empty")
@@ -299,6 +261,34 @@ def _opened(
             pillow.check_size(opened.width, opened.height, name, most)
             picture = PictureFile(file, opened, frames, name)
         yield picture
+
+
+@contextmanager
+def _open_stream(source: Place | bytes, name: str) -> Iterator[IO[bytes]]:
+    """A file opened for reading."""
+    if isinstance(source, bytes):
+        yield io.BytesIO(source)
+        return
+    if not isinstance(source, Path):
+        with reached(name, InputError, "read"):
+            file = source.fs.open(source.path, "rb", block_size=_REMOTE_BLOCK)
+        with file:
+            yield file
+        return
+    try:
+        if source.is_dir():
+            raise InputError(f"{name} is a folder, not a picture")
+        if source.exists() and not source.is_file():
+            # To open a named pipe could wait forever.
+            raise InputError(f"{name} is no file but a device or pipe: use - for stdin")
+        file = source.open("rb")
+    except FileNotFoundError as error:
+        raise InputError(f"{name} does not exist") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{name} cannot be read: {reason}") from error
+    with file:
+        yield file
 
 
 def _open_page(

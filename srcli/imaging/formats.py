@@ -10,7 +10,7 @@ from types import MappingProxyType
 from srcli.storage import Place
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class FileFormat:
     """One file format; a limit of None means none that a picture here can reach."""
 
@@ -28,35 +28,19 @@ class FileFormat:
 # readers refuse a picture.
 FORMATS: Mapping[str, FileFormat] = MappingProxyType(
     {
-        "png": FileFormat(
-            title="PNG",
-            pillow="PNG",
-            suffixes=(".png",),
-            depth=16,
-            max_side=1_000_000,
-        ),
+        "png": FileFormat("PNG", "PNG", (".png",), depth=16, max_side=1_000_000),
         "jpg": FileFormat(
-            title="JPEG",
-            pillow="JPEG",
-            suffixes=(".jpg", ".jpeg", ".jpe", ".jfif"),
+            "JPEG",
+            "JPEG",
+            (".jpg", ".jpeg", ".jpe", ".jfif"),
             alpha=False,
             max_side=65_500,
         ),
-        "webp": FileFormat(
-            title="WebP", pillow="WEBP", suffixes=(".webp",), max_side=16_383
-        ),
-        "tiff": FileFormat(
-            title="TIFF", pillow="TIFF", suffixes=(".tiff", ".tif"), depth=32
-        ),
-        "bmp": FileFormat(
-            title="BMP", pillow="BMP", suffixes=(".bmp", ".dib"), alpha=False
-        ),
+        "webp": FileFormat("WebP", "WEBP", (".webp",), max_side=16_383),
+        "tiff": FileFormat("TIFF", "TIFF", (".tiff", ".tif"), depth=32),
+        "bmp": FileFormat("BMP", "BMP", (".bmp", ".dib"), alpha=False),
         "avif": FileFormat(
-            title="AVIF",
-            pillow="AVIF",
-            suffixes=(".avif",),
-            max_side=32_768,
-            max_pixels=16_384 * 16_384,
+            "AVIF", "AVIF", (".avif",), max_side=32_768, max_pixels=16_384 * 16_384
         ),
     }
 )
@@ -83,10 +67,10 @@ def find_misfit(
 
     Args:
         name: A key of `FORMATS`.
-        width: Width in pixels.
-        height: Height in pixels.
-        alpha: Whether the picture has transparency.
-        depth: Its bits a channel: 8, 16, or 32 for floating point.
+        width: In pixels.
+        height: In pixels.
+        alpha: Whether it has transparency.
+        depth: Bits a channel: 8, 16, or 32 for floating point.
 
     Returns:
         A phrase to follow the picture's name, such as "JPEG holds no transparency".

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import struct
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from types import MappingProxyType
 from typing import IO, Any
 
 from PIL import Image
@@ -22,6 +22,7 @@ from srcli.imaging.chunks import (
 )
 from srcli.imaging.exif import (
     EMPTY,
+    HEADER,
     MALFORMED,
     follow_exif,
     read_density,
@@ -37,36 +38,37 @@ from srcli.imaging.xmp import follow_xmp
 
 log = logging.getLogger(__name__)
 
-_XMP_MARKER = b"http://ns.adobe.com/xap/1.0/\x00"
 _XMP_KEYWORD = b"XML:com.adobe.xmp"
 _INCH = 0.0254  # metres
-_UNITS = MappingProxyType({2: 1.0, 3: 2.54})  # of EXIF and JFIF: centimetres, inches
+_UNITS = {2: 1.0, 3: 2.54}  # of EXIF and JFIF: centimetres, inches
 _MOST_DPI = 1e9  # more are not meant
 _MOST_SHORT = 65_535
-_SEGMENT = 65_533  # bytes that a JPEG segment holds
+# Bytes of each that a segment of a JPEG holds, behind what names it.
+_SEGMENTS = {
+    "exif": 65_533,
+    "xmp": 65_533 - len(b"http://ns.adobe.com/xap/1.0/\x00"),
+    "iptc": 65_533 - len(RESOURCES_MARKER),
+    "comment": 65_533,
+}
 
 # The attributes of `Metadata` that each format holds, and what messages call those.
-_HELD: Mapping[str, frozenset[str]] = MappingProxyType(
-    {
-        "png": frozenset(("icc", "exif", "xmp", "dpi", "aspect", "chunks")),
-        "jpg": frozenset(("icc", "exif", "xmp", "dpi", "aspect", "iptc", "comment")),
-        "webp": frozenset(("icc", "exif", "xmp", "dpi")),
-        "tiff": frozenset(("icc", "exif", "xmp", "dpi", "aspect", "iptc")),
-        "bmp": frozenset(("dpi",)),
-        "avif": frozenset(("icc", "exif", "xmp", "dpi")),
-    }
-)
-_TITLES: Mapping[str, str] = MappingProxyType(
-    {
-        "icc": "colour profile",
-        "exif": "EXIF",
-        "xmp": "XMP",
-        "iptc": "IPTC",
-        "comment": "comment",
-        "dpi": "resolution",
-        "aspect": "pixel aspect ratio",
-    }
-)
+_HELD = {
+    "png": ("icc", "exif", "xmp", "dpi", "aspect", "chunks"),
+    "jpg": ("icc", "exif", "xmp", "dpi", "aspect", "iptc", "comment"),
+    "webp": ("icc", "exif", "xmp", "dpi"),
+    "tiff": ("icc", "exif", "xmp", "dpi", "aspect", "iptc"),
+    "bmp": ("dpi",),
+    "avif": ("icc", "exif", "xmp", "dpi"),
+}
+_TITLES = {
+    "icc": "colour profile",
+    "exif": "EXIF",
+    "xmp": "XMP",
+    "iptc": "IPTC",
+    "comment": "comment",
+    "dpi": "resolution",
+    "aspect": "pixel aspect ratio",
+}
 # Resolutions that programs write where they know none, so that none is missed.
 _USUAL = ((72, 72), (96, 96))
 
@@ -126,8 +128,7 @@ def read_metadata(
         exif: EXIF, or a TIFF's tags.
         chunks: PNG chunks that can be carried over.
         name: What the log calls the picture.
-        channels: Colour channels of the pixels, 1 or 3, if they are still in the file's
-            own colours, else 0.
+        channels: Of colour, 1 or 3, if in the file's own colours, else 0.
         size: Width and height of the picture, upright.
         orientation: That of EXIF, which has been applied to it.
     """
@@ -209,35 +210,41 @@ def fit_metadata(
         fitted = replace(fitted, exif=set_density(EMPTY, fitted.dpi))
     lost = [key for key in _TITLES if key not in holds and getattr(fitted, key)]
     if format == "jpg":
-        lost += _find_oversized(fitted)
+        lost += [
+            key
+            for key, most in _SEGMENTS.items()
+            if len(getattr(fitted, key) or b"") > most
+        ]
     if fitted.exif and format in ("tiff", "avif") and not survives_pillow(fitted.exif):
         lost.append("exif")
     if fitted.dpi and "dpi" in holds and not _says_dpi(fitted, format, lost):
         lost.append("dpi")
     fitted = replace(fitted, chunks=fitted.chunks if "chunks" in holds else ())
-    by_chunk = {chunk[0] for chunk in metadata.chunks} & (COLOUR_CHUNKS - {b"sRGB"})
+    kinds = {kind for kind, _ in metadata.chunks}
+    by_chunk = kinds & (COLOUR_CHUNKS - {b"sRGB"})
     is_unsaid = not fitted.chunks if by_chunk else "exif" in lost
     if is_unsaid and fitted.colours and "icc" in holds:
         fitted, is_unsaid = replace(fitted, icc=fitted.colours), False
     if "icc" in holds and fitted.icc and not profile_fits(fitted.icc, channels):
         lost.append("icc")
     said = [_TITLES[key] for key in lost if key != "dpi" or not is_usual]
-    if is_unsaid and (by_chunk or fitted.colours):
-        said.append("colour space")
-    if not fitted.chunks and {chunk[0] for chunk in metadata.chunks} - COLOUR_CHUNKS:
-        said.append("texts")
-    _say(fitted, FORMATS[format].title, said, name)
+    said += ["colour space"] if is_unsaid and (by_chunk or fitted.colours) else []
+    said += ["texts"] if not fitted.chunks and kinds - COLOUR_CHUNKS else []
+    parts = [f"{FORMATS[format].title} cannot hold its {' and '.join(said)}"]
+    gone = " and ".join(sorted(fitted.lost))
+    parts = parts[: len(said)] + [f"srcli cannot carry on its {gone}"] * bool(gone)
+    if parts:
+        log.warning("%s: %s: left out", name, ", ".join(parts))
     without: dict[str, Any] = dict.fromkeys(lost)
     return replace(fitted, lost=frozenset(), **without)
 
 
 def pillow_options(metadata: Metadata, format: str) -> dict[str, Any]:
-    """What Pillow's `save` takes to write metadata that fits the format (not TIFF)."""
+    """What Pillow's `save` takes to write metadata that fits other files than PNG."""
     options: dict[str, Any] = {"exif": metadata.exif, "icc_profile": metadata.icc}
-    if format == "bmp":  # of JPEG and PNG see `set_jfif_density` and `png_chunks`
+    options["xmp"] = metadata.xmp
+    if format == "bmp":  # of JPEG see `set_jfif_density`
         options["dpi"] = metadata.dpi
-    if format != "png":  # where it is a chunk like others, see `png_chunks`
-        options["xmp"] = metadata.xmp
     if format == "jpg":
         options["comment"] = metadata.comment
         options["extra"] = metadata.iptc and resources_segment(metadata.iptc)
@@ -245,8 +252,12 @@ def pillow_options(metadata: Metadata, format: str) -> dict[str, Any]:
 
 
 def png_chunks(metadata: Metadata) -> list[Chunk]:
-    """The chunks that Pillow does not write, for before the pixels of a PNG."""
+    """Metadata that fits a PNG as chunks for before its pixels."""
     chunks = list(metadata.chunks)
+    if metadata.icc:
+        chunks.append((b"iCCP", b"ICC Profile\0\0" + zlib.compress(metadata.icc)))
+    if metadata.exif:
+        chunks.append((b"eXIf", metadata.exif.removeprefix(HEADER)))
     density = metadata.dpi or metadata.aspect
     if density:
         unit = _INCH if metadata.dpi else 1
@@ -254,8 +265,8 @@ def png_chunks(metadata: Metadata) -> list[Chunk]:
         chunks.append((b"pHYs", struct.pack(">IIB", x, y, bool(metadata.dpi))))
     if metadata.xmp:
         # Keyword, not compressed, no language, no translated keyword: PNG, 11.3.3.4.
-        chunks.append((b"iTXt", _XMP_KEYWORD + b"\x00" * 5 + metadata.xmp))
-    return sorted(chunks, key=lambda chunk: chunk[0] not in COLOUR_CHUNKS)
+        chunks.append((b"iTXt", _XMP_KEYWORD + b"\0" * 5 + metadata.xmp))
+    return sorted(chunks, key=lambda chunk: chunk[0] not in (*COLOUR_CHUNKS, b"iCCP"))
 
 
 def set_jfif_density(file: IO[bytes], metadata: Metadata) -> None:
@@ -267,30 +278,21 @@ def set_jfif_density(file: IO[bytes], metadata: Metadata) -> None:
         file.seek(0, 2)
 
 
-def _say(metadata: Metadata, title: str, said: list[str], name: str) -> None:
-    """Log in one line what is left out."""
-    parts = [f"{title} cannot hold its {' and '.join(said)}"] if said else []
-    if metadata.lost:
-        parts.append(f"srcli cannot carry on its {' and '.join(sorted(metadata.lost))}")
-    if parts:
-        log.warning("%s: %s: left out", name, ", ".join(parts))
-
-
 def _jfif_density(metadata: Metadata) -> tuple[int, int, int] | None:
     """Unit and pixels along x and y as JFIF says them, to 0.5 %; None if it cannot."""
     if metadata.aspect:
         x, y = metadata.aspect
         ratio = Fraction(x / max(x, y) / (y / max(x, y))).limit_denominator(255)
         return (0, ratio.numerator, ratio.denominator) if 0 < ratio <= 255 else None
-    choices: list[tuple[float, int, int, int]] = []
+    found, least = None, 0.005
     for number, unit in enumerate(_UNITS.values(), 1):
-        exact = [value / unit for value in metadata.dpi or ()]
-        x, y = (round(value) for value in exact) if exact else (0, 0)
+        exact = [value / unit for value in metadata.dpi or (0.0, 0.0)]
+        x, y = map(round, exact)
         if min(x, y) > 0 and max(x, y) <= _MOST_SHORT:
             error = max(abs(x / exact[0] - 1), abs(y / exact[1] - 1))
-            choices.append((error, number, x, y))
-    error, *density = min(choices, default=(1, 0, 0, 0))
-    return (density[0], density[1], density[2]) if error < 0.005 else None
+            if error < least:
+                found, least = (number, x, y), error
+    return found
 
 
 def _needs_exif(metadata: Metadata, format: str) -> bool:
@@ -309,34 +311,19 @@ def _says_dpi(metadata: Metadata, format: str, lost: list[str]) -> bool:
     return in_exif or not _needs_exif(metadata, format)
 
 
-def _find_oversized(metadata: Metadata) -> list[str]:
-    """The attributes that one segment of a JPEG is too short for."""
-    limits = {
-        "exif": _SEGMENT,
-        "xmp": _SEGMENT - len(_XMP_MARKER),
-        "iptc": _SEGMENT - len(RESOURCES_MARKER),
-        "comment": _SEGMENT,
-    }
-    return [
-        key
-        for key, limit in limits.items()
-        if len(getattr(metadata, key) or b"") > limit
-    ]
-
-
 def _read_density(
     info: Mapping[Any, Any], exif: Image.Exif
 ) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:
     """Pixels per inch, or else only their aspect, as stored: header, then EXIF."""
-    x, y, unit = read_density(exif) or (72.0, 72.0, 2)  # which Pillow takes of none
+    said = read_density(exif)
+    x, y, unit = said or (72.0, 72.0, 2)  # which Pillow takes of none
     in_exif = (x * _UNITS.get(unit, 0), y * _UNITS.get(unit, 0))
     header = _pair(info.get("dpi"))
     # Where a JPEG's header has no unit, Pillow's is EXIF's along x.
     is_jpeg = "exif" in info and info.get("jfif_unit") not in (1, 2)
     if is_jpeg and header and all(math.isclose(d, in_exif[0]) for d in header):
         header = None
-    is_said = read_density(exif) is not None
-    for dpi in (header, in_exif if is_said else None):
+    for dpi in (header, in_exif if said else None):
         # Also refuses what is no number, which compares with nothing.
         if dpi and min(dpi) > 1 and max(dpi) < _MOST_DPI:
             return dpi, None

@@ -72,13 +72,8 @@ class Picture:
 
     def find_misfit(self, name: str) -> str | None:
         """What keeps the picture out of the file format `name`, or None."""
-        return find_misfit(
-            name,
-            self.width,
-            self.height,
-            alpha=self.is_transparent,
-            depth=self.depth,
-        )
+        alpha, depth = self.is_transparent, self.depth
+        return find_misfit(name, self.width, self.height, alpha=alpha, depth=depth)
 
     @property
     def is_transparent(self) -> bool:
@@ -115,12 +110,7 @@ def join_planes(picture: Picture) -> NDArray[Any]:
 
 
 def strip_metadata(picture: Picture, name: str = "the picture") -> Picture:
-    """The picture with nothing beside its pixels, which are converted to sRGB.
-
-    Args:
-        picture: The picture.
-        name: What the log calls it.
-    """
+    """The picture with nothing beside its pixels, which are converted to sRGB."""
     metadata = picture.metadata.stripped()
     if metadata.icc is None:
         return replace(picture, metadata=metadata)
@@ -133,11 +123,9 @@ def strip_metadata(picture: Picture, name: str = "the picture") -> Picture:
 
 
 def reduce_depth(picture: Picture, depth: int) -> Picture:
-    """The picture with 8 or 16 bits a channel, to the nearest level.
+    """A picture of greater depth with 8 or 16 bits a channel, to the nearest level.
 
-    Args:
-        picture: The picture, of a greater depth; floating point is cut off at 0 and 1.
-        depth: 8 or 16.
+    Floating point is cut off at 0 and 1.
     """
     dtype = np.uint8 if depth == 8 else np.uint16
     peak = np.float32(peak_level(np.dtype(dtype)))

@@ -25,11 +25,11 @@ class Planes(NamedTuple):
     own_colours: bool = True
 
 
-def split_alpha(planes: NDArray[Any]) -> Planes:
+def split_alpha(planes: NDArray[Any], own_colours: bool = True) -> Planes:
     """Planes (H, W, C), C being grey, grey and alpha, RGB, or RGB and alpha."""
     if planes.shape[2] in (2, 4):
-        return Planes(planes[:, :, :-1], planes[:, :, -1])
-    return Planes(planes)
+        return Planes(planes[:, :, :-1], planes[:, :, -1], own_colours)
+    return Planes(planes, None, own_colours)
 
 
 def in_bands(
@@ -38,16 +38,9 @@ def in_bands(
     channels: int,
     dtype: DTypeLike,
 ) -> NDArray[Any]:
-    """A function of each pixel, applied to a few rows at a time.
+    """A function of each pixel, applied to a few rows at a time: (H, W, channels).
 
-    Args:
-        function: Takes rows of `planes`, gives (rows, W, C).
-        *planes: (H, W) or (H, W, ...), all of one height and width.
-        channels: C of the result.
-        dtype: Of the result.
-
-    Returns:
-        (H, W, C).
+    It takes rows of `planes`, each (H, W) or (H, W, ...), and gives (rows, W, C).
     """
     result = np.empty((*planes[0].shape[:2], channels), dtype)
     for top in range(0, len(result), _BAND):
@@ -57,21 +50,11 @@ def in_bands(
 
 
 def widen(levels: NDArray[Any], bits: int) -> NDArray[Any]:
-    """Levels of 1 to 16 bits as the full range of uint8, or of uint16 above 8 bits.
-
-    Args:
-        levels: (H, W, C), whole numbers.
-        bits: How many they have.
-
-    Returns:
-        (H, W, C), to the nearest level.
-    """
+    """Levels, (H, W, C), of 1 to 16 bits as the full range of uint8 or uint16."""
     dtype = np.dtype(np.uint8 if bits <= 8 else np.uint16)
     if bits == 8 * dtype.itemsize:
         return levels.astype(dtype, copy=False)
     peak, most = 2**bits - 1, 2 ** (8 * dtype.itemsize) - 1
-    if most % peak == 0:
-        return np.minimum(levels, dtype.type(peak)) * dtype.type(most // peak)
     table = ((np.arange(peak + 1) * most + peak // 2) // peak).astype(dtype)
     return look_up(table[:, None], levels)
 

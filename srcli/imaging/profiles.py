@@ -65,10 +65,10 @@ def make_profile(
     Args:
         chunks: The PNG chunks cICP, sRGB, gAMA and cHRM, where it has them.
         channels: Colour channels of the pixels, 1 or 3.
-        is_adobe: Whether it says Adobe RGB.
+        is_adobe: Whether EXIF says Adobe RGB.
 
     Returns:
-        The profile; None where it says sRGB, nothing, or what no profile can say.
+        None where it says sRGB, nothing, or what no profile can say.
     """
     said = dict(chunks)
     primaries: tuple[float, ...] = _SRGB
@@ -125,7 +125,7 @@ def convert_to_srgb(planes: NDArray[Any], icc: bytes) -> NDArray[Any]:
     colours that sRGB lacks are below 0 or above 1 there.
 
     Args:
-        planes: (H, W, C), C being the profile's: 1, 3 or 4; uint8, uint16 or float32
+        planes: (H, W, 1, 3 or 4), as the profile has it; uint8, uint16 or float32
             (CMYK as whole numbers, 0 being no ink).
         icc: The profile.
 
@@ -149,22 +149,25 @@ def convert_to_srgb(planes: NDArray[Any], icc: bytes) -> NDArray[Any]:
     return in_bands(convert, planes, channels=channels, dtype=planes.dtype)
 
 
-def convert_cmyk(planes: NDArray[Any], icc: bytes | None, name: str) -> NDArray[Any]:
-    """CMYK as sRGB, through the file's own profile if it has one for CMYK.
+def check_cmyk(icc: bytes | None, name: str) -> bytes | None:
+    """A file's profile, if it is one for CMYK that can be used."""
+    if not icc or not profile_fits(icc, 4):
+        return None
+    try:
+        convert_to_srgb(np.zeros((1, 1, 4), np.uint8), icc)
+    except ValueError:
+        log.warning("%s: its CMYK profile cannot be used: converted plainly", name)
+        return None
+    return icc
 
-    Args:
-        planes: (H, W, 4), uint8 or uint16, 0 being no ink.
-        icc: The file's profile, whatever it is for.
-        name: What messages call the picture.
 
-    Returns:
-        (H, W, 3), same dtype.
+def convert_cmyk(planes: NDArray[Any], icc: bytes | None) -> NDArray[Any]:
+    """CMYK, (H, W, 4) whole numbers, 0 being no ink, as sRGB, (H, W, 3).
+
+    It goes through a profile, or plainly if there is none.
     """
-    if icc is not None and profile_fits(icc, 4):
-        try:
-            return convert_to_srgb(planes, icc)
-        except ValueError:
-            log.warning("%s: its CMYK profile cannot be used: converted plainly", name)
+    if icc is not None:
+        return convert_to_srgb(planes, icc)
     peak = int(np.iinfo(planes.dtype).max)
 
     def convert(band: NDArray[Any]) -> NDArray[Any]:
@@ -187,7 +190,7 @@ def _transform(planes: NDArray[Any], icc: bytes, space: str) -> NDArray[Any]:
         return imagecodecs.cms_transform(
             pixels,
             icc,
-            _srgb(),
+            imagecodecs.cms_profile("srgb"),
             colorspace=space,
             outcolorspace="rgb",
             intent=imagecodecs.CMS.INTENT.RELATIVE_COLORIMETRIC,
@@ -206,8 +209,3 @@ def _is_srgb(icc: bytes, space: str) -> bool:
     else:
         colours = np.stack(np.meshgrid(*(steps[::3],) * 3), axis=-1).reshape(-1, 1, 3)
     return bool(np.abs(_transform(colours, icc, space) - colours).max() < 1 / 255)
-
-
-@lru_cache(maxsize=1)
-def _srgb() -> bytes:
-    return bytes(imagecodecs.cms_profile("srgb"))

@@ -152,20 +152,16 @@ def resize_part(
     picture that keeps its size are wanted.
 
     Args:
-        part: (h, w) or (h, w, C) of a picture: what `wanted` depends on, at least
-            `reach` pixels beyond where it lies on each side, as far as there are any.
+        part: (h, w) or (h, w, C) of a picture: what `wanted` depends on, `reach` pixels
+            beyond where it lies on each side, as far as there are any.
         corner: The picture's row and column where the part begins.
         whole: Height and width of the picture.
         size: Height and width of the whole result.
-        wanted: The rows and columns of the result to make, in any order; slices have
-            no step.
+        wanted: The rows and columns of the result, in any order; slices have no step.
         scales: Output pixels per input pixel of both dimensions, if not size / whole.
         antialias: As for `imresize`.
         dtype: Computes in this type and returns it, never rounded; faster than None,
             which computes in float64 and returns the part's own type.
-
-    Returns:
-        The part of the result.
 
     Raises:
         ValueError: If the part is too small.
@@ -195,11 +191,7 @@ def resize_part(
 
 
 def reach(scale: float) -> int:
-    """How many pixels around its place `imresize` reads for a pixel of the result.
-
-    Args:
-        scale: Output pixels per input pixel.
-    """
+    """How many pixels around its place `imresize` reads for a pixel of the result."""
     return math.ceil(KERNEL_WIDTH / 2 / min(scale, 1)) + 2
 
 
@@ -212,18 +204,12 @@ def imresize(
 ) -> NDArray[_Scalar]:
     """The picture resampled exactly as MATLAB's `imresize(image, ..., 'bicubic')`.
 
-    Beside source and result it takes the memory of what the first of the two passes
-    makes, and some MiB.
-
     Args:
         image: (H, W) or (H, W, C). Integer pictures are rounded after each of the two
             passes, as MATLAB does; floating-point pictures are never rounded.
         scale: Output pixels per input pixel; the output is ceil(scale * length).
         size: Output (height, width) in pixels, instead of `scale`.
         antialias: Widen the kernel when shrinking (MATLAB's default).
-
-    Returns:
-        The resampled picture, same dtype and number of dimensions.
 
     Raises:
         UsageError: If neither or both of `scale` and `size` are given, or the output
@@ -291,21 +277,9 @@ def imresize_torch(
     *,
     antialias: bool = True,
 ) -> Tensor:
-    """MATLAB's bicubic `imresize` for floating-point tensors; differentiable.
+    """`imresize` of floating-point tensors, (..., H, W); differentiable.
 
     Never rounds. Half-precision tensors are resampled in float32.
-
-    Args:
-        images: (..., H, W), any floating dtype and device.
-        scale: Output pixels per input pixel.
-        size: Output (height, width) in pixels, instead of `scale`.
-        antialias: Widen the kernel when shrinking.
-
-    Returns:
-        (..., H', W'), same dtype and device.
-
-    Raises:
-        UsageError: As `imresize`.
     """
     if has_torch_function_unary(images):
         # Written down by torch.fx, for one, as one operation.

@@ -11,10 +11,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 from xml.parsers.expat import ExpatError, ParserCreate
 
-from srcli.imaging.geometry import Geometry, Pair
+from srcli.imaging.geometry import Geometry
+
+_Node: TypeAlias = Any  # of minidom
 
 _ADOBE, _GOOGLE = "http://ns.adobe.com/", "http://ns.google.com/photos/"
 _TIFF, _EXIF = f"{_ADOBE}tiff/1.0/", f"{_ADOBE}exif/1.0/"
@@ -71,15 +73,10 @@ _NEWLINE = "\x01"  # in an attribute; no XML holds this character
 
 
 def follow_xmp(xmp: bytes, geometry: Geometry) -> tuple[bytes | None, list[str]]:
-    """XMP of a picture that was turned and enlarged.
+    """XMP of a picture that was turned and enlarged, and what was left out of it.
 
-    Args:
-        xmp: A packet.
-        geometry: What was done to the picture.
-
-    Returns:
-        It, byte for byte where nothing changes, else with all else that is in it; None
-        where it had to change and cannot be read; and what was left out of it.
+    It stays byte for byte where nothing changes, else with all else that is in it; it
+    is None where it had to change and cannot be read.
     """
     if not _CONCERNED.search(xmp.replace(b"\0", b"")):
         return xmp, []
@@ -96,13 +93,8 @@ def follow_xmp(xmp: bytes, geometry: Geometry) -> tuple[bytes | None, list[str]]
     return (xmp if after == before else after + tail), lost
 
 
-def _parse(xmp: bytes) -> Any:  # noqa: ANN401 - a minidom document
-    """A packet, unless it defines entities, which may be a bomb.
-
-    Raises:
-        ExpatError: If it is no XML.
-        ValueError: If it has a document type.
-    """
+def _parse(xmp: bytes) -> _Node:
+    """A packet, unless it defines entities, which may be a bomb."""
     from xml.dom import minidom  # noqa: PLC0415 - few pictures need it
 
     def refuse(*_: object) -> None:
@@ -114,7 +106,7 @@ def _parse(xmp: bytes) -> Any:  # noqa: ANN401 - a minidom document
     return minidom.parseString(xmp)
 
 
-def _write(document: Any) -> bytes:  # noqa: ANN401
+def _write(document: _Node) -> bytes:
     for element in document.getElementsByTagName("*"):
         for attribute in element.attributes.values():
             attribute.value = attribute.value.replace("\n", _NEWLINE)
@@ -122,49 +114,48 @@ def _write(document: Any) -> bytes:  # noqa: ANN401
     return text.replace(_NEWLINE, "&#10;").encode()
 
 
-def _fields(element: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
-    """The properties of an element: namespace and name in one, and the node."""
-    for node in (*element.attributes.values(), *element.childNodes):
-        if node.namespaceURI not in (None, _DECLARATION):
-            yield node.namespaceURI + node.localName, node
+def _fields(element: _Node) -> dict[str, _Node]:
+    """The properties of an element: its nodes by namespace and name in one."""
+    nodes = (*element.attributes.values(), *element.childNodes)
+    named = (node for node in nodes if node.namespaceURI not in (None, _DECLARATION))
+    return {node.namespaceURI + node.localName: node for node in named}
 
 
-def _drop(element: Any, geometry: Geometry) -> Iterator[str]:  # noqa: ANN401
+def _drop(element: _Node, geometry: Geometry) -> Iterator[str]:
     """Remove what speaks of what is gone, and say of what."""
     gone = _GONE + (_UPRIGHT_ONLY if geometry.orientation != 1 else ())
-    for name, node in list(_fields(element)):
+    for node in (*element.attributes.values(), *element.childNodes):
+        name = f"{node.namespaceURI or ''}{node.localName or ''}"
         title = next((title for known, title in gone if known.match(name)), None)
-        if title is None:
-            continue
-        yield title
-        if "/container/" in name:
-            text = node.toxml()
-            yield from (said for word, said in _CONTAINED if word in text)
-        if node.nodeType == node.ATTRIBUTE_NODE:
-            element.removeAttributeNode(node)
-        else:
-            element.removeChild(node)
-    for node in element.childNodes:
-        if node.nodeType == node.ELEMENT_NODE:
+        if title is not None and node.namespaceURI != _DECLARATION:
+            yield title
+            if "/container/" in name:
+                text = node.toxml()
+                yield from (said for word, said in _CONTAINED if word in text)
+            if node.nodeType == node.ATTRIBUTE_NODE:
+                element.removeAttributeNode(node)
+            else:
+                element.removeChild(node)
+        elif node.nodeType == node.ELEMENT_NODE:
             yield from _drop(node, geometry)
 
 
-def _follow(element: Any, geometry: Geometry) -> None:  # noqa: ANN401
+def _follow(element: _Node, geometry: Geometry) -> None:
     """Turn and scale the properties of an element."""
-    fields = dict(_fields(element))
+    fields = _fields(element)
     if f"{_TIFF}Orientation" in fields:
-        _set(fields[f"{_TIFF}Orientation"], 1, 0)
+        _set(fields[f"{_TIFF}Orientation"], 1)
     for space, *names in _SIZES:
         for name, length in zip(names, geometry.size, strict=True):
             if space + name in fields:
-                _set(fields[space + name], length, 0)
-    if geometry.stored == geometry.size and geometry.orientation == 1:
+                _set(fields[space + name], length)
+    if geometry.is_same:
         return
     _follow_lengths(fields, geometry)
     for space in _AREAS:
-        is_relative = not _is(fields, f"{space}unit", "pixel")
-        _move(fields, [space + name for name in "xywh"], geometry, is_relative, 0)
-    if f"{_MICROSOFT}Rectangle" in fields:
+        is_relative = _get(fields, f"{space}unit") != "pixel"
+        _move(fields, f"{space}%s", "xywh", geometry, is_relative, 0)
+    if f"{_MICROSOFT}Rectangle" in fields and geometry.orientation != 1:
         _follow_rectangle(fields[f"{_MICROSOFT}Rectangle"], geometry)
     if f"{_IPTC}rbUnit" in fields:
         _follow_boundary(element, fields, geometry)
@@ -172,123 +163,114 @@ def _follow(element: Any, geometry: Geometry) -> None:  # noqa: ANN401
         _follow_subject(fields[name], geometry)
 
 
-def _follow_lengths(fields: dict[str, Any], geometry: Geometry) -> None:
-    """Scale lengths in pixels, and pixels in a length."""
-    pairs = [*_LENGTHS]
-    pairs += [(s, "w", "h") for s in _DIMENSIONS if _is(fields, f"{s}unit", "pixel")]
-    if _is(fields, f"{_CRS}CropUnits", "0"):
-        pairs.append((_CRS, "CropWidth", "CropHeight"))
-    for space, *names in pairs:
-        x, y = (fields.get(space + name) for name in names)
-        scaled = geometry.scale((_number(x, math.nan), _number(y, math.nan)))
-        for node, number in zip((x, y), scaled, strict=True):
-            if node is not None:
-                _set(node, number, 0, 1000 if "/" in _get(node) else 1)
-
-
-def _follow_rectangle(node: Any, geometry: Geometry) -> None:  # noqa: ANN401
-    """Turn a rectangle that is given in one text by corner and sides."""
-    said = [_parse_number(part) for part in _get(node).split(",")]
-    is_rectangle = len(said) == 4 and all(map(math.isfinite, said))
-    if is_rectangle and geometry.orientation != 1:
-        moved = _moved((said[0], said[1]), (said[2], said[3]), geometry, True, 0.5)
+def _follow_rectangle(node: _Node, geometry: Geometry) -> None:
+    """Turn a rectangle that is given in one text by corner and sides, in parts."""
+    said = [_number(part) for part in _read(node).split(",")]
+    if len(said) == 4 and all(map(math.isfinite, said)):
+        moved = _moved(said, geometry, True, 0.5)
         _set_text(node, ", ".join(_text(number, 6) for number in moved))
 
 
-def _follow_boundary(
-    element: Any,  # noqa: ANN401
-    fields: dict[str, Any],
-    geometry: Geometry,
-) -> None:
-    """Turn and scale a region of IPTC: rectangle, circle or polygon."""
-    is_relative = not _is(fields, f"{_IPTC}rbUnit", "pixel")
-    is_circle = f"{_IPTC}rbRx" in fields
-    if is_circle:
-        node = fields[f"{_IPTC}rbRx"]
-        wide = geometry.stored[0] if is_relative else 1
-        radius = geometry.scale((_number(node) * wide,) * 2)[0]
-        _set(node, radius / geometry.size[0] if is_relative else radius, 6)
-    names = [f"{_IPTC}rb{name}" for name in "XYWH"]
-    for part in (element, *element.getElementsByTagName("*")):
-        corner = 0 if is_circle else 0.5
-        _move(dict(_fields(part)), names, geometry, is_relative, corner)
-
-
-def _follow_subject(node: Any, geometry: Geometry) -> None:  # noqa: ANN401
+def _follow_subject(node: _Node, geometry: Geometry) -> None:
     """Place the centre of a subject, and scale the sides or diameter of its area."""
     items = node.getElementsByTagNameNS(_RDF, "li")
     if len(items) in (2, 3, 4):
-        x, y, *sides = (_number(item) for item in items)
+        x, y, *sides = (_number(_read(item)) for item in items)
         extent = geometry.scale((sides[0], sides[-1])) if sides else ()
         for item, number in zip(items, (*geometry.place(x, y), *extent), strict=False):
-            _set(item, number, 0)
+            _set(item, number)
+
+
+def _follow_lengths(fields: dict[str, _Node], geometry: Geometry) -> None:
+    """Scale lengths in pixels, and pixels in a length."""
+    pairs = [*_LENGTHS]
+    pairs += [(s, "w", "h") for s in _DIMENSIONS if _get(fields, f"{s}unit") == "pixel"]
+    if _get(fields, f"{_CRS}CropUnits") == "0":
+        pairs.append((_CRS, "CropWidth", "CropHeight"))
+    for space, *names in pairs:
+        said = [_get(fields, space + name) for name in names]
+        scaled = geometry.scale((_number(said[0]), _number(said[1])))
+        for name, text, number in zip(names, said, scaled, strict=True):
+            if space + name in fields:
+                _set(fields[space + name], number, below=1000 if "/" in text else 1)
+
+
+def _follow_boundary(
+    element: _Node, fields: dict[str, _Node], geometry: Geometry
+) -> None:
+    """Turn and scale a region of IPTC: rectangle, circle or polygon."""
+    is_relative = _get(fields, f"{_IPTC}rbUnit") != "pixel"
+    radius = fields.get(f"{_IPTC}rbRx")
+    if radius is not None:
+        wide = geometry.stored[0] if is_relative else 1
+        length = geometry.scale((_number(_read(radius)) * wide,) * 2)[0]
+        _set(radius, length / geometry.size[0] if is_relative else length, 6)
+    corner = 0 if radius is not None else 0.5
+    for part in (element, *element.getElementsByTagName("*")):
+        _move(_fields(part), f"{_IPTC}rb%s", "XYWH", geometry, is_relative, corner)
 
 
 def _move(
-    fields: dict[str, Any],
-    names: list[str],
+    fields: dict[str, _Node],
+    pattern: str,
+    names: str,
     geometry: Geometry,
     is_relative: bool,
     corner: float,
 ) -> None:
     """Turn and scale a rectangle, or a point, whose fields have these names."""
-    nodes = [fields.get(name) for name in names]
-    if None in nodes[:2] or (is_relative and geometry.orientation == 1):
+    keys = [pattern % name for name in names]
+    is_there = keys[0] in fields and keys[1] in fields
+    if not is_there or (is_relative and geometry.orientation == 1):
         return
-    x, y, wide, high = (_number(node) for node in nodes)
-    moved = _moved((x, y), (wide, high), geometry, is_relative, corner)
-    for node, number in zip(nodes, moved, strict=True):
-        if node is not None:
-            _set(node, number, 6 if is_relative else 0)
+    said = [_number(_get(fields, key, "0")) for key in keys]
+    moved = _moved(said, geometry, is_relative, corner)
+    for key, number in zip(keys, moved, strict=True):
+        if key in fields:
+            _set(fields[key], number, 6 if is_relative else 0)
 
 
 def _moved(
-    point: Pair, sides: Pair, geometry: Geometry, is_relative: bool, corner: float
+    said: list[float], geometry: Geometry, is_relative: bool, corner: float
 ) -> tuple[float, ...]:
     """A rectangle turned and scaled: point and sides.
 
     Its point is its centre, or `corner` is 0.5 and it is the left upper corner.
     """
+    x, y, wide, high = said
     move = geometry.turn if is_relative else geometry.place
-    after = geometry.swap(sides) if is_relative else geometry.scale(sides)
-    x, y = move(point[0] + corner * sides[0], point[1] + corner * sides[1])
-    return (x - corner * after[0], y - corner * after[1], *after)
+    sides = (geometry.swap if is_relative else geometry.scale)((wide, high))
+    x, y = move(x + corner * wide, y + corner * high)
+    return (x - corner * sides[0], y - corner * sides[1], *sides)
 
 
-def _is(fields: dict[str, Any], name: str, value: str) -> bool:
-    return name in fields and _get(fields[name]) == value
-
-
-def _get(node: Any) -> str:  # noqa: ANN401
+def _read(node: _Node) -> str:
     if node.nodeType == node.ATTRIBUTE_NODE:
         return str(node.value).strip()
     return "".join(part.data for part in node.childNodes if part.nodeType == 3).strip()
 
 
-def _number(node: Any, absent: float = 0) -> float:  # noqa: ANN401
-    """The number, or fraction, that a property holds."""
-    if node is None:
-        return absent
-    above, _, below = _get(node).partition("/")
-    return _parse_number(above) / (_parse_number(below or "1") or math.nan)
+def _get(fields: dict[str, _Node], name: str, absent: str = "") -> str:
+    return _read(fields[name]) if name in fields else absent
 
 
-def _parse_number(text: str) -> float:
-    """A number; `nan`, which stays one whatever is done to it, where it is none."""
+def _number(text: str) -> float:
+    """A number or fraction; `nan`, which stays one whatever is done to it, if none."""
+    above, _, below = text.partition("/")
     try:
-        return float(text)
+        return float(above) / (float(below or "1") or math.nan)
     except ValueError:
         return math.nan
 
 
-def _set(node: Any, number: float, digits: int, below: int = 1) -> None:  # noqa: ANN401
+def _set(node: _Node, number: float, digits: int = 0, below: int = 1) -> None:
     """Set a property, as a fraction if `below` is not 1; what was no number stays."""
     if math.isfinite(number):
         text = _text(number * below, digits)
         _set_text(node, text if below == 1 else f"{text}/{below}")
 
 
-def _set_text(node: Any, text: str) -> None:  # noqa: ANN401
+def _set_text(node: _Node, text: str) -> None:
     if node.nodeType == node.ATTRIBUTE_NODE:
         node.value = text
     else:

@@ -51,25 +51,15 @@ _Done = TypeVar("_Done")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """A picture on its way, or a region of one; can be sent anywhere.
-
-    Attributes:
-        job: What is done with it.
-        region: Which it is; None is all of the picture.
-        count: Regions that the picture has.
-        picture: Its pixels, as read and later as enlarged.
-        source: The pixels as read, where a page is to show them.
-        stats: What enlarging took; None before.
-        facts: What the page says beside the pictures.
-    """
+    """A picture on its way, or a region of one; can be sent anywhere."""
 
     job: Job
-    region: Region | None = None
-    count: int = 1
-    picture: Picture
-    source: Picture | None = None
-    stats: RunStats | None = None
-    facts: Mapping[str, str] | None = None
+    region: Region | None = None  # None is all of the picture
+    count: int = 1  # regions that the picture has
+    picture: Picture  # as read, and later as enlarged
+    stats: RunStats | None = None  # of enlarging; None before
+    source: Picture | None = None  # as read, where a page is to show it
+    facts: Mapping[str, str] | None = None  # that the page says beside the pictures
 
 
 def attempt(
@@ -92,11 +82,8 @@ def read_pieces(
 ) -> Generator[Piece, None, None]:
     """The picture of an open job, or its regions one by one.
 
-    Args:
-        job: Open.
-        regions: As `plan_regions` gives them, or one None: all of the picture.
-        levels: `Picture.levels` of the whole where they are known; else of floating
-            point all of it is read to find them.
+    Of regions of floating point, all of the picture is read to find its `levels`, where
+    these are not given.
 
     Raises:
         InputError: If it cannot be read, or is not what was planned.
@@ -137,11 +124,7 @@ def _check_held(job: Job, picture: Picture) -> None:
 def enlarge_piece(
     piece: Piece, upscaler: Upscaler, progress: Progress = SILENT
 ) -> Piece:
-    """The piece enlarged.
-
-    Raises:
-        SrcliError: As `Upscaler.enlarge`.
-    """
+    """The piece enlarged; raises what `Upscaler.enlarge` does."""
     source = piece.picture
     start = time.perf_counter()
     larger = upscaler.enlarge(source, piece.region, progress)
@@ -154,25 +137,24 @@ def enlarge_piece(
         log.info("%s: %s", piece.job.source.name, steps)
     if piece.job.page is None:
         return made
-    sizes = f"{source.width}x{source.height} to {larger.width}x{larger.height} pixels"
     facts = {
         "Model": upscaler.name,
         "Enlarged by": steps,
-        "Size": sizes,
+        "Size": f"{source.width}x{source.height} to "
+        f"{larger.width}x{larger.height} pixels",
         "Computed": f"in {stats.seconds:.1f} s on {stats.device} in {stats.precision}",
     }
     return replace(made, source=source, facts=facts)
 
 
 class ResultFile:
-    """The file of a job's result, a tiled BigTIFF if it comes in regions.
+    """The file of an open job's result, a tiled BigTIFF if it comes in regions.
 
     Of one that is closed before all of them are there, nothing is left. Not
     thread-safe.
     """
 
     def __init__(self, job: Job) -> None:
-        """Begin with no file yet; the job is open."""
         self._job, self._added = job, 0
         self._stats: RunStats | None = None
         self._stack = ExitStack()
@@ -180,10 +162,9 @@ class ResultFile:
         self._tiles: TileWriter
 
     def add(self, piece: Piece) -> Result | None:
-        """Write an enlarged picture, or a region of one; they may come in any order.
+        """Write an enlarged picture, or a region of one, in any order.
 
-        Returns:
-            What became of the job, once all of it is there.
+        What became of the job is returned once all of it is there.
 
         Raises:
             OutputError: If the file cannot be written.
@@ -260,9 +241,12 @@ def _write_picture(piece: Piece) -> int:
         # It imports torch, which workers that only write do without.
         from srcli.pages.comparison import write_comparison  # noqa: PLC0415
 
-        title, facts = job.source.name, piece.facts or {}
         write_comparison(
-            piece.source, piece.picture, job.page, title=title, facts=facts
+            piece.source,
+            piece.picture,
+            job.page,
+            title=job.source.name,
+            facts=piece.facts or {},
         )
     return size
 
@@ -273,12 +257,7 @@ def run_batch(
     """Do the jobs, giving each result in the order of the jobs once it is written.
 
     What a `SrcliError` hinders is a result of its own and does not stop the others; of
-    several jobs, the log says so at once.
-
-    Args:
-        jobs: As `plan_jobs` gives them.
-        upscaler: Enlarges one piece after the other.
-        progress: Told of each picture's tiles, or regions.
+    several jobs, the log says so at once. `progress` is told of tiles, or regions.
 
     Raises:
         OutputError: If there is no room for the results, or a folder cannot be written

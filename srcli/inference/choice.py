@@ -56,25 +56,27 @@ class Choice:
     @property
     def default_scale(self) -> float:
         """The factor where none is given: 4, or else the most that one pass does."""
-        ordinary_name = self.network is None and self.degradation == ORDINARY
-        if ordinary_name or DEFAULT_SCALE in self.scales:
-            return DEFAULT_SCALE
-        return float(max(self.scales))
+        is_possible = DEFAULT_SCALE in self._known_scales
+        return DEFAULT_SCALE if is_possible else float(max(self.scales))
+
+    @property
+    def _known_scales(self) -> tuple[int, ...]:
+        """What may be asked of the first pass: of a name, also what it lacks."""
+        is_ordinary_name = self.network is None and self.degradation == ORDINARY
+        return SCALES if is_ordinary_name else self.scales
 
     def first_scales(self, factor: float | None) -> tuple[int, ...]:
         """What the first pass can be with the weights that are there.
 
-        Args:
-            factor: The enlargement that was asked for. If it is a scale of the model,
-                it is the only one: where its weights are missing, loading says what to
-                do. None is any.
+        A factor that was asked for and is a scale of the model is the only one: where
+        its weights are missing, loading says what to do. None is any.
         """
         if self.network is not None:
             return self.scales
-        known = SCALES if self.degradation == ORDINARY else self.scales
-        if factor in known:
+        if factor in self._known_scales:
             return (int(factor),)
-        return served_scales(self.name, self.degradation, installed=True) or known
+        here = served_scales(self.name, self.degradation, installed=True)
+        return here or self._known_scales
 
     def plan(self, factor: float, *, asked: bool) -> tuple[int, ...]:
         """The scales of the passes that enlarge by at least `factor`.
@@ -109,9 +111,8 @@ class Choice:
             return self.name
         if position:
             return self.family or self.name
-        if isinstance(self.model, Path):
-            return self.name
-        return f"{self.name} {self.degradation}"
+        is_file = isinstance(self.model, Path)
+        return self.name if is_file else f"{self.name} {self.degradation}"
 
     def load(self, scale: int, degradation: str) -> SRModel:
         """The network for a pass.
@@ -119,19 +120,19 @@ class Choice:
         Raises:
             WeightsError: If the weights are missing or damaged.
         """
-        if degradation != self.degradation:  # of a pass after one for a degradation
-            family = self.family or self.name
-            if not served_scales(family):
-                most = max(self.scales)
-                raise WeightsError(
-                    f"{self.label(0)} makes the first pass, x{most}; enlarging further "
-                    f"needs ordinary {family} weights, which are not here: "
-                    f"use -x {most} or less"
-                )
-            return load_model(family, scale)
-        if self.network is not None:
-            return self.network
-        return load_model(self.name, scale, degradation=degradation)
+        if degradation == self.degradation:
+            if self.network is not None:
+                return self.network
+            return load_model(self.name, scale, degradation=degradation)
+        family = self.family or self.name
+        if not served_scales(family):
+            most = max(self.scales)
+            raise WeightsError(
+                f"{self.label(0)} makes the first pass, x{most}; enlarging further "
+                f"needs ordinary {family} weights, which are not here: "
+                f"use -x {most} or less"
+            )
+        return load_model(family, scale)
 
 
 def choose(
@@ -158,29 +159,30 @@ def choose(
     model = model if weights is None else weights
     if isinstance(model, str) and not is_weight_file(model):
         return _choose_name(model.lower(), degradation or ORDINARY)
-    network = model if isinstance(model, SRModel) else read_file(Path(model))
-    if not isinstance(model, SRModel):
-        model, said = Path(model), read_degradation(Path(model))
-        made_for = None if said is None else find_nearest(said)
-        if degradation is not None and made_for not in (None, degradation):
+    if isinstance(model, SRModel):
+        network = model
+    else:
+        model = Path(model)
+        network, said = read_file(model), read_degradation(model)
+        made_for = said and find_nearest(said)
+        if None not in (degradation, made_for) and made_for != degradation:
             raise UsageError(
                 f"{model} is for degradation {made_for}, not {degradation}: leave "
                 f"{degradation} out, or choose another file"
             )
         degradation = degradation or made_for
     family = network.arch if network.arch in variant_names() else None
-    return Choice(
-        model, degradation or ORDINARY, family, network.config.scales, network
-    )
+    scales = network.config.scales
+    return Choice(model, degradation or ORDINARY, family, scales, network)
 
 
 def _choose_name(model: str, degradation: str) -> Choice:
-    if model == BICUBIC:
-        if degradation != ORDINARY:
-            raise UsageError(
-                f"bicubic is the same for every degradation: leave {degradation} out, "
-                "or choose a network"
-            )
-        return Choice(model, degradation, None, ())
-    find_entry(model, None, degradation)  # or an error that says what to do
-    return Choice(model, degradation, model, served_scales(model, degradation))
+    if model != BICUBIC:
+        find_entry(model, None, degradation)  # or an error that says what to do
+        return Choice(model, degradation, model, served_scales(model, degradation))
+    if degradation != ORDINARY:
+        raise UsageError(
+            f"bicubic is the same for every degradation: leave {degradation} out, "
+            "or choose a network"
+        )
+    return Choice(model, degradation, None, ())

@@ -102,12 +102,7 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> Precision:
-    """The precision to compute in on a device.
-
-    Args:
-        name: "auto" (the fastest that the hardware does well), "fp32", "bf16" or
-            "fp16".
-        device: Where.
+    """The precision to compute in; "auto" is the fastest that the device does well.
 
     Raises:
         UsageError: If it is none of these, or fp16 on the CPU.
@@ -147,11 +142,7 @@ def _cpu_has_bf16() -> bool:
 
 
 def share_memory(processes: int) -> None:
-    """Leave to this process its part of the host's memory, for as long as it runs.
-
-    Args:
-        processes: That do the same work on this machine at the same time.
-    """
+    """Leave to each of so many processes on this machine its part of the memory."""
     global _sharers
     _sharers = processes
 
@@ -265,13 +256,8 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def activation_bytes_per_pixel(model: SRModel, scale: int, dtype: torch.dtype) -> float:
     """Bytes of all tensors that live at once, at their peak, for each LR pixel.
 
-    Measured on the CPU on small pictures. The growth between two sizes leaves
-    out what does not depend on the picture, such as weights.
-
-    Args:
-        model: Any network; it is not changed.
-        scale: Enlargement.
-        dtype: What the network computes in.
+    Measured on the CPU on small pictures, with a copy of the network. The growth
+    between two sizes leaves out what does not depend on them, such as weights.
     """
     twin = copy.deepcopy(model).to("cpu").eval()
     small, large = model.probe_sides
@@ -308,12 +294,7 @@ def choose_tile(
 ) -> int:
     """The longest side of a tile's core, in LR pixels, that is fast and fits.
 
-    Args:
-        model: The network.
-        scale: Enlargement.
-        device: Where it runs.
-        dtype: What it computes in.
-        overlap: Context on each side of the core, in LR pixels.
+    On each side of the core comes `overlap`.
     """
     budget = free_memory(device) * _TENSOR_SHARE[device.type]
     if device.type == "cpu":
@@ -326,14 +307,9 @@ def choose_tile(
 
 
 def describe_machine(device: torch.device) -> dict[str, str]:
-    """The machine that decides speed and figures; no name of it or its user.
+    """The machine that decides speed and figures, in words; no name of it or its user.
 
-    Args:
-        device: Where the network runs; a GPU is described too.
-
-    Returns:
-        Values for people by name: CPU, memory, GPU where there is one, operating
-        system, Python, PyTorch, srcli.
+    CPU, memory, GPU if the device is one, operating system, Python, PyTorch, srcli.
     """
     try:
         details = Path("/proc/cpuinfo").read_text("utf-8", errors="replace")

@@ -44,45 +44,25 @@ _DEEP_SHARE = 0.8  # of 16 bits and more, whose last bits are noise
 # Bytes a pixel of the result over those of the input: the same picture, smoother, as
 # JPEG of quality 95 where it was one of quality 80.
 _LOSSY = ("jpg", "webp", "avif")
-_GROWTH = {
-    (False, False): 0.6,
-    (False, True): 0.4,
-    (True, False): 4.0,
-    (True, True): 1.3,
-}
+_GROWTH = ((0.6, 0.4), (4.0, 1.3))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One picture to enlarge.
-
-    Attributes:
-        source: What is read.
-        naming: How the result is named and written.
-        output: The file to write; None is standard output, or that `error` is set.
-        format: A key of `FORMATS`.
-        width: Of the result, in pixels.
-        height: Of the result, in pixels.
-        info: What the header of the source says; None where `error` is set.
-        room: Bytes that its file will take, about.
-        is_large: Whether it is enlarged by region, as it is larger than memory.
-        page: Where a comparison goes; None is nowhere.
-        is_done: Whether the result is there already and shall stay.
-        error: Why nothing can come of it.
-    """
+    """One picture to enlarge."""
 
     source: Source
     naming: Naming
-    output: Place | None = None
-    format: str = "png"
-    width: int = 0
+    output: Place | None = None  # None is standard output, or that `error` is set
+    format: str = "png"  # a key of `FORMATS`
+    width: int = 0  # px of the result
     height: int = 0
-    info: PictureInfo | None = None
-    room: int = 0
-    is_large: bool = False
-    page: Place | None = None
-    is_done: bool = False
-    error: SrcliError | None = None
+    info: PictureInfo | None = None  # of the source; None where `error` is set
+    room: int = 0  # bytes that the result's file will take, about
+    is_large: bool = False  # larger than memory: enlarged by region
+    page: Place | None = None  # where a comparison goes
+    is_done: bool = False  # the result is there already and shall stay
+    error: SrcliError | None = None  # why nothing can come of it
 
     @property
     def is_open(self) -> bool:
@@ -176,11 +156,7 @@ class Tally:
 
 
 def announce(result: Result, jobs: int) -> Result:
-    """Log why a job was left out, or failed; a lone error is left to the caller.
-
-    Returns:
-        The result.
-    """
+    """The result; logs why its job was left out, or, if not the only one, failed."""
     if result.status == "skipped":
         log.info("%s exists: skipped", result.output)
     if result.error is not None and jobs > 1:
@@ -194,15 +170,10 @@ def _show(path: Place | None) -> str:
 
 
 def plan_jobs(sources: Sequence[Source], naming: Naming) -> list[Job]:
-    """What is to be done, in order; touches nothing.
+    """What is to be done, a job for each source in order; touches nothing.
 
-    Args:
-        sources: As `expand_inputs` gives them.
-        naming: How results are named and written.
-
-    Returns:
-        A job for each source. A source that cannot be read, or whose result no file can
-        hold, has its error in its job.
+    A source that cannot be read, or whose result no file can hold, has its error in its
+    job.
 
     Raises:
         UsageError: If `naming` does not fit the sources or contradicts itself.
@@ -242,10 +213,6 @@ def choose_sources(
 def plan_job(source: Source, naming: Naming) -> Job:
     """The job for one source; what is wrong with it alone is in its `error`.
 
-    Args:
-        source: What to enlarge.
-        naming: How its result is named and written, with its folder.
-
     Raises:
         UsageError: If `naming` contradicts itself.
     """
@@ -284,14 +251,7 @@ def plan_job(source: Source, naming: Naming) -> Job:
 
 
 def is_large(info: PictureInfo, format: str, height: int, width: int) -> bool:
-    """Whether a picture is enlarged by region: TIFF to TIFF, and much of it.
-
-    Args:
-        info: Of the picture.
-        format: Of the result, a key of `srcli.imaging.formats.FORMATS`.
-        height: Of the result, in pixels.
-        width: Of the result, in pixels.
-    """
+    """Whether a picture with such a result is enlarged by region: TIFF to TIFF."""
     if not info.is_windowed or format != "tiff":
         return False
     is_too_large = info.width * info.height > MAX_PIXELS
@@ -346,13 +306,8 @@ def check_existing(jobs: Sequence[Job], existing: Existing) -> list[Job]:
 def estimate_room(info: PictureInfo, format: str, pixels: int, read: int) -> int:
     """About how many bytes a result's file will take, give or take a factor of two.
 
-    What takes little room now, such as a drawing, will not take much then.
-
-    Args:
-        info: What the header of the input says.
-        format: Of the result, a key of `FORMATS`.
-        pixels: That the result has.
-        read: Bytes of the input's file.
+    What takes little room now, such as a drawing, will not take much then: `read` is
+    the bytes of the input's file, `pixels` are those of the result.
     """
     entry = FORMATS[format]
     depth = min(info.depth, entry.depth)
@@ -360,7 +315,7 @@ def estimate_room(info: PictureInfo, format: str, pixels: int, read: int) -> int
     if format == "bmp":
         return int(pixels * raw)
     share = _SHARES[format] if depth == 8 else _DEEP_SHARE
-    growth = _GROWTH[info.format in _LOSSY, format in _LOSSY]
+    growth = _GROWTH[info.format in _LOSSY][format in _LOSSY]
     now = read / (info.width * info.height) * growth
     return int(pixels * min(raw * share, now))
 
@@ -386,10 +341,8 @@ def check_space(jobs: Iterable[Job]) -> None:
         free = usage.free if usage.total else math.inf  # where nobody can tell
         if need <= free:
             continue
-        about = (
-            f"the results take about {format_bytes(need)} and {format_bytes(free)} "
-            "are free"
-        )
+        sizes = format_bytes(need), format_bytes(free)
+        about = "the results take about {} and {} are free".format(*sizes)
         if need / 2 > free:
             raise OutputError(f"{place} has no room: {about}: choose another -o")
         log.warning("%s may have no room: %s", place, about)

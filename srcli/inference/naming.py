@@ -24,39 +24,21 @@ Existing = Literal["refuse", "overwrite", "skip"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Naming:
-    """How results are named and written.
+    """How results are named and written."""
 
-    Attributes:
-        model: What they are named after, for example "mrnet", "rrrn_dn", or the name
-            of a weight file.
-        goal: The size wanted.
-        output: A file, a folder (a path or URL each), or "-", as typed; None is beside
-            the input.
-        format: "auto" or a key of `FORMATS`.
-        suffix: Instead of "_<model>_x<scale>" or "_<model>_<width>x<height>".
-        existing: What happens where a result is there already.
-        frame: Which of several frames or pages is enlarged, from 1; None is the only
-            one.
-        compare: Whether a page goes beside each result that compares it with bicubic.
-        quality: Of JPEG, WebP and AVIF, 1 to 100.
-        keep_metadata: Whether all of it is carried over, or none and colours in sRGB.
-        run: See `srcli.writing.write_whole`.
-        folder: The folder that `output` names, once `for_sources` has found it; None
-            where it names none.
-    """
-
-    model: str
+    model: str  # that they are named after: "mrnet", "rrrn_dn", or a weight file's name
     goal: Goal
+    # A file, a folder (a path or URL each), or "-", as typed; None is beside the input.
     output: str | None = None
-    format: str = "auto"
-    suffix: str | None = None
-    existing: Existing = "refuse"
-    frame: int | None = None
-    compare: bool = False
-    quality: int = 95
-    keep_metadata: bool = True
-    run: str | None = None
-    folder: Place | None = None
+    format: str = "auto"  # or a key of `FORMATS`
+    suffix: str | None = None  # for "_<model>_x<scale>" or "_<model>_<width>x<height>"
+    existing: Existing = "refuse"  # where a result is there already
+    frame: int | None = None  # of several frames or pages, from 1; None is the only one
+    compare: bool = False  # a page beside each result compares it with bicubic
+    quality: int = 95  # of JPEG, WebP and AVIF, 1 to 100
+    keep_metadata: bool = True  # or none of it, and the colours in sRGB
+    run: str | None = None  # see `srcli.writing.write_whole`
+    folder: Place | None = None  # that `output` names, once `for_sources` has found it
 
     def __post_init__(self) -> None:
         name = f"x{self.suffix or ''}"

@@ -24,15 +24,8 @@ def preview_batch(
     """What `run_batch` would begin with, and what all of it will take.
 
     The networks are timed on this device on tiles of random pixels, which takes about a
-    second. While a picture is enlarged, the one before is written and the next is read:
-    all three are in memory.
-
-    Args:
-        jobs: As `plan_jobs` gives them.
-        upscaler: What would enlarge them; None where no job is open.
-
-    Returns:
-        Results, "planned" for jobs that are open, and the cost of the batch.
+    second. Results of open jobs are "planned"; where there are none, there need not be
+    an upscaler.
 
     Raises:
         OutputError: If there is no room for the results.
@@ -47,6 +40,7 @@ def preview_batch(
             continue
         assert upscaler is not None
         seconds, need = _measure(job, upscaler, pace)
+        # Meanwhile the picture before is written and the next is read.
         memory = program + _result_bytes(before) + need + _input_bytes(after)
         costs.append(Cost(seconds, memory, job.room))
         results.append(Result(job, "planned", estimate=costs[-1]))

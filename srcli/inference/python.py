@@ -34,9 +34,8 @@ _TYPES = ("uint8", "uint16", "float16", "float32", "float64")
 def map_pictures(given: Given, enlarge: Enlarge) -> Enlarged:
     """The enlarged pictures of `given`, as the same kind; of a path, a Pillow image.
 
-    Args:
-        given: As `Upscaler` takes it; it is not modified.
-        enlarge: Given the pictures in turn, floating point as float32.
+    `given` is what `Upscaler` takes, and not modified; `enlarge` gets the pictures in
+    turn, floating point as float32.
 
     Raises:
         UsageError: If it is of no kind that is known, or is no picture.
@@ -147,10 +146,7 @@ def _split_planes(planes: NDArray[Any]) -> Picture:
 
 
 def picture_of_image(image: Image.Image) -> Picture:
-    """A Pillow image as a picture, turned upright.
-
-    Args:
-        image: Any mode but I; of several frames the current one.
+    """A Pillow image, or its current frame, as a picture, turned upright.
 
     Raises:
         UsageError: If its mode says nowhere how bright white is (I), or it is empty or
@@ -199,12 +195,8 @@ def image_of_picture(picture: Picture, name: str = _NAME) -> Image.Image:
     """The picture as a Pillow image of mode L, LA, RGB, RGBA, I;16 or F.
 
     Pillow has no deep colour and no deep transparency: these come in 8 bits, of
-    floating point what lies in [0, 1]. Colour profile, EXIF, XMP and resolution are in
-    `info`.
-
-    Args:
-        picture: The picture.
-        name: What the log calls it.
+    floating point what lies in [0, 1], which the log says under `name`. Colour profile,
+    EXIF, XMP and resolution are in `info`.
     """
     planes = join_planes(picture)
     if planes.dtype != np.uint8 and planes.shape[2] > 1:

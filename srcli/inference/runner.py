@@ -53,13 +53,7 @@ class Runner:
 
     Works on a copy of the model, which stays as it is. When memory runs out, the tiles
     shrink, and as a last resort the work goes on on the CPU; what is done stays done,
-    and the next pictures begin with what worked.
-
-    Attributes:
-        scale: Enlargement.
-        overlap: Context of a tile in LR pixels.
-        multiple: LR pixels that tiles begin and end at multiples of.
-        stats: What the last run took.
+    and the next pictures begin with what worked. `stats` is what the last run took.
     """
 
     def __init__(
@@ -100,8 +94,8 @@ class Runner:
             overlap = model.tile_overlap(self.scale)
         elif overlap == "exact":
             overlap = model.receptive_radius(self.scale)
-        self.overlap = overlap
-        self.multiple = model.size_multiple
+        self.overlap = overlap  # LR px of a tile's context
+        self.multiple = model.size_multiple  # tiles begin and end at multiples of it
         self._ensemble = ensemble
         self._pace: float | None = None
         self._place(choose_device(device))
@@ -146,8 +140,8 @@ class Runner:
         """Enlarge a picture that only `read` and `write` know.
 
         Args:
-            height: Rows of the LR picture.
-            width: Columns of the LR picture.
+            height: Of the LR picture.
+            width: Of the LR picture.
             read: Gives a box of the LR picture, (C, h, w) float32 in [0, 1].
             write: Takes the result for a box (given in LR pixels; the boxes of all
                 calls make up the picture): (C, s*h, s*w) float32 on the device that

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
@@ -29,22 +30,15 @@ _LONG = "\\\\?\\"  # what a long path begins with on Windows
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A picture to read.
+    """A picture to read."""
 
-    Attributes:
-        path: The file, here or remote; None is standard input.
-        root: The input folder, or the fixed part of the pattern, that it was found
-            below; None where the file itself was named.
-        data: What standard input held; of a file, what it holds if that has been read.
-        error: Why there is nothing to read: a folder that may not be looked into.
-        listed: Bytes of the file where a listing told them.
-    """
-
-    path: Place | None
+    path: Place | None  # here or remote; None is standard input
+    # The input folder, or the fixed part of the pattern, that it was found below; None
+    # where the file itself was named.
     root: Place | None = None
-    data: bytes = field(default=b"", repr=False)
-    error: InputError | None = None
-    listed: int | None = None
+    data: bytes = field(default=b"", repr=False)  # what it holds, if that has been read
+    error: InputError | None = None  # a folder that may not be looked into
+    listed: int | None = None  # bytes of the file where a listing told them
 
     @property
     def name(self) -> str:
@@ -61,12 +55,10 @@ class Source:
         """Bytes of the file; 0 where it cannot be told."""
         if self.data or self.path is None:
             return len(self.data)
-        if self.listed is not None or is_remote(self.path):
-            return self.listed or 0
-        try:
-            return self.path.stat().st_size
-        except OSError:
-            return 0
+        if self.listed is None and not is_remote(self.path):
+            with suppress(OSError):
+                return self.path.stat().st_size
+        return self.listed or 0
 
     @property
     def branch(self) -> PurePath:
@@ -86,7 +78,7 @@ def expand_inputs(inputs: Sequence[str], *, recursive: bool = False) -> list[Sou
     Args:
         inputs: Files, folders, patterns with *, ? or [, all of them paths or URLs, and
             "-" for standard input.
-        recursive: Whether folders in folders are entered.
+        recursive: Also looks into folders in folders.
 
     Raises:
         InputError: If a folder or a pattern gives no picture.

@@ -93,6 +93,8 @@ def plan_tiles(
 
 def _cut(start: int, stop: int, side: int, unit: int) -> list[int]:
     """The edges of equal parts of at most `side`; they lie `unit`s from the start."""
+    if stop - start <= side:
+        return [start, stop]
     units = math.ceil((stop - start) / unit)
     parts = math.ceil(units / (side // unit))
     inner = [start + part * units // parts * unit for part in range(parts)]
@@ -109,30 +111,19 @@ class Pass(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A part of a picture that is enlarged by itself; can be sent anywhere.
+    """A part of a picture that is enlarged by itself; can be sent anywhere."""
 
-    Attributes:
-        padded: What is read, in pixels of the picture: the region with its context.
-        target: What the region itself becomes, in pixels of the result.
-        whole: Height and width of the picture.
-        size: Height and width of the result.
-    """
-
-    padded: Box
-    target: Box
-    whole: Size
-    size: Size
+    padded: Box  # what is read, in pixels of the picture: with its context
+    target: Box  # what the region itself becomes, in pixels of the result
+    whole: Size  # of the picture
+    size: Size  # of the result
 
 
 def plan_regions(info: PictureInfo, size: Size, passes: Sequence[Pass]) -> list[Region]:
     """The regions of a picture, row by row; their targets make up the result.
 
-    At whole factors, regions end where tiles of the result's file do.
-
-    Args:
-        info: Of the picture.
-        size: Height and width of the result.
-        passes: The networks that it goes through: each needs context.
+    At whole factors, regions end where tiles of the result's file do. Each of the
+    networks that the picture goes through needs context.
     """
     whole = height, width = info.height, info.width
     margin, scale = 1.0, 1  # LR px; 1, as the targets are cut at whole pixels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -77,7 +78,6 @@ class Upscaler:
     stats: RunStats = field(init=False, default=_UNUSED)
     _choice: Choice = field(init=False)
     _goal: Goal = field(init=False)
-    _models: dict[str, list[SRModel]] = field(init=False, default_factory=dict)
     _runners: dict[tuple[int, str], Runner] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -95,13 +95,10 @@ class Upscaler:
         if self.scale is None and self.width is None and self.height is None:
             self.scale = self._choice.default_scale
         self._goal = Goal(self.scale, self.width, self.height)
-        if self.name == BICUBIC:
-            return
-        if self.scale is None or self._goal.is_sized:
-            self._get_runner(max(self._choice.first_scales(None)), 0)
-        else:
-            for position, step in enumerate(self._choice.plan(self.scale, asked=True)):
-                self._get_runner(step, position)
+        if self.scale is not None and not self._goal.is_sized:
+            self._get_runners(self._choice.plan(self.scale, asked=True))
+        elif self.name != BICUBIC:
+            self._get_runners([max(self._choice.first_scales(None))])
 
     @property
     def name(self) -> str:
@@ -133,8 +130,7 @@ class Upscaler:
             UsageError: If the factor is not between 1 and 8.
             WeightsError: If weights are missing or damaged.
         """
-        steps = enumerate(self.plan(height, width))
-        return [self._get_runner(step, position) for position, step in steps]
+        return self._get_runners(self.plan(height, width))
 
     def describe(self, height: int, width: int) -> str:
         """How a picture of this size is enlarged: "mrnet x3, then bicubic to 90x60".
@@ -183,12 +179,7 @@ class Upscaler:
         )
 
     def plan_regions(self, info: PictureInfo) -> list[Region]:
-        """The regions of a picture that is too large for memory.
-
-        Raises:
-            UsageError: If the factor is not between 1 and 8.
-            WeightsError: If weights are missing or damaged.
-        """
+        """The regions of a picture that is too large for memory."""
         whole = info.height, info.width
         return plan_regions(info, self.target_size(*whole), self.runners(*whole))
 
@@ -234,26 +225,21 @@ class Upscaler:
             alpha = None if alpha is None else alpha.clip(0, 1)
         return replace(part, pixels=pixels, alpha=alpha)
 
-    def _get_runner(self, scale: int, position: int) -> Runner:
-        """The network for a pass, on its device; `position` is the pass's, from 0."""
-        degradation = self._choice.serves(position)
-        key = scale, degradation
-        if key not in self._runners:
-            loaded = self._models.setdefault(degradation, [])
-            model = next((m for m in loaded if scale in m.config.scales), None)
-            if model is None:
-                model = self._choice.load(scale, degradation)
-                loaded.append(model)
-            self._runners[key] = Runner(
-                model,
-                scale,
-                device=self.device,
-                precision=self.precision,
-                tile=self.tile,
-                overlap=self.overlap,
-                ensemble=self.ensemble,
-            )
-        return self._runners[key]
+    def _get_runners(self, steps: Sequence[int]) -> list[Runner]:
+        """The networks for passes of these scales, on their device."""
+        keys = [(step, self._choice.serves(i)) for i, step in enumerate(steps)]
+        for key in keys:
+            if key not in self._runners:
+                self._runners[key] = Runner(
+                    self._choice.load(*key),
+                    key[0],
+                    device=self.device,
+                    precision=self.precision,
+                    tile=self.tile,
+                    overlap=self.overlap,
+                    ensemble=self.ensemble,
+                )
+        return [self._runners[key] for key in keys]
 
     def _run(
         self,
@@ -392,20 +378,17 @@ def upscale(
 ) -> Enlarged:
     """The enlarged picture, of the kind that was given (for a path, a Pillow image).
 
+    For many pictures, use an `Upscaler`, which is loaded once.
+
     Args:
         image: As `Upscaler` takes it: a picture file, Pillow image, NumPy array or
             PyTorch tensor.
         model: A name of `srcli models`, "bicubic", a weight file, or a network.
         scale: Factor from 1 to 8; not looked at where a width or height is given. None
-            is 4, or else what the model does in one pass: 3 for blurred and noisy
-            pictures (`degradation` "bd" and "dn").
-        **options: The other fields of `Upscaler`, which is to be preferred for many
-            pictures.
+            is 4, or 3 for blurred and noisy pictures (`degradation` "bd" and "dn").
+        **options: The other fields of `Upscaler`.
 
     Raises:
-        UsageError: If an option or the kind of image is not valid.
-        InputError: If a file cannot be read.
-        WeightsError: If the weights are missing or damaged.
-        DeviceError: If the device is not there or memory does not suffice.
+        SrcliError: As `Upscaler` and its call.
     """
     return Upscaler(model, scale, **options)(image)

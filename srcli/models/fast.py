@@ -23,6 +23,7 @@ import operator
 import threading
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import accumulate
 from typing import Any, cast
 
@@ -37,7 +38,7 @@ from srcli.models.fused import (
     rectify,
     without_autocast,
 )
-from srcli.models.layers import Affine, JointConv
+from srcli.models.layers import Affine, JointConv, keeps_size
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ _KNOWN: dict[str, int | None] = {
 _PASSED_ON = ("to", "float", "contiguous", "identity", "dropout")
 
 
+@torch.no_grad()
 def make_fast(model: SRModel, scale: int) -> SRModel:
     """A fast copy of a network for one scale, which can only infer.
 
@@ -72,12 +74,18 @@ def make_fast(model: SRModel, scale: int) -> SRModel:
     core = model.find_core()
     if isinstance(core, SRModel):
         core = _AtScale(core, model.resolve_scale(scale))
-    draft = _Draft(core, model.channels, scale)
+    draft = _Draft(core, scale)
+    wave = torch.arange(model.channels * _SIDE**2).sin()
+    lr = (0.5 + 0.5 * wave.view(1, -1, _SIDE, _SIDE)).to(draft.like)
     try:
-        draft.write()
-        draft.apply_rules()
-        fast = FastModel(model, *draft.split())
-        draft.compare(fast)
+        with without_autocast(lr):
+            wanted = draft.write(lr)
+            draft.apply_rules()
+            fast = FastModel(model, *draft.split())
+            difference = (fast(lr) - wanted).abs().max()  # the network may be anybody's
+        allowed = 1000 * torch.finfo(lr.dtype).eps
+        if not difference <= allowed * wanted.abs().max().clamp_min(1):
+            raise _UnknownError(f"its copy is off by {difference}")
     except _UnknownError as error:
         log.debug("%s runs as it is: %s", model.arch, error)
         return model
@@ -112,26 +120,21 @@ class FastModel(SRModel):
 
 
 class _Tail(nn.Module):
-    """The last layers, run strip by strip (rule 6)."""
+    """The last layers, to the picture, run strip by strip (rule 6).
+
+    `times` says how many rows one LR row has, of each map that they read and of the
+    picture, `context` how many LR rows are read above and below, and `values` what the
+    largest map has for an LR pixel.
+    """
 
     def __init__(
         self, layers: nn.Module, times: Sequence[float], context: int, values: int
     ) -> None:
-        """Take over the layers.
-
-        Args:
-            layers: To the picture, from maps that begin and end with the same rows.
-            times: How many rows one LR row has: of each of those maps, and of the
-                picture.
-            context: LR rows that are read above and below.
-            values: Of the largest map, for an LR pixel.
-        """
         super().__init__()
         self.layers, self.context, self.values = layers, context, values
         *self.times, self.scale = times
 
     def forward(self, lr: Tensor, maps: Sequence[Tensor]) -> Tensor:
-        """The enlarged picture from what the head gives."""
         batch, _, height, width = lr.shape
         strips = []
         for top, bottom in cut_strips(height, batch * width * self.values, lr.device):
@@ -152,54 +155,24 @@ class _UnknownError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Kernel:
-    """A convolution of stride 1 that keeps the size.
+    """A convolution of stride 1 that keeps the size."""
 
-    Attributes:
-        key: The same for the same kernel; None once it is changed.
-        weight: (outputs, inputs, k, k), as the layer has it or in float64.
-        bias: (outputs,).
-        reads: Whether what it reads is as precise as a picture (rule 5).
-        writes: Whether what it gives is.
-        gain: What a sum's other part is multiplied by, (outputs,).
-    """
+    key: Hashable  # the same for the same kernel; None once it is changed
+    weight: Tensor  # (outputs, inputs, k, k), as the layer has it or in float64
+    bias: Tensor  # (outputs,)
+    reads: bool  # whether what it reads is as precise as a picture (rule 5)
+    writes: bool  # whether what it gives is
 
-    key: Hashable
-    weight: Tensor
-    bias: Tensor
-    reads: bool
-    writes: bool
-    gain: Tensor | None = None
-
-    def scaled(self, scale: Tensor, shift: Tensor, *, adds: bool = False) -> _Kernel:
-        """With a scaling behind it; behind the sum that it makes, if it adds."""
-        weight, bias = self.weight.cpu().double(), self.bias.cpu().double()
-        return replace(
-            self,
-            key=None,
-            weight=weight * scale.view(-1, 1, 1, 1),
-            bias=bias * scale + shift,
-            gain=(scale if self.gain is None else scale * self.gain) if adds else None,
-        )
+    def before(self, scale: Tensor, shift: Tensor) -> _Kernel:
+        """With a scaling behind it."""
+        weight = self.weight.cpu().double() * scale.view(-1, 1, 1, 1)
+        bias = self.bias.cpu().double() * scale + shift
+        return replace(self, key=None, weight=weight, bias=bias)
 
     def after(self, scale: Tensor) -> _Kernel:
         """With what it reads multiplied by a factor each."""
         weight = self.weight.cpu().double() * scale.view(-1, 1, 1)
         return replace(self, key=None, weight=weight)
-
-
-class _Scaling(nn.Module):
-    """scale * x + shift, per channel."""
-
-    scale: Tensor
-    shift: Tensor
-
-    def __init__(self, scale: Tensor, shift: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("scale", scale.view(-1, 1, 1), persistent=False)
-        self.register_buffer("shift", shift.view(-1, 1, 1), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.addcmul(self.shift.to(x.dtype), x, self.scale.to(x.dtype))
 
 
 class _Tracer(fx.Tracer):
@@ -263,43 +236,26 @@ class _Draft:
     and whether it is `fresh`, which is: in memory of its own.
     """
 
-    def __init__(self, network: nn.Module, channels: int, scale: int) -> None:
+    def __init__(self, network: nn.Module, scale: int) -> None:
         self.root, self.scale = network, scale
         self.like = next(network.parameters(), torch.zeros(())).detach()
-        count = channels * _SIDE**2
-        wave = torch.arange(count).sin().view(1, channels, _SIDE, _SIDE)
-        self.lr = (0.5 + 0.5 * wave).to(self.like)
-        self.result = torch.empty(0)
         self.graph = fx.Graph()
         self.layers: dict[str, nn.Module] = {}
         self.names: dict[Hashable, str] = {}
 
-    @torch.no_grad()
-    def write(self) -> None:
-        """Write down what the network does, and the sizes of all maps.
+    def write(self, lr: Tensor) -> Tensor:
+        """What the network makes of a picture, while it is written down how.
 
         Raises:
             _UnknownError: If what it does depends on the picture.
         """
-        with without_autocast(self.like):
-            try:
-                self.graph = _Tracer().trace(self.root)
-                self.result = _Sizes(fx.GraphModule(self.root, self.graph)).run(self.lr)
-            # What it does with symbols, or with so small a picture, has no bounds.
-            except Exception as error:
-                raise _UnknownError(str(error)) from error
-
-    def compare(self, fast: SRModel) -> None:
-        """See to it that the copy does what the network does: it may be anybody's.
-
-        Raises:
-            _UnknownError: If its result is another one.
-        """
-        with torch.no_grad(), without_autocast(self.like):
-            difference = (fast(self.lr) - self.result).abs().max()
-        allowed = 1000 * torch.finfo(self.like.dtype).eps
-        if not difference <= allowed * self.result.abs().max().clamp_min(1):
-            raise _UnknownError(f"its copy is off by {difference}")
+        try:
+            self.graph = _Tracer().trace(self.root)
+            made: Tensor = _Sizes(fx.GraphModule(self.root, self.graph)).run(lr)
+        # What it does with symbols, or with so small a picture, has no bounds.
+        except Exception as error:
+            raise _UnknownError(str(error)) from error
+        return made
 
     def apply_rules(self) -> None:
         """Rules 1 to 3 and 5.
@@ -308,14 +264,15 @@ class _Draft:
             _UnknownError: If a node is nothing that they know.
         """
         for node in self._nodes():
-            self._read(node)
+            found = self._read(node)
+            if found is not node:  # which it may read
+                node.replace_all_uses_with(found, partial(operator.is_not, found))
         self._drop()
         if not any("kernel" in node.meta for node in self._nodes()):
             raise _UnknownError("it has nothing to join")
         self._unite()
         for node in self._nodes():
-            if "scaling" in node.meta:
-                self._pass_on(node, *node.meta["scaling"])
+            self._pass_on(node)
         self._keep_ends_precise()
         for node in self._nodes():
             if "kernel" in node.meta:
@@ -335,17 +292,13 @@ class _Draft:
             if not node.users and node.op not in ("placeholder", "output"):
                 self.graph.erase_node(node)
 
-    def _put(self, before: fx.Node, function: Any, *args: Any, **meta: Any) -> fx.Node:  # noqa: ANN401
+    def put(self, before: fx.Node, function: Any, *args: Any, **meta: Any) -> fx.Node:  # noqa: ANN401
         """A new node, as large as the one before which it is; a name is a layer's."""
         op = "call_module" if isinstance(function, str) else "call_function"
         with self.graph.inserting_before(before):
             node = self.graph.create_node(op, function, args)
         node.meta = {"shape": before.meta["shape"], **meta}
         return node
-
-    def put_sum(self, before: fx.Node, *terms: Any) -> fx.Node:  # noqa: ANN401
-        """A sum, before another node of its size."""
-        return self._put(before, operator.add, *terms, sum=True)
 
     def _find_number(self, given: Any) -> float | None:  # noqa: ANN401
         """The value of a number or of a weight that is one; None for all else."""
@@ -359,12 +312,8 @@ class _Draft:
 
     # What a node is
 
-    def _read(self, node: fx.Node) -> None:
-        """Find out what a node is, and take apart what is several.
-
-        Raises:
-            _UnknownError: If no rule knows it.
-        """
+    def _read(self, node: fx.Node) -> fx.Node:
+        """What stands for a node from here on, of which is known what it is."""
         module = None
         name = getattr(node.target, "__name__", str(node.target))
         if node.op == "call_module":
@@ -377,44 +326,36 @@ class _Draft:
             x.replace_all_uses_with(node, lambda user: user > node)
         name = name.replace("iadd", "add").replace("_", "").lower()
         if name in _PASSED_ON:
-            node.replace_all_uses_with(x)
-        elif isinstance(module, nn.Conv2d) and _keeps_size(module):
-            self._read_kernel(node, module)
-        elif isinstance(module, nn.BatchNorm2d | Affine):
-            scaled = self._put_scaling(node, x, *_find_scaling(module))
-            node.replace_all_uses_with(scaled)
-        elif name in ("mul", "truediv", "div"):
-            self._read_factor(node, name != "mul")
-        elif name == "addcmul":
-            self._read_share(node)
-        else:
-            self._read_other(node, name, module)
-
-    def _read_other(self, node: fx.Node, name: str, module: nn.Module | None) -> None:
-        """What stays, or becomes a part of something."""
-        if (slope := self._find_slope(name, node, module)) is not None:
-            node.meta["slope"] = slope
-        elif name not in _KNOWN and not hasattr(module, "reach"):
+            return cast("fx.Node", x)
+        if isinstance(module, nn.Conv2d) and keeps_size(module):
+            return self._read_kernel(node, module)
+        if isinstance(module, nn.BatchNorm2d | Affine):
+            return self._put_scaling(node, x, *_find_scaling(module))
+        if name in ("mul", "truediv", "div"):
+            return self._read_factor(node, name != "mul")
+        if name == "addcmul":
+            return self._read_share(node)
+        node.meta["slope"] = self._find_slope(name, node, module)
+        node.meta["sum"] = name == "add"
+        if node.meta["slope"] is not None:
+            return node
+        if name not in _KNOWN and not hasattr(module, "reach"):
             raise _UnknownError(f"no rule knows {name}")
-        elif module is not None:
-            self._keep(node, module)
-        else:
-            node.meta["sum"] = name == "add"
+        return node if module is None else self._keep(node, module)
 
-    def _read_kernel(self, node: fx.Node, layer: nn.Conv2d) -> None:
+    def _read_kernel(self, node: fx.Node, layer: nn.Conv2d) -> fx.Node:
         """A convolution; a 1x1 one of joined features as a sum of several."""
         given: Any = node.args[0]
         features, weights = [given], [layer.weight]
         if isinstance(layer, JointConv):
             features = list(given)
-            width = features[0].meta["shape"][1]
-            weights = list(layer.blocks(width)[: len(features)])
+            weights = list(layer.blocks(features[0].meta["shape"][1]))[: len(features)]
         elif given.target is torch.cat and layer.kernel_size == (1, 1):
             features = list(given.args[0])
             widths = [feature.meta["shape"][1] for feature in features]
             weights = list(torch.split(layer.weight, widths, dim=1))
         none = layer.weight.new_zeros(layer.out_channels)
-        total = None
+        terms = []
         for part, (feature, weight) in enumerate(zip(features, weights, strict=True)):
             bias = none if part or layer.bias is None else layer.bias
             block = weight.detach().reshape(len(bias), -1, *layer.kernel_size)
@@ -425,9 +366,10 @@ class _Draft:
                 reads=block.shape[1] <= _PICTURE,
                 writes=len(block) <= _PICTURE or _is_shuffled(node),
             )
-            term = self._put(node, _Kernel, feature, kernel=kernel)
-            total = term if total is None else self.put_sum(node, total, term)
-        node.replace_all_uses_with(cast("fx.Node", total))
+            terms.append(self.put(node, FusedConv, feature, kernel=kernel))
+            if part:
+                terms.append(self.put(node, operator.add, *terms[-2:], sum=True))
+        return terms[-1]
 
     def _put_scaling(
         self,
@@ -440,36 +382,27 @@ class _Draft:
         channels = before.meta["shape"][1]
         pair = (torch.as_tensor(each, dtype=torch.float64) for each in (scale, shift))
         scaling = tuple(each.expand(channels) for each in pair)
-        return self._put(before, _Scaling, x, scaling=scaling)
+        return self.put(before, Affine, x, scaling=scaling)
 
-    def _read_factor(self, node: fx.Node, divides: bool) -> None:
-        """A number times a map, or a map by a number.
-
-        Raises:
-            _UnknownError: If it is something else.
-        """
+    def _read_factor(self, node: fx.Node, divides: bool) -> fx.Node:
+        """A number times a map, or a map by a number."""
         x, number = node.args[0], self._find_number(node.args[1])
         if number is None and not divides:
             x, number = node.args[1], self._find_number(node.args[0])
         if number is None:
             raise _UnknownError("no rule knows products of maps")
-        scaled = self._put_scaling(node, x, 1 / number if divides else number)
-        node.replace_all_uses_with(scaled)
+        return self._put_scaling(node, x, 1 / number if divides else number)
 
-    def _read_share(self, node: fx.Node) -> None:
-        """Total + share * x, the share a number.
-
-        Raises:
-            _UnknownError: If it is something else.
-        """
+    def _read_share(self, node: fx.Node) -> fx.Node:
+        """Total + share * x, the share a number."""
         total: Any = node.args[0]
         share = self._find_number(node.args[2])
         if share is None:
             raise _UnknownError("no rule knows sums of products")
         if share != 0:
             part = self._put_scaling(node, node.args[1], share)
-            total = self.put_sum(node, total, part)
-        node.replace_all_uses_with(total)
+            total = self.put(node, operator.add, total, part, sum=True)
+        return cast("fx.Node", total)
 
     def _find_slope(
         self, name: str, node: fx.Node, module: nn.Module | None
@@ -484,15 +417,15 @@ class _Draft:
             return self._find_number(getattr(module, "weight", node.args[-1]))
         return None
 
-    def _keep(self, node: fx.Node, module: nn.Module) -> None:
+    def _keep(self, node: fx.Node, module: nn.Module) -> fx.Node:
         """A layer as it is, but for the layout of what it gives."""
         self.layers[str(node.target)] = copy.deepcopy(module).requires_grad_(False)
         is_local = getattr(module, "mode", None) == "nearest"
         node.meta["reach"] = 0 if is_local else getattr(module, "reach", None)
         fresh = any(True for _ in module.parameters())
-        aligned = self._put(node, align_channels, node, fresh=fresh)
-        node.replace_all_uses_with(aligned, lambda user: user is not aligned)
+        aligned = self.put(node, align_channels, node, fresh=fresh)
         node.append(aligned)
+        return aligned
 
     def _unite(self) -> None:
         """Compute once what is computed several times."""
@@ -500,23 +433,24 @@ class _Draft:
         for node in self._nodes():
             kernel = node.meta.get("kernel")
             what = kernel.key if kernel else (node.op, node.target)
-            scaling = str(node.meta.get("scaling"))
-            key = what, str(node.args), str(node.kwargs), scaling
-            first = known.setdefault(key, node)
+            given = (node.args, node.kwargs, node.meta.get("scaling"))
+            first = known.setdefault((what, str(given)), node)
             if first is not node:
                 node.replace_all_uses_with(first)
         self._drop()
 
     # What belongs together
 
-    def _pass_on(self, node: fx.Node, scale: Tensor, shift: Tensor) -> None:
+    def _pass_on(self, node: fx.Node) -> None:
         """Make a factor a part of the convolutions behind it."""
+        scale, shift = node.meta.get("scaling", (None, None))
         behind = list(node.users)
-        if not shift.any() and all("kernel" in each.meta for each in behind):
-            for each in behind:
-                each.meta["kernel"] = each.meta["kernel"].after(scale)
-            node.replace_all_uses_with(cast("fx.Node", node.args[0]))
-            self.graph.erase_node(node)
+        if scale is None or shift.any() or any("kernel" not in b.meta for b in behind):
+            return
+        for each in behind:
+            each.meta["kernel"] = each.meta["kernel"].after(scale)
+        node.replace_all_uses_with(cast("fx.Node", node.args[0]))
+        self.graph.erase_node(node)
 
     def _keep_ends_precise(self) -> None:
         """Rule 5 for a network that adds no picture to what it computes.
@@ -526,19 +460,18 @@ class _Draft:
         reads: there the picture has the least left to gain, and rounding shows most.
         """
         result = self.graph.output_node().all_input_nodes[0]
+        if "kernel" not in result.meta:
+            return
         for first in self._nodes():
             second = _find_only_user(first)
-            if second is not None and "slope" in second.meta:
+            if second is not None and second.meta.get("slope") is not None:
                 second = _find_only_user(second)
-            pair: list[Any] = [first.meta.get("kernel"), None]
-            if second is not None:
-                pair[1] = second.meta.get("kernel")
-            if second is None or not all(pair) or "kernel" not in result.meta:
+            if second is None or any("kernel" not in n.meta for n in (first, second)):
                 continue
-            is_start = pair[0].weight.shape[1] <= _PICTURE
+            is_start = first.meta["kernel"].weight.shape[1] <= _PICTURE
             if is_start or (self.scale == 2 and second is result):
-                first.meta["kernel"] = replace(pair[0], writes=True)
-                second.meta["kernel"] = replace(pair[1], reads=True)
+                first.meta["kernel"] = replace(first.meta["kernel"], writes=True)
+                second.meta["kernel"] = replace(second.meta["kernel"], reads=True)
 
     def _fuse(self, node: fx.Node) -> None:
         """A convolution with all that follows it alone, as one layer."""
@@ -551,12 +484,12 @@ class _Draft:
             key = kernel.key, kernel.reads, kernel.writes
             name = self.names.setdefault(key, name)
         if name not in self.layers:
-            gain = None if kernel.gain is None else kernel.gain.to(self.like)
             weight, bias = (each.to(self.like) for each in (kernel.weight, kernel.bias))
-            flags = {"reads": kernel.reads, "writes": kernel.writes}
-            self.layers[name] = FusedConv(weight, bias, gain=gain, **flags)
+            self.layers[name] = FusedConv(
+                weight, bias, reads=kernel.reads, writes=kernel.writes
+            )
         given = [node.args[0]] if chain.add is None else [node.args[0], chain.add]
-        layer = self._put(last, name, *given, fresh=True, kernel=kernel)
+        layer = self.put(last, name, *given, fresh=True, kernel=kernel)
         layer.kwargs = chain.options
         last.replace_all_uses_with(layer)
         for each in reversed(chain.nodes):
@@ -564,20 +497,22 @@ class _Draft:
 
     def _settle(self, node: fx.Node) -> None:
         """What was not joined, as it is computed."""
-        meta, x, new = node.meta, node.args[0], None
-        if "slope" in meta:
-            new = self._put(node, rectify, x, meta["slope"], fresh=True)
+        meta, x, new = node.meta, node.args[0], node
+        if meta.get("slope") is not None:
+            new = self.put(node, rectify, x, meta["slope"])
         elif "scaling" in meta:
+            scale, shift = meta["scaling"]
+            layer = Affine(len(scale), 1.0).requires_grad_(False).to(self.like)
+            layer.load_state_dict({"weight": scale, "bias": shift})
             name = f"layer{len(self.layers)}"
-            pair = (each.to(self.like) for each in meta["scaling"])
-            self.layers[name] = _Scaling(*pair)
-            new = self._put(node, name, x, fresh=True)
+            self.layers[name] = layer
+            new = self.put(node, name, x)
         elif meta.get("sum"):
-            new = self._put(node, operator.add, *node.args[:2], fresh=True)
-        elif node.target is torch.zeros_like:
-            meta["fresh"] = True
-        if new is not None:
+            new = self.put(node, operator.add, *node.args[:2])
+        if new is not node:
             node.replace_all_uses_with(new)
+        if new is not node or node.target is torch.zeros_like:
+            new.meta["fresh"] = True
 
     # What is done strip by strip
 
@@ -600,9 +535,7 @@ class _Draft:
         for index in reversed(range(len(nodes))):
             node = nodes[index]
             own = _find_reach(node)
-            if own is None:
-                break
-            reach += own * _SIDE / node.meta["shape"][2]
+            reach += math.inf if own is None else own * _SIDE / node.meta["shape"][2]
             if reach > _CONTEXT:
                 break
             need = max(peaks[index], needs[node])
@@ -615,11 +548,9 @@ class _Draft:
         given, rest = kept[nodes[start]], nodes[start:]
         rows = [each.meta["shape"][2] / _SIDE for each in (*given, *wanted)]
         values = max(each.meta["shape"].numel() for each in rest) // _SIDE**2
-        tail = self._build(given, rest, wanted[0])
-        return (
-            self._build([lr], nodes[:start], given),
-            _Tail(tail, rows, math.ceil(context), values),
-        )
+        layers = self._build(given, rest, wanted[0])
+        head = self._build([lr], nodes[:start], given)
+        return head, _Tail(layers, rows, math.ceil(context), values)
 
     def _build(
         self,
@@ -640,58 +571,45 @@ class _Draft:
 
 @dataclass(slots=True)
 class _Chain:
-    """A convolution and what follows it alone: rules 2 and 3.
-
-    Attributes:
-        draft: Whose they are.
-        nodes: The convolution, and what has been taken in so far.
-        kernel: Of the convolution, with the scalings behind it.
-        add: What it adds.
-        options: Of the layer: the slope of an activation, its share in a sum.
-    """
+    """A convolution and what follows it alone: rules 2 and 3."""
 
     draft: _Draft
-    nodes: list[fx.Node]
-    kernel: _Kernel
+    nodes: list[fx.Node]  # the convolution, and what has been taken in so far
+    kernel: _Kernel  # with the scalings behind it
     add: fx.Node | None = None
+    # Of the layer: the slope of an activation, its share in a sum.
     options: dict[str, Any] = field(default_factory=dict)
 
     def take(self, user: fx.Node) -> bool:
         """Take in what follows, if that is possible; whether it was."""
+        scaling, slope = user.meta.get("scaling"), user.meta.get("slope")
         if "share" in self.options:
             return False
-        if "scaling" in user.meta and "slope" in self.options:
-            return self._take_share(user, *user.meta["scaling"])
-        if "scaling" in user.meta:
-            taken = self._take_scaling(user, *user.meta["scaling"])
-        elif "slope" in self.options:
-            taken = False
-        elif user.meta.get("sum"):
-            taken = self._take_sum(user)
+        if "slope" in self.options:
+            return scaling is not None and self._take_share(user, *scaling)
+        if scaling is not None:
+            taken = self._take_scaling(user, *scaling)
+        elif slope is not None:
+            self.options["slope"], taken = slope, True
         else:
-            taken = "slope" in user.meta
-            self.options |= {"slope": user.meta["slope"]} if taken else {}
+            taken = bool(user.meta.get("sum")) and self._take_sum(user)
         self.nodes += [user] if taken else []
         return taken
 
     def _take_scaling(self, user: fx.Node, scale: Tensor, shift: Tensor) -> bool:
-        if self.add is not None and self._pass_on(user, scale, shift):
-            self.kernel = self.kernel.scaled(torch.ones_like(scale), shift / scale)
-        else:
-            self.kernel = self.kernel.scaled(scale, shift, adds=self.add is not None)
-        return True
-
-    def _pass_on(self, user: fx.Node, scale: Tensor, shift: Tensor) -> bool:
-        """Leave a sum's scale to what is behind its ReLU, if that is possible."""
+        """The scaling; a sum's scale is left to what is behind its ReLU."""
+        if self.add is None:
+            self.kernel = self.kernel.before(scale, shift)
+            return True
         relu = _find_only_user(user)
         fits = (scale > 0) & (shift.abs() <= scale * _FURTHEST)
         if relu is None or relu.meta.get("slope") != 0 or not fits.all():
             return False
-        readers = list(relu.users)
-        if self.kernel.gain is not None or any("kernel" not in r.meta for r in readers):
+        if any("kernel" not in reader.meta for reader in relu.users):
             return False
-        for behind in readers:
+        for behind in relu.users:
             behind.meta["kernel"] = behind.meta["kernel"].after(scale)
+        self.kernel = self.kernel.before(torch.ones_like(scale), shift / scale)
         return True
 
     def _take_share(self, user: fx.Node, scale: Tensor, shift: Tensor) -> bool:
@@ -709,32 +627,16 @@ class _Chain:
 
     def _take_sum(self, user: fx.Node) -> bool:
         other = _find_other(user, self.nodes[-1])
-        kernel = self.kernel
-        if other is None or kernel.reads or kernel.writes or kernel.gain is not None:
+        if other is None or self.kernel.reads or self.kernel.writes:
             return False
         theirs = other.meta.get("kernel")
         will_take = theirs and not (theirs.reads or theirs.writes)
         if will_take and other > self.nodes[0] and _find_only_user(other) is user:
             return False  # this one in
         if self.add is not None:
-            other = self.draft.put_sum(user, self.add, other)
+            other = self.draft.put(user, operator.add, self.add, other, sum=True)
         self.add = other
         return True
-
-
-def _keeps_size(layer: nn.Conv2d) -> bool:
-    """Whether a convolution gives a map of the size that it is given."""
-    side = layer.kernel_size[0]
-    return (
-        layer.kernel_size == (side, side)
-        and side % 2 == 1
-        and (
-            layer.padding in ("same", (side // 2, side // 2))
-            and layer.stride == layer.dilation == (1, 1)
-            and layer.groups == 1
-            and layer.padding_mode == "zeros"
-        )
-    )
 
 
 def _find_scaling(module: nn.BatchNorm2d | Affine) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
-from itertools import product
 from typing import Any, Literal
 
 import torch
@@ -30,13 +29,6 @@ _ONES = [1, 1]  # stride and dilation
 _thin: list[None] = []
 
 
-class _Forms(dict[Any, Any]):
-    """A layer's weights in the forms that were needed; a copy of it begins anew."""
-
-    def __deepcopy__(self, _memo: object) -> _Forms:
-        return _Forms()
-
-
 class FusedConv(nn.Module):
     """A convolution with an odd kernel that keeps the size, and what follows it.
 
@@ -48,34 +40,27 @@ class FusedConv(nn.Module):
 
     weight: Tensor
     bias: Tensor
-    gain: Tensor | None
 
     def __init__(
-        self,
-        weight: Tensor,
-        bias: Tensor,
-        *,
-        gain: Tensor | None = None,
-        reads: bool = False,
-        writes: bool = False,
+        self, weight: Tensor, bias: Tensor, *, reads: bool = False, writes: bool = False
     ) -> None:
         """Take over a kernel.
 
         Args:
             weight: (outputs, inputs, k, k), k odd.
             bias: (outputs,), of the same dtype and device.
-            gain: What each channel of a sum's other part is multiplied by, (outputs,),
-                in one more pass; None is one.
             reads: Whether a picture is what it is given.
             writes: Whether a picture is what it gives.
         """
         super().__init__()
         self.register_buffer("weight", weight, persistent=False)
         self.register_buffer("bias", bias, persistent=False)
-        self.register_buffer("gain", gain, persistent=False)
         self._reads, self._writes = reads, writes
         self._reach = weight.shape[-1] // 2
-        self._forms = _Forms()
+        self._forms: dict[Any, tuple[Tensor, Tensor]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_forms": {}}  # a copy makes its own
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FusedConv:
         self._forms.clear()  # of another device or dtype from now on
@@ -90,7 +75,7 @@ class FusedConv(nn.Module):
         share: float | None = None,
         into: Literal["x", "add"] | None = None,
     ) -> Tensor:
-        """act(convolution of `x` + gain * add), or add + share * act(convolution of x).
+        """act(convolution of `x` + add), or add + share * act(convolution of x).
 
         Args:
             x: (N, inputs, h, w).
@@ -176,17 +161,16 @@ class FusedConv(nn.Module):
         """
         reach = self._reach
         above, below = zeros or (reach, reach)
-        if self.gain is not None and add is not None:
-            add, in_place = add * self.gain.to(add.dtype).view(-1, 1, 1), True
+        height = x.shape[2] + above + below - 2 * reach
         if self._spreads(x):
-            return rectify(self._spread(x, above, below), slope, in_place=True)
+            made = self._spread(x)[:, :, 2 * reach - above :][:, :, :height]
+            return rectify(made, slope, in_place=True)
         if _winograd_serves(x, self.weight):
-            height = x.shape[2] + above + below - 2
             out = add if in_place else _make_map(x, len(self.bias), height, x.dtype)
             assert out is not None
             return winograd.convolve(
                 x,
-                *self._winograd_form(x),
+                *self._form("winograd", x),
                 out,
                 slope=slope,
                 add=None if share else add,
@@ -196,16 +180,16 @@ class FusedConv(nn.Module):
         if above == below:
             return self._compute_plainly(x, add, slope, in_place, above)
         most = max(above, below)  # and what is too much is cut off
-        out = self._compute_plainly(x, None, 1.0, False, most)
-        out = out[:, :, most - above : out.shape[2] - (most - below)]
-        return rectify(out if add is None else out.add_(add), slope, in_place=True)
+        made = self._compute_plainly(x, None, 1.0, False, most)
+        made = made[:, :, most - above :][:, :, :height]
+        return rectify(made if add is None else made.add_(add), slope, in_place=True)
 
     def _compute_plainly(
         self, x: Tensor, add: Tensor | None, slope: float, in_place: bool, zeros: int
     ) -> Tensor:
         """As `_compute`, without Winograd, and as much above as below."""
         padding = [zeros, self._reach]
-        weight, bias = self._plain_form(x)
+        weight, bias = self._form("plain", x)
         if _onednn_fuses(x):
             return _convolve_onednn(x, weight, bias, padding, add, slope, in_place)
         if slope == 0 and self._reach == 1 and _cudnn_fuses(x, weight):
@@ -223,59 +207,36 @@ class FusedConv(nn.Module):
         """Whether there are so few outputs that `_spread` is faster."""
         return self._writes and len(self.bias) <= 4 and x.device.type == "cpu"
 
-    def _spread(self, x: Tensor, above: int, below: int) -> Tensor:
+    def _spread(self, x: Tensor) -> Tensor:
         """The convolution to a picture: products with all taps, each put in its place.
 
-        oneDNN computes sixteen outputs where there are three or one.
+        oneDNN computes sixteen outputs where there are three or one. The result has as
+        many rows more, above and below, as the kernel reads.
         """
-        batch, _, rows, columns = x.shape
-        matrix, reach, side = self._taps_form(x), self._reach, 2 * self._reach + 1
-        values = F.linear(x.permute(0, 2, 3, 1).flatten(0, 2), matrix)
-        values = values.view(batch, rows, columns, -1).permute(0, 3, 1, 2)
-        count = side**2 * len(self.bias)
-        height, width = rows + above + below, columns + 2 * reach
-        placed = x.new_empty(batch, count, height, width)
-        for edge in (slice(above), slice(above + rows, None)):
-            placed[:, :, edge] = 0.0
-        for edge in (slice(reach), slice(reach + columns, None)):
-            placed[..., edge] = 0.0
-        inner = placed[..., above : above + rows, reach : reach + columns]
-        inner.copy_(values[:, :count])
-        taps = placed.view(batch, side, side, -1, height, width)
-        height -= 2 * reach
-        out = self.bias.to(x.dtype).view(-1, 1, 1).repeat(batch, 1, height, columns)
-        for row, column in product(range(side), repeat=2):
-            part = taps[:, row, column, :, row : row + height]
-            out += part[..., column : column + columns]
-        return out
+        matrix, bias = self._form("taps", x)
+        products = matrix @ x.permute(0, 2, 3, 1).flatten(1, 2).mT
+        size = x.shape[2] + 2 * self._reach, x.shape[3]
+        side = 2 * self._reach + 1
+        return F.fold(products, size, side, padding=(0, self._reach)).add_(bias)
 
-    def _taps_form(self, x: Tensor) -> Tensor:
-        """The weight of `_spread`: a row for each tap, and rows of zeros to fill up."""
-        key = "taps", x.dtype
-        if key not in self._forms:
-            rows = self.weight.permute(2, 3, 0, 1).flatten(0, 2).to(x.dtype)
-            self._forms[key] = F.pad(rows, (0, 0, 0, -len(rows) % 16))
-        return self._forms[key]
-
-    def _winograd_form(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        key = "winograd", x.dtype
-        if key not in self._forms:
-            weight = winograd.transform_weight(self.weight, x.dtype)
-            self._forms[key] = weight, self.bias.float()
-        return self._forms[key]
-
-    def _plain_form(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Weight and bias in the dtype of `x`; on the CPU as oneDNN reads them best."""
-        key = x.device, x.dtype
-        if key not in self._forms:
-            weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
-            if _onednn_fuses(x):
-                padding = [self._reach] * 2
-                weight = _ONEDNN._reorder_convolution_weight(
-                    weight, padding, _ONES, _ONES, 1, list(x.shape)
-                )
-            self._forms[key] = weight, bias
-        return self._forms[key]
+    def _form(self, kind: str, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight and bias in the dtype of `x`, as one of the ways reads them best."""
+        key = kind, x.device, x.dtype
+        if key in self._forms:
+            return self._forms[key]
+        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+        if kind == "winograd":
+            weight, bias = winograd.transform_weight(self.weight, x.dtype), bias.float()
+        elif kind == "taps":
+            weight = weight.flip(2, 3).permute(0, 2, 3, 1).flatten(0, 2).contiguous()
+            bias = bias.view(-1, 1, 1)
+        elif _onednn_fuses(x):
+            padding = [self._reach] * 2
+            weight = _ONEDNN._reorder_convolution_weight(
+                weight, padding, _ONES, _ONES, 1, list(x.shape)
+            )
+        self._forms[key] = weight, bias
+        return weight, bias
 
 
 def _convolve_onednn(
@@ -416,8 +377,7 @@ def _try_cudnn(
 
     def draw(*shape: int) -> Tensor:
         values = torch.arange(torch.Size(shape).numel(), device=device)
-        wave = values.double().mul(0.7).sin().view(shape)
-        return align_channels(wave.to(dtype))
+        return align_channels(values.double().mul(0.7).sin().view(shape).to(dtype))
 
     x, other = draw(1, inputs, 16, 16), draw(1, outputs, 16, 16)
     weight = draw(outputs, inputs, 3, 3) / (3 * inputs**0.5)

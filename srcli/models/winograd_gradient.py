@@ -33,7 +33,7 @@ def used_by(network: nn.Module) -> Iterator[None]:
     layers = [
         layer
         for layer in network.modules()
-        if isinstance(layer, nn.Conv2d) and keeps_size(layer)
+        if type(layer) is nn.Conv2d and keeps_size(layer)
     ]
     for layer in layers:
         layer.forward = _Layer(layer)  # type: ignore[method-assign, assignment]

@@ -60,10 +60,7 @@ class Shot:
 def write_page(path: Place, title: str, body: Iterable[str]) -> None:
     """Write a page, which appears whole or not at all.
 
-    Args:
-        path: Where; replaced if it is there.
-        title: Plain text for the window.
-        body: HTML, part by part.
+    The title, of the window, is plain text; the body is HTML, part by part.
 
     Raises:
         OutputError: If it cannot be written.
@@ -143,10 +140,7 @@ def show_table(
 def show_slider(before: Shot, after: Shot, natural: tuple[int, int]) -> str:
     """Two pictures of one size in one frame, divided by a handle that moves.
 
-    Args:
-        before: Seen left of the handle.
-        after: Seen right of it.
-        natural: Height and width that the pictures have where they are not reduced.
+    `natural` are their height and width where they are not reduced.
     """
     height, width = after.pixels.shape[:2]
     times = max(1, _SMALLEST_SLIDER // max(height, width))

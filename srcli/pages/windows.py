@@ -71,25 +71,12 @@ class Grid:
         top, left = int(self.tops[row]), int(self.lefts[column])
         return Box(top, left, top + self.height, left + self.width)
 
-    def measure_distances(self, window: Box) -> NDArray[np.float64]:
-        """Pixels from one window's corner to that of each, (tops, lefts)."""
-        distances: NDArray[np.float64] = np.hypot(
-            (self.tops - window.top)[:, None], self.lefts - window.left
-        )
-        return distances
-
 
 def find_differences(before: View, after: View, side: int, count: int) -> list[Box]:
     """The windows where two views of one size differ most, spread over the picture.
 
-    Args:
-        before: One of them.
-        after: The other; where it is transparent a difference counts for less.
-        side: Of the windows, in pixels.
-        count: How many at most; fewer where no more fit beside each other.
-
-    Returns:
-        Windows that do not overlap, from top to bottom.
+    At most `count`, from top to bottom, fewer where no more fit beside each other.
+    Where `after` is transparent a difference counts for less.
     """
     grid = Grid(after.size, side)
     every = min(_choose_step(after.size), grid.height, grid.width)
@@ -115,7 +102,8 @@ def find_differences(before: View, after: View, side: int, count: int) -> list[B
         if best is None:
             break
         chosen.append(best)
-        np.minimum(weights, grid.measure_distances(best) / spread, out=weights)
+        distances = np.hypot((grid.tops - best.top)[:, None], grid.lefts - best.left)
+        np.minimum(weights, distances / spread, out=weights)
     return sorted(chosen, key=lambda window: (window.top, window.left))
 
 

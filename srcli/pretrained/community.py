@@ -64,10 +64,9 @@ class CommunityNetwork(SRModel):
         self.config = CommunityConfig(scales=(scale,))
         self.arch = descriptor.architecture.name  # type: ignore[misc] # unlike ours
         self.color = "y" if descriptor.input_channels == 1 else "rgb"
-        halves = {
-            "bf16": descriptor.supports_bfloat16, "fp16": descriptor.supports_half,
-        }  # fmt: skip
-        self.precisions = ("fp32", *(name for name, can in halves.items() if can))
+        bf16 = ("bf16",) if descriptor.supports_bfloat16 else ()
+        fp16 = ("fp16",) if descriptor.supports_half else ()
+        self.precisions = ("fp32", *bf16, *fp16)
         needs = descriptor.size_requirements
         said = (getattr(descriptor.model, n, None) for n in ("window_size", "pad_size"))
         windows = (size for size in said if isinstance(size, int) and size > 0)
@@ -125,10 +124,6 @@ class CommunityNetwork(SRModel):
 
         Counted as the growth between two small pictures, which leaves out what is done
         once whatever the size, and scaled by area.
-
-        Args:
-            height: Output height in HR pixels.
-            width: Output width in HR pixels.
         """
         from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415 - slow
 
@@ -145,13 +140,10 @@ class CommunityNetwork(SRModel):
 def read_community(path: Path) -> CommunityNetwork:
     """The network of a file that was not written by srcli, in evaluation mode.
 
-    Args:
-        path: A .pth, .pt, .ckpt or .safetensors file.
-
     Raises:
         UsageError: If the extra for such files is not installed.
-        WeightsError: If the file is missing, damaged, no model, or of a network that
-            does not enlarge pictures or is not known.
+        WeightsError: If the file is damaged, no model, or of a network that does not
+            enlarge pictures or is not known.
         DeviceError: If the memory does not suffice.
     """
     spandrel = import_spandrel()
@@ -224,27 +216,23 @@ def _explained(path: Path, said: str) -> Iterator[None]:
 
 
 def _check_use(path: Path, found: Any) -> None:  # noqa: ANN401 - spandrel's
-    """Refuse networks that do something else than enlarge pictures.
-
-    Raises:
-        WeightsError: If this is one.
-    """
-    name = found.architecture.name
+    """Refuse networks that do something else than enlarge pictures."""
     others = {"Inpainting": "fills holes in pictures", "FaceSR": "restores faces"}
-    if found.purpose in others:
-        raise WeightsError(
-            f"{path} holds a network of {name}, which {others[found.purpose]}: srcli "
-            "enlarges pictures"
-        )
     channels = found.input_channels, found.output_channels
-    if channels not in ((1, 1), (3, 3)):
-        raise WeightsError(
-            f"{path} takes pictures of {channels[0]} channels and makes some of "
+    if found.purpose in others:
+        name, does = found.architecture.name, others[found.purpose]
+        fault = f"holds a network of {name}, which {does}: srcli enlarges pictures"
+    elif channels not in ((1, 1), (3, 3)):
+        fault = (
+            f"takes pictures of {channels[0]} channels and makes some of "
             f"{channels[1]}: networks on grey or RGB pictures are read"
         )
-    if found.scale not in SCALES:
+    elif found.scale not in SCALES:
         known = ", ".join(f"x{scale}" for scale in SCALES)
-        raise WeightsError(f"{path} enlarges by {found.scale}: {known} are read")
+        fault = f"enlarges by {found.scale}: {known} are read"
+    else:
+        return
+    raise WeightsError(f"{path} {fault}")
 
 
 def import_spandrel() -> ModuleType:

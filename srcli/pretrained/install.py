@@ -171,7 +171,7 @@ def _install_set(
         held = wanted.archive, folder / RECORD
         log.info("%s has to match the SHA-256 of its first download in %s", *held)
     archive = folder / wanted.archive
-    fetched = fetch(
+    sha256, fresh = fetch(
         wanted.url,
         archive,
         size=wanted.bytes,
@@ -182,11 +182,11 @@ def _install_set(
     try:
         _unpack(wanted, archive, folder, progress)
     except InputError:
-        if fetched.fresh:  # no use, and the next call would take it for good
+        if fresh:  # no use, and the next call would take it for good
             archive.unlink(missing_ok=True)
         raise
     if not wanted.sha256 and not recorded:
-        records[wanted.archive] = {"url": wanted.url, "sha256": fetched.sha256}
+        records[wanted.archive] = {"url": wanted.url, "sha256": sha256}
         with write_whole(folder / RECORD) as part:
             part.write_text(json.dumps(records, indent=2) + "\n", "utf-8")
         log.info(
@@ -197,7 +197,7 @@ def _install_set(
         )
     if not keep_archive:
         archive.unlink(missing_ok=True)
-    return "downloaded" if fetched.fresh else "unpacked"
+    return "downloaded" if fresh else "unpacked"
 
 
 def _unpack(wanted: PublicSet, archive: Path, folder: Path, progress: Progress) -> None:

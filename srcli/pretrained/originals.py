@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
-from itertools import groupby
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +64,6 @@ _TAG = re.compile(
 _BESIDE_HR = re.compile(r"(?P<rest>.+)_srf_(?P<scale>[2-8])_(?!hr$|lr$).+")
 _SEPARATORS = re.compile(r"[-_. ]+")
 _BETWEEN_WORDS = re.compile(r"[\W_]+")
-_NAMED = 3  # folders that a message names
 _TOLERANCE = 0.1  # of proportions: sides are cropped to multiples of up to 12
 _SMALLER = 0.75  # of the width: from here on a picture may be a reduced one
 _MANY = 100  # pictures of one name, of which none is looked at
@@ -73,32 +72,38 @@ _SAME = 0.3  # of the spread of these means: what two of the same may be apart,
 _ROUNDED = 2.0  # and grey levels on top
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False)
 class _Named:
-    """A picture and what its name says.
-
-    Attributes:
-        path: The file.
-        key: The words of its folders and name that are left, in lower case.
-        stem: Its name as far as it is left.
-        kind: Index in `_KINDS`.
-        scale: What it was made for, by its folder or as an HR picture; 0 for any.
-        factor: How much smaller or larger than the original its name says it is.
-        said: Whether a word, or a folder, calls it a copy that is no larger.
-    """
+    """A picture and what its name says."""
 
     path: Path
-    key: tuple[str, ...]
-    stem: str
-    kind: int
-    scale: int
-    factor: float
-    said: bool
+    key: tuple[str, ...]  # the words left of its folders and name, in lower case
+    stem: str  # its name as far as it is left
+    kind: int  # index in `_KINDS`
+    scale: int  # what it was made for, by its folder or as an HR picture; 0 for any
+    factor: float  # how much smaller or larger its name says it is; 0 for nothing
+    said: bool  # whether a word, or a folder, calls it a copy that is no larger
 
     def rank(self, scale: int) -> tuple[int, int, int]:
         """Sort key, the best first: whole pictures, then `scale`; copies behind."""
         made_for = 1 if self.scale == scale else self.scale
         return max(self.kind, _PLAIN), made_for, self.kind
+
+    @cached_property
+    def size(self) -> tuple[int, int] | None:
+        """Width and height; None where they cannot be read."""
+        try:
+            info = probe_picture(self.path)
+        except InputError:
+            return None
+        return info.width, info.height
+
+    def compare(self, other: _Named) -> float | None:
+        """How wide it is beside another; None where the proportions differ."""
+        if self.size is None or other.size is None:
+            return None
+        width, height = (a / b for a, b in zip(self.size, other.size, strict=True))
+        return width if abs(width / height - 1) <= _TOLERANCE else None
 
 
 def find_originals(folder: Path, scale: int = 0) -> list[Path]:
@@ -113,53 +118,38 @@ def find_originals(folder: Path, scale: int = 0) -> list[Path]:
     """
     names = [_read_name(path, folder) for path in _walk(folder)]
     names.sort(key=lambda name: name.rank(scale))
-    sizes = cache(_read_size)
-
-    def is_copy(name: _Named, other: _Named, said: bool) -> bool:
-        if other.rank(scale) >= name.rank(scale):
-            return False
-        size, whole = sizes(name.path), sizes(other.path)
-        if size is None or whole is None:
-            return size is None  # what cannot be read is no loss
-        width = _compare(size, whole)
-        if width is None:
-            return False
-        factors = (name.factor, 1 / name.factor) if name.factor else ()
-        return (
-            (said and width < 1 + _TOLERANCE)
-            or any(abs(width / factor - 1) < _TOLERANCE for factor in factors)
-            or name.path.stem.endswith("{}x{}".format(*size))
-        )
-
-    seen: dict[object, list[_Named]] = {}
+    seen: dict[object, list[_Named]] = defaultdict(list)
     kept: list[_Named] = []
     copies: list[_Named] = []
     for name in names:
+        others = [(o, name.said or o.kind <= _CROPPED) for o in seen[name.key]]
+        if name.kind >= _TAGGED:
+            parts = _list_parts(name.stem)
+            others += [(other, False) for part in parts for other in seen[part]]
         found = any(
-            is_copy(name, other, name.said or other.kind <= _CROPPED)
-            for other in seen.get(name.key, ())
+            other.rank(scale) < name.rank(scale) and _is_copy(name, other, said)
+            for other, said in others
         )
-        if not found and name.kind >= _TAGGED:
-            found = any(
-                is_copy(name, other, said=False)
-                for stem in _list_beginnings(name.stem)
-                for other in seen.get(stem, ())
-            )
         (copies if found else kept).append(name)
-        seen.setdefault(name.key, []).append(name)
-        seen.setdefault(name.stem, []).append(name)
+        seen[name.key].append(name)
+        seen[name.stem].append(name)
     if any(name.kind in (_HR, _GT, _CROPPED) for name in kept):
         copies += [name for name in kept if name.kind == _LR]
         kept = [name for name in kept if name.kind != _LR]
-    alike = set(_find_alike(kept, sizes))
-    copies += alike
+    alike = _find_alike(kept)
     kept = [name for name in kept if name not in alike]
-    told = [name.path for name in copies if name.kind >= _CROPPED]
-    _tell_copies(told, len(names), folder)
-    if scale and (others := {name.scale for name in kept} - {0, scale}):
+    told = [name.path for name in (*copies, *alike) if name.kind >= _CROPPED]
+    if told:
+        firsts = {path.parent: path for path in sorted(told, reverse=True)}
+        shown = [show_path(path.relative_to(folder)) for path in firsts.values()]
+        _tell_once(
+            f"{show_path(folder)}: {len(told)} of {len(names)} pictures left out as "
+            f"copies of others, by name and size, such as {', '.join(shown[-3:])}"
+        )
+    if scale and (others_made := {name.scale for name in kept} - {0, scale}):
         log.warning(
             "%s has no HR pictures for x%d: those for x%d are cropped further",
-            show_path(folder), scale, min(others),
+            show_path(folder), scale, min(others_made),
         )  # fmt: skip
     return [name.path for name in kept]
 
@@ -184,16 +174,13 @@ def list_folder(folder: Path) -> list[Path]:
     return [entry for entry in entries if not entry.name.startswith(".")]
 
 
-def _walk(folder: Path, seen: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    """Every picture file below `folder`.
-
-    `seen` are the folders above, so that a link back up does not lead in circles.
-    """
-    seen |= {folder.resolve()}
+def _walk(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """Every picture file below `folder`; no link back up leads in circles."""
+    above |= {folder.resolve()}
     for entry in list_folder(folder):
         if entry.is_dir():
-            if entry.resolve() not in seen:
-                yield from _walk(entry, seen)
+            if entry.resolve() not in above:
+                yield from _walk(entry, above)
         elif entry.suffix.lower() in _SUFFIXES:
             yield entry
 
@@ -231,60 +218,57 @@ def _read_name(path: Path, folder: Path) -> _Named:
     )
 
 
-def _list_beginnings(stem: str) -> Iterator[str]:
-    """What the picture was called that a result is named after, the longest first."""
-    yield stem
-    while "_" in stem:
-        stem = stem.rpartition("_")[0]
-        yield stem
-
-
-def _find_alike(
-    names: list[_Named], sizes: Callable[[Path], tuple[int, int] | None]
-) -> list[_Named]:
-    """Those that carry another's name and show the same, smaller or called a copy."""
-
-    def is_suspect(name: _Named, other: _Named) -> bool:
-        size, whole = sizes(name.path), sizes(other.path)
-        if name is other or size is None or whole is None:
-            return False
-        width = _compare(size, whole)
-        if width is None:
-            return False
-        if name.kind == _RESULT:
-            return other.kind != _RESULT
-        if other.kind >= _COPY:
-            return False
-        return width < (1 + _TOLERANCE if name.kind >= _COPY else _SMALLER)
-
-    known: dict[str, list[_Named]] = {}
-    for name in names:
-        for stem in {name.stem, name.path.stem.lower()}:
-            known.setdefault(stem, []).append(name)
-    # What very many are called, as frames of clips are, does not say what they show.
-    known = {stem: called for stem, called in known.items() if len(called) <= _MANY}
-    return [
-        name
-        for name in names
-        if any(
-            is_suspect(name, other) and _show_the_same(name.path, other.path)
-            for stem in _list_parts(name.path.stem.lower())
-            for other in known.get(stem, ())
-        )
-    ]
-
-
-def _compare(size: tuple[int, int], whole: tuple[int, int]) -> float | None:
-    """How wide the one is beside the other; None where the proportions differ."""
-    width, height = (a / b for a, b in zip(size, whole, strict=True))
-    return width if abs(width / height - 1) <= _TOLERANCE else None
-
-
 def _list_parts(stem: str) -> Iterator[str]:
     """The name, and what is left of it without its first or last words."""
     yield stem
     for gap in _BETWEEN_WORDS.finditer(stem):
         yield from (stem[: gap.start()], stem[gap.end() :])
+
+
+def _is_copy(name: _Named, other: _Named, said: bool) -> bool:
+    """Whether a picture has the size that its name says, beside another.
+
+    Args:
+        name: The picture.
+        other: One that may be its original.
+        said: Whether words say so: then it only may not be larger.
+    """
+    width = name.compare(other)
+    if width is None or name.size is None:
+        return name.size is None  # what cannot be read is no loss
+    factors = (name.factor, 1 / name.factor) if name.factor else ()
+    return (
+        (said and width < 1 + _TOLERANCE)
+        or any(abs(width / factor - 1) < _TOLERANCE for factor in factors)
+        or name.path.stem.endswith("{}x{}".format(*name.size))
+    )
+
+
+def _find_alike(names: list[_Named]) -> set[_Named]:
+    """Those that carry another's name and show the same, smaller or called a copy."""
+    known: dict[str, list[_Named]] = defaultdict(list)
+    for name in names:
+        for stem in {name.stem, name.path.stem.lower()}:
+            known[stem].append(name)
+    return {
+        name
+        for name in names
+        for stem in _list_parts(name.path.stem.lower())
+        # What very many are called, as frames of clips are, says nothing of them.
+        if len(known.get(stem, ())) <= _MANY
+        for other in known.get(stem, ())
+        if _may_be_alike(name, other) and _show_the_same(name.path, other.path)
+    }
+
+
+def _may_be_alike(name: _Named, other: _Named) -> bool:
+    width = None if name is other else name.compare(other)
+    if width is None:
+        return False
+    if name.kind == _RESULT:
+        return other.kind != _RESULT
+    most = 1 + _TOLERANCE if name.kind >= _COPY else _SMALLER
+    return other.kind < _COPY and width < most
 
 
 def _show_the_same(one: Path, other: Path) -> bool:
@@ -310,31 +294,6 @@ def _average(path: Path, _changed: int) -> NDArray[np.float32] | None:
         levels /= 257
     grey = Image.fromarray(levels)
     return np.asarray(grey.resize((_BLOCKS, _BLOCKS), Image.Resampling.BOX))
-
-
-def _read_size(path: Path) -> tuple[int, int] | None:
-    """Width and height; None where they cannot be read."""
-    try:
-        info = probe_picture(path)
-    except InputError:
-        return None
-    return info.width, info.height
-
-
-def _tell_copies(paths: list[Path], count: int, folder: Path) -> None:
-    """Say what is left out, in one line: for each folder the first and how many."""
-    if not paths:
-        return
-    named = []
-    for _, group in groupby(sorted(paths), key=lambda path: path.parent):
-        first, *more = (show_path(path.relative_to(folder)) for path in group)
-        named.append(f"{first} and {len(more)} more" if more else first)
-    if len(named) > _NAMED:
-        named[_NAMED:] = [f"and those of {len(named) - _NAMED} more folders"]
-    _tell_once(
-        f"{show_path(folder)}: {len(paths)} of {count} pictures left out as copies of "
-        f"others, by name and size: {', '.join(named)}"
-    )
 
 
 @cache

@@ -2,24 +2,20 @@
 
 The only code of the program that uses the network. A file is gathered in `NAME.part`
 and gets its name once its size and checksum are right. A broken transfer goes on where
-it stopped, in the next call too, but only if the server confirms that the file is still
-the same one (If-Range, RFC 9110, section 13.1.5).
+it stopped, in the next call too; that the rest still belongs to the part, the checksum
+says, or the file is fetched again from its beginning.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import re
 import shutil
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from time import sleep
 from typing import BinaryIO
-from urllib.parse import urlsplit
 
 import requests
 from urllib3.exceptions import HTTPError
@@ -35,13 +31,11 @@ MB = 1e6
 ATTEMPTS = 5  # in a row, without gaining a mebibyte
 CONNECT_S = 10.0
 READ_S = 30.0  # without a byte
-_BACK_OFF_S = 1.0  # before the second attempt; doubles
-_LONGEST_WAIT_S = 60.0
-_LARGEST = 64 * 2**30  # bytes accepted where the size is not known
 _GAIN = 2**20
 _CHUNK = 2**16
+_LARGEST = 64 * 2**30  # bytes accepted where the size is not known
 _PASSING = frozenset((408, 425, 429, 500, 502, 503, 504))
-_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
+_RANGE = re.compile(r"bytes (\d+)-(\d+)/.+")
 _HEADERS = {
     "User-Agent": f"srcli/{__version__}",
     "Accept-Encoding": "identity",  # offsets count the file's own bytes
@@ -55,18 +49,6 @@ class _TransferError(Exception):
 class _BrokenOffError(Exception):
     """The attempt failed in a way that the next one may not."""
 
-    def __init__(self, reason: str, wait_s: float | None = None) -> None:
-        super().__init__(reason)
-        self.wait_s = wait_s  # None: the usual back-off
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """A file that is there and was checked."""
-
-    sha256: str
-    fresh: bool  # downloaded just now
-
 
 def fetch(
     url: str,
@@ -77,30 +59,33 @@ def fetch(
     md5: str | None = None,
     progress: Progress = SILENT,
     failure: type[SrcliError] = InputError,
-) -> Fetched:
+) -> tuple[str, bool]:
     """Have a file of a server at `target`: the one that is there, or else downloaded.
 
     Args:
         url: Where it is fetched from.
         target: The file; its folder is made if missing.
         size: Bytes, where known exactly.
-        sha256: In hexadecimal; None is not known.
+        sha256: In hexadecimal, where known.
         md5: The same; finds damage, not malice.
         progress: Receives megabytes.
         failure: Raised where the server or the file is at fault.
+
+    Returns:
+        The SHA-256 that was found, and whether the file was downloaded just now.
 
     Raises:
         SrcliError: `failure` if the file cannot be had, or is not the one expected; it
             is deleted then.
         OutputError: If the file cannot be written.
     """
-    hashes = {"SHA-256": sha256, "MD5": md5}
+    known = {"SHA-256": sha256, "MD5": md5}
     try:
-        if urlsplit(url).scheme not in ("http", "https"):
+        if not url.startswith(("http://", "https://")):
             raise _TransferError("only http and https addresses are fetched")
         target.parent.mkdir(parents=True, exist_ok=True)
-        with claim(_part_of(target)):
-            return _Transfer(url, target, size, hashes, progress).have()
+        with claim(target.with_name(f"{target.name}.part")):
+            return _Transfer(url, target, size, known, progress).have()
     except _TransferError as error:
         raise failure(
             f"cannot download {url}: {error}; run the command again later, or put the "
@@ -120,128 +105,106 @@ def fetch(
         raise
 
 
-def _part_of(target: Path) -> Path:
-    return target.with_name(f"{target.name}.part")
-
-
 class _Transfer:
-    """Fills a part with a file's bytes, in as many attempts as it takes.
-
-    Without a validator (an entity tag or a date; RFC 9110, section 8.8) nothing proves
-    that the rest still belongs to the part, so the download starts over.
-    """
-
-    _file: BinaryIO  # the part, open at its end
+    """Fills a part with a file's bytes, in as many attempts as it takes."""
 
     def __init__(
         self,
         url: str,
         target: Path,
         size: int | None,
-        hashes: dict[str, str | None],
+        known: dict[str, str | None],
         progress: Progress,
     ) -> None:
         self._url = url
         self._target = target
         self._size = size
-        self._hashes = hashes
+        self._known = known
         self._progress = progress
-        self._part = _part_of(target)
-        # What the server said about the bytes that are there.
-        self._note = self._part.with_name(f"{self._part.name}.json")
-        self._validator = ""
-        self._total: int | None = None  # bytes of the whole file
-        with suppress(OSError, ValueError, TypeError, KeyError):
-            said = json.loads(self._note.read_text("utf-8"))
-            if said["url"] == url:
-                self._validator, self._total = str(said["validator"]), said["total"]
+        self._part = target.with_name(f"{target.name}.part")
 
-    def have(self) -> Fetched:
-        """The file that is there, or is now."""
+    def have(self) -> tuple[str, bool]:
+        """The file's hash, and whether it had to be downloaded."""
         try:
             if self._target.is_file():
                 try:
-                    return Fetched(self._check(self._target), fresh=False)
-                except _TransferError:
-                    damaged = "%s is damaged: downloading it again"
-                    log.warning(damaged, self._target)
-            with self._part.open("ab") as self._file:
-                self._run()
-                self._file.flush()
-                os.fsync(self._file.fileno())
-            try:
-                found = self._check(self._part)
-            except _TransferError:
-                self._part.write_bytes(b"")
-                raise
+                    return self._check(self._target), False
+                except _TransferError as error:
+                    log.warning("%s: %s: downloading it again", self._target, error)
+            with self._part.open("ab") as file:
+                found = self._fill_rightly(file)
             self._part.replace(self._target)
-            self._note.unlink(missing_ok=True)
-            return Fetched(found, fresh=True)
+            return found, True
         finally:
             if self._part.exists() and self._part.stat().st_size == 0:
                 self._part.unlink()
-                self._note.unlink(missing_ok=True)
+
+    def _fill_rightly(self, file: BinaryIO) -> str:
+        """Fetch what is missing; the hash."""
+        # A part from before may be of another version: then all of it is missing.
+        for last in (file.tell() == 0, True):
+            self._fill(file)
+            file.flush()
+            os.fsync(file.fileno())
+            try:
+                return self._check(self._part)
+            except _TransferError:
+                _clear(file)
+                if last:
+                    raise
+        raise AssertionError
 
     def _check(self, path: Path) -> str:
         """The SHA-256 of a file that has the right size and hashes."""
         size = path.stat().st_size
         if self._size not in (None, size):
             raise _TransferError(f"{size} bytes came, not {self._size}")
-        sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+        sums = {"SHA-256": hashlib.sha256(), "MD5": hashlib.md5(usedforsecurity=False)}
         self._progress.start(f"checking {self._target.name} (MB)", size / MB)
         with path.open("rb") as file:
             while data := file.read(2**20):
-                sha256.update(data)
-                md5.update(data)
+                for each in sums.values():
+                    each.update(data)
                 self._progress.advance(len(data) / MB)
-        for kind, found in (("SHA-256", sha256.hexdigest()), ("MD5", md5.hexdigest())):
-            if self._hashes[kind] not in (None, found):
-                expected = self._hashes[kind]
+        for kind, expected in self._known.items():
+            if expected not in (None, found := sums[kind].hexdigest()):
                 raise _TransferError(f"wrong {kind}: {found}, not {expected}")
-        return sha256.hexdigest()
+        return sums["SHA-256"].hexdigest()
 
-    @property
-    def _done(self) -> int:
-        return self._file.tell()
-
-    def _run(self) -> None:
-        """Fetch what is missing."""
+    def _fill(self, file: BinaryIO) -> None:
         failures = 0
         with requests.Session() as session:
             session.headers.update(_HEADERS)
-            while self._done == 0 or self._done != self._total:
-                before = self._done
+            while True:
+                before = file.tell()
                 try:
-                    return self._attempt(session)
+                    return self._attempt(session, file)
                 except _BrokenOffError as error:
-                    gained = self._done - before >= _GAIN
-                    failures = 1 if gained else failures + 1
-                    self._wait(failures, error)
+                    failures = 1 if file.tell() - before >= _GAIN else failures + 1
+                    if failures >= ATTEMPTS:
+                        kept = f" ({file.tell() / MB:.1f} MB are kept)"
+                        raise _TransferError(f"{error}{kept}") from error
+                    wait_s = 2.0 ** (failures - 1)
+                    words = self._target.name, error, wait_s
+                    log.warning("%s: %s; next attempt in %g s", *words)
+                    sleep(wait_s)
 
-    def _wait(self, failures: int, error: _BrokenOffError) -> None:
-        if failures >= ATTEMPTS:
-            kept = f" ({self._done / MB:.1f} MB are kept)" if self._done else ""
-            raise _TransferError(f"{error}{kept}") from error
-        back_off = _BACK_OFF_S * 2 ** (failures - 1)
-        wait_s = min(
-            back_off if error.wait_s is None else error.wait_s, _LONGEST_WAIT_S
-        )
-        log.warning("%s: %s; next attempt in %g s", self._target.name, error, wait_s)
-        sleep(wait_s)
-
-    def _attempt(self, session: requests.Session) -> None:
-        if not self._validator:
-            self._start_over()
-        headers = {}
-        if self._done:
-            headers = {"Range": f"bytes={self._done}-", "If-Range": self._validator}
+    def _attempt(self, session: requests.Session, file: BinaryIO) -> None:
+        if not any(self._known.values()):
+            _clear(file)  # nothing would show that the rest is of the same file
+        done = file.tell()
+        if done and done == self._size:
+            return
+        headers = {"Range": f"bytes={done}-"} if done else {}
         limits = (CONNECT_S, READ_S)
         try:
             with session.get(
                 self._url, headers=headers, stream=True, timeout=limits
             ) as response:
-                self._accept(response)
-                self._receive(response)
+                if response.status_code == 416 and done:
+                    return  # nothing is missing; if that is wrong, the hash is
+                total = self._accept(response, file)
+                self._receive(response, file, total)
         except requests.exceptions.SSLError as error:
             raise _TransferError("its certificate cannot be verified") from error
         except (requests.Timeout, requests.ConnectionError) as error:
@@ -251,84 +214,56 @@ class _Transfer:
         except HTTPError as error:
             raise _BrokenOffError("the connection broke off") from error
 
-    def _accept(self, response: requests.Response) -> None:
-        """Decide from status and headers what the body is, and where it goes."""
-        status = response.status_code
+    def _accept(self, response: requests.Response, file: BinaryIO) -> int | None:
+        """Make sure that the body is the file or its rest; the bytes of the whole."""
+        status, said = response.status_code, response.headers
         answer = f"the server answers {status} {response.reason}"
         if status in _PASSING:
-            asked = response.headers.get("Retry-After", "")
-            raise _BrokenOffError(answer, float(asked) if asked.isdecimal() else None)
-        tag = response.headers.get("ETag", "")
-        # A weak tag promises the same meaning, not the same bytes.
-        validator = tag if tag[:1] == '"' else response.headers.get("Last-Modified", "")
-        if status in (206, 416) and self._done:
-            self._continue_with(response, validator)
-        elif status != 200:
+            raise _BrokenOffError(answer)
+        match = _RANGE.fullmatch(said.get("Content-Range", ""))
+        if status == 206 and (match is None or int(match[1]) != file.tell()):
+            _clear(file)
+            raise _BrokenOffError("the server sends another part than asked")
+        if status not in (200, 206):
             raise _TransferError(answer)
-        elif response.headers.get("Content-Type", "").startswith("text/html"):
+        if said.get("Content-Type", "").startswith("text/html"):
             raise _TransferError("the server sends a web page instead of the file")
-        else:
-            length = response.headers.get("Content-Length", "")
-            total = int(length) if length.isdecimal() else None
-            self._check_total(total)  # before the part is given up for it
-            self._start_over()
-            self._validator, self._total = validator, total
-        self._check_room()
-        said = {"url": self._url, "validator": self._validator, "total": self._total}
-        self._note.write_text(json.dumps(said), "utf-8")
-        total_mb = None if self._total is None else self._total / MB
-        self._progress.start(f"downloading {self._target.name} (MB)", total_mb)
-        self._progress.advance(self._done / MB)
-
-    def _continue_with(self, response: requests.Response, validator: str) -> None:
-        """Make sure that a partial answer continues the part; not all servers do."""
-        match = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
-        if (
-            match is None
-            or int(match[1]) != self._done
-            or self._total not in (None, int(match[2]))
-            or validator not in ("", self._validator)
-        ):
-            self._start_over()
-            raise _BrokenOffError("the file has changed on the server", 0)
-        self._total = int(match[2])
-        self._check_total(self._total)
-
-    def _check_total(self, total: int | None) -> None:
-        """Make sure that the size that the server states can be right."""
-        if total is None:
-            return
-        if self._size not in (None, total):
+        length = said.get("Content-Length", "")
+        total = int(length) if length.isdecimal() else None
+        if match is not None and status == 206:
+            total = int(match[2]) + 1
+        if None not in (self._size, total) and total != self._size:
             raise _TransferError(
                 f"the server's file has {total} bytes, not {self._size}"
             )
-        if total > _LARGEST:
-            raise _TransferError(f"the server's file is too large ({total} bytes)")
+        if status == 200:  # and not before: the part may be good for the next call
+            _clear(file)
+        return self._size if total is None else total
 
-    def _check_room(self) -> None:
-        missing = (self._total or self._size or 0) - self._done
+    def _receive(
+        self, response: requests.Response, file: BinaryIO, total: int | None
+    ) -> None:
+        """Append the body to the part."""
+        missing = (total or 0) - file.tell()
         free = shutil.disk_usage(self._target.parent).free
         if missing > free:
             raise OutputError(
                 f"{self._target} needs {missing / MB:.0f} MB more and only "
                 f"{free / MB:.0f} MB are free: make room, or choose another folder"
             )
-
-    def _receive(self, response: requests.Response) -> None:
-        """Append the body to the part."""
-        whole = self._total or self._size
-        most = whole or _LARGEST
+        known_mb = None if total is None else total / MB
+        self._progress.start(f"downloading {self._target.name} (MB)", known_mb)
+        self._progress.advance(file.tell() / MB)
         for data in response.raw.stream(_CHUNK, decode_content=False):
-            if self._done + len(data) > most:
-                self._start_over()
-                raise _TransferError(f"the server sends more than {most} bytes")
-            self._file.write(data)
+            if file.tell() + len(data) > (total or _LARGEST):
+                _clear(file)
+                raise _TransferError("the server sends more than the file should have")
+            file.write(data)
             self._progress.advance(len(data) / MB)
-        if whole not in (None, self._done):
+        if total not in (None, file.tell()):
             raise _BrokenOffError("the server ended too early")
 
-    def _start_over(self) -> None:
-        self._file.seek(0)
-        self._file.truncate()
-        self._note.unlink(missing_ok=True)
-        self._validator, self._total = "", None
+
+def _clear(file: BinaryIO) -> None:
+    file.seek(0)
+    file.truncate()

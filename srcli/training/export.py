@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -82,16 +83,15 @@ def make_request(
     The network goes by the recipe's name: a variant at other scales than its paper's
     is compared with that variant, not with the paper's main network.
     """
+    selection = Selection(
+        models=(recipe.model,),
+        scales=recipe.scales,
+        degradation=recipe.degradation,
+        weights=weights,
+    )
+    engine = Engine(device=device, precision="fp32")
     return BenchmarkRequest(
-        datasets=datasets,
-        selection=Selection(
-            models=(recipe.model,),
-            scales=recipe.scales,
-            degradation=recipe.degradation,
-            weights=weights,
-        ),
-        engine=Engine(device=device, precision="fp32"),
-        data_dir=data_dir,
+        datasets=datasets, selection=selection, engine=engine, data_dir=data_dir
     )
 
 
@@ -103,9 +103,13 @@ class Exported:
     listing: Path  # the manifest entry as JSON
     entry: WeightEntry
     stored: str  # "fp16" or "fp32"
-    rows: tuple[Row, ...]  # the network's own, by data set and scale
-    compared: tuple[Row, ...]  # the same, each below bicubic's
+    compared: tuple[Row, ...]  # the network's by data set and scale, below bicubic's
     request: BenchmarkRequest  # measures the file again
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """The network's own."""
+        return tuple(row for row in self.compared if row.model != BICUBIC)
 
     def as_document(self) -> dict[str, Any]:
         """The export as a JSON document: a benchmark's, the files, and the entry."""
@@ -145,11 +149,8 @@ def export_run(
         progress: Told of every picture.
 
     Raises:
-        UsageError: If the run is of another model, or a set or word is unknown.
-        InputError: If weights or a data set are missing, or cannot be read.
-        WeightsError: If the weights are damaged, or do not say how they were trained.
-        OutputError: If a file cannot be written.
-        DeviceError: If the device is absent.
+        SrcliError: If the run is of another model, a set or word is unknown, weights or
+            sets are missing or damaged, or a file cannot be written.
     """
     said = words or {}
     if not all(name in _WORDS and isinstance(said[name], str) for name in said):
@@ -162,80 +163,97 @@ def export_run(
         raise InputError(
             f"no weights in {folder}: --out names the folder of a run that has some"
         )
-    trained = _read_trained(weights, said.get("teacher_licence") or UNSTATED)
-    recipe = trained.recipe
+    network = read_weights(weights)
+    terms = said.get("teacher_licence") or UNSTATED
+    recipe, teachers, metadata = _read_training(weights, terms)
     if model is not None and model.lower() != recipe.model:
         raise UsageError(f"{folder} holds a run of {recipe.model}, not of {model}")
-    data, licence = _describe_pictures(trained, said, of_recipe=of_recipe)
     sets = _find_sets(datasets, data_dir)
     name = name_file(recipe.model, recipe.scales, recipe.degradation)
     path = folder / EXPORT_FOLDER / name
     listing = path.with_suffix(".json")
-    request = make_request(path, recipe, tuple(sets.values()), data_dir, device)
     make_folder(path.parent)
     # Both are complete before the first of them takes its place.
     with write_whole(listing) as listed, write_whole(path) as part:
-        file = _Part(trained, part, data_dir, device, progress)
-        stored, why, rows = _store(file, sets)
+
+        def measure(dataset: str, dtype: torch.dtype) -> list[Row]:
+            save_weights(network, part, metadata, dtype=dtype)
+            request = make_request(part, recipe, (dataset,), data_dir, device)
+            rows = run_benchmark(request, progress)
+            for row in _leave_out_bicubic(rows):
+                log.info("%s", format_line(row))
+            return rows
+
+        deciding = sets.get(DECIDING_SET, DECIDING_SET)
+        rows: list[Row] = []
+        dtype, why = torch.float32, "no Set5 at hand to measure fp16 on"
+        if keep_published(deciding, data_dir):
+            dtype, why, rows = _choose_dtype(network, partial(measure, deciding))
+        rows = rows if DECIDING_SET in sets else []
+        for each in sets.values():
+            rows += measure(each, dtype) if each != deciding else []
+        figures = {metric: _tabulate(rows, metric) for metric in _DIGITS}
+        shown = {metric: json.dumps(table) for metric, table in figures.items()}
+        save_weights(network, part, metadata | (shown if rows else {}), dtype=dtype)
+        data, licence = _describe_pictures(recipe, metadata, said, of_recipe=of_recipe)
         entry = WeightEntry(
             file=name,
             model=recipe.model,
             **describe_file(part),
             data=data,
             data_licence=licence,
-            recipe=trained.metadata["recipe_hash"],
-            steps=int(trained.metadata["steps"]),
+            recipe=metadata["recipe_hash"],
+            steps=int(metadata["steps"]),
             degradation=recipe.degradation,
-            teachers=tuple(dataclasses.asdict(each) for each in trained.teachers),
-            psnr=_tabulate(rows, "psnr"),
-            ssim=_tabulate(rows, "ssim"),
+            teachers=tuple(dataclasses.asdict(each) for each in teachers),
+            psnr=figures["psnr"],
+            ssim=figures["ssim"],
         )
         text = json.dumps(dataclasses.asdict(entry), indent=2)
         listed.write_text(text + "\n", "utf-8")
+    stored = "fp16" if dtype == torch.float16 else "fp32"
     log.info("%s is stored in %s: %s", name, stored, why)
     return Exported(
         weights=path,
         listing=listing,
         entry=entry,
         stored=stored,
-        rows=tuple(_leave_out_bicubic(rows)),
         compared=tuple(rows),
-        request=request,
+        request=make_request(path, recipe, tuple(sets.values()), data_dir, device),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Trained:
-    """Weights that `srcli train` wrote, and what their file says of the training."""
+def _read_training(
+    path: Path, terms: str
+) -> tuple[Recipe, list[TeacherFacts], dict[str, str]]:
+    """What a file says of its training: recipe, teachers and all of its metadata.
 
-    network: SRModel
-    metadata: dict[str, str]  # all of it
-    recipe: Recipe
-    teachers: tuple[TeacherFacts, ...]
-
-
-def _read_trained(path: Path, terms: str) -> _Trained:
-    """The weights of a file; `terms` are those of teachers whose own are not stated."""
-    network, metadata = read_weights(path), read_metadata(path)
+    `terms` are those of teachers whose own are not stated.
+    """
+    metadata = read_metadata(path)
     try:
         recipe = make_recipe(json.loads(metadata["recipe"]))
         _ = metadata["recipe_hash"], int(metadata["steps"])
-        teachers = tuple(
+        teachers = [
             dataclasses.replace(each, licence=terms)
             if each.licence == UNSTATED
             else each
             for each in read_facts(metadata)
-        )
+        ]
     except (KeyError, ValueError, TypeError, UsageError) as error:
         raise WeightsError(
             f"{path} does not say how it was trained ({error}): "
             "`srcli train` writes files that do"
         ) from error
-    return _Trained(network, metadata | describe_facts(teachers), recipe, teachers)
+    return recipe, teachers, metadata | describe_facts(teachers)
 
 
 def _describe_pictures(
-    trained: _Trained, words: Mapping[str, str], *, of_recipe: bool
+    recipe: Recipe,
+    metadata: Mapping[str, str],
+    words: Mapping[str, str],
+    *,
+    of_recipe: bool,
 ) -> tuple[str, str]:
     """What the manifest says of the training pictures: which they are, and their terms.
 
@@ -243,7 +261,6 @@ def _describe_pictures(
     fingerprint; then the user's words, given with the export, the run or a recipe.
     """
     # What a recipe of srcli's says holds for the data sets that it names only.
-    recipe = trained.recipe
     silent = [Recipe(model=recipe.model)]
     if not of_recipe:
         silent += [load_recipe(recipe.model, name) for name in NAMES]
@@ -252,7 +269,7 @@ def _describe_pictures(
         word = getattr(recipe, name)
         known = word not in [getattr(each, name) for each in silent]
         said.append(words.get(name) or (word if known else ""))
-    data = ": ".join(filter(None, (trained.metadata.get("data"), said[0])))
+    data = ": ".join(filter(None, (metadata.get("data"), said[0])))
     return data or UNSTATED, said[1] or UNSTATED
 
 
@@ -273,60 +290,15 @@ def _find_sets(names: tuple[str, ...] | None, data_dir: Path | None) -> dict[str
     return sets
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """The file of an export on the way: written, measured, and written again."""
-
-    trained: _Trained
-    path: Path
-    data_dir: Path | None
-    device: str
-    progress: Progress
-
-    def save(self, dtype: torch.dtype, **figures: str) -> None:
-        """Write the weights with all that was said of them, and their figures."""
-        metadata = self.trained.metadata | figures
-        save_weights(self.trained.network, self.path, metadata, dtype=dtype)
-
-    def measure(self, dataset: str) -> list[Row]:
-        """The rows of one data set."""
-        request = make_request(
-            self.path, self.trained.recipe, (dataset,), self.data_dir, self.device
-        )
-        rows = run_benchmark(request, self.progress)
-        for row in _leave_out_bicubic(rows):
-            log.info("%s", format_line(row))
-        return rows
-
-
-def _store(part: _Part, sets: Mapping[str, str]) -> tuple[str, str, list[Row]]:
-    """Write the file as it stays; what it is stored in, why, and what it measures."""
-    dtype, why, deciding = _choose_dtype(part, sets.get(DECIDING_SET, DECIDING_SET))
-    part.save(dtype)
-    rows = deciding if DECIDING_SET in sets else []
-    for name, given in sets.items():
-        if name != DECIDING_SET:
-            rows += part.measure(given)
-    if rows:
-        part.save(
-            dtype, **{each: json.dumps(_tabulate(rows, each)) for each in _DIGITS}
-        )
-    return "fp16" if dtype == torch.float16 else "fp32", why, rows
-
-
-def _choose_dtype(part: _Part, dataset: str) -> tuple[torch.dtype, str, list[Row]]:
+def _choose_dtype(
+    network: SRModel, measure: Callable[[torch.dtype], list[Row]]
+) -> tuple[torch.dtype, str, list[Row]]:
     """What the weights are stored in, why, and what they then measure on Set5."""
-    try:
-        find_dataset(dataset, part.data_dir)
-    except InputError:
-        return torch.float32, "no Set5 at hand to measure fp16 on", []
-    part.save(torch.float32)
-    full = part.measure(dataset)
-    values = part.trained.network.state_dict().values()
+    full = measure(torch.float32)
+    values = network.state_dict().values()
     if not all(v.half().isfinite().all() for v in values if v.is_floating_point()):
         return torch.float32, "fp16 cannot hold its values", full
-    part.save(torch.float16)
-    short = part.measure(dataset)
+    short = measure(torch.float16)
     before, after = (
         fmean(row.psnr for row in _leave_out_bicubic(rows)) for rows in (full, short)
     )

@@ -57,7 +57,7 @@ from srcli.training.export import export_run, find_weights, keep_published, make
 from srcli.training.loop import DivergedError, Trainer
 from srcli.training.recipe import Recipe, load_recipe, make_recipe, replace_fields
 from srcli.training.report import write_report
-from srcli.training.teacher import Teachers, find_teachers
+from srcli.training.teacher import Teachers
 from srcli.training.validation import Validation, settle_val
 
 log = logging.getLogger(__name__)
@@ -275,9 +275,14 @@ def _choose_teachers(
     request: TrainRequest, recipe: Recipe, color: Color, world: World
 ) -> Teachers | None:
     if request.teachers:
-        found = find_teachers(request.teachers, recipe, color)
-        cache = request.teacher_cache
-        return Teachers(found, color, world.device, cache=cache, world=world)
+        return Teachers(
+            request.teachers,
+            recipe,
+            color,
+            world.device,
+            cache=request.teacher_cache,
+            world=world,
+        )
     fields = [name for name in recipe.changed_later if name.startswith("teacher_")]
     if request.teacher_cache or fields:
         names = ", ".join(("--teacher-cache", *fields))

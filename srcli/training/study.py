@@ -51,17 +51,13 @@ class Study:
     claims: tuple[Claim, ...]  # those between variants that are as published
     seeds: tuple[int, ...]
     recipes: Mapping[str, Recipe]  # by variant, in the order of training
+    changed: tuple[str, ...]  # variants that `config` makes others than the published
     asked: Mapping[str, Any]  # what `--set` replaced
 
     @property
     def recipe(self) -> Recipe:
         """The first variant's recipe; the others' differ in the model's name alone."""
         return next(iter(self.recipes.values()))
-
-    @property
-    def changed(self) -> tuple[str, ...]:
-        """The variants that `config` makes other networks than the published ones."""
-        return tuple(n for n, each in self.recipes.items() if not _is_published(each))
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -84,8 +80,13 @@ class Study:
     def list_components(self, name: str) -> dict[str, bool]:
         """Which components a variant has, as it is trained."""
         _, config = outline_config(self.recipes[name])
+
+        def has(field: str, wanted: object) -> bool:
+            value = getattr(config, field)
+            return value >= wanted if type(wanted) is int else value == wanted
+
         return {
-            component: all(_has(config, *each) for each in fields.items())
+            component: all(has(*each) for each in fields.items())
             for component, fields in self.components.items()
         }
 
@@ -94,10 +95,7 @@ class Study:
     ) -> PublishedResult | None:
         """What the papers print for a variant as it is trained, on one data set.
 
-        Args:
-            name: The variant.
-            dataset: As `published.json` names it.
-            source: The table that counts first; then the study's others do.
+        The table `source` counts first, then the study's others do.
         """
         if name in self.changed:
             return None
@@ -110,14 +108,15 @@ class Study:
 
     def compare_printed(self, claim: Claim) -> float | None:
         """The dB between a claim's two in print; tables that have both come first."""
-        names = (claim.better, claim.than)
+        names = {claim.better, claim.than}
         places = sorted(
             self.tables.items(),
-            key=lambda each: not {*names} <= find_table(each[0]).labels.keys(),
+            key=lambda each: not names <= find_table(each[0]).labels.keys(),
         )
         for source, dataset in places:
-            found = [self.find_printed(name, dataset, source) for name in names]
-            if (difference := subtract_printed(*found)) is not None:
+            better = self.find_printed(claim.better, dataset, source)
+            than = self.find_printed(claim.than, dataset, source)
+            if (difference := subtract_printed(better, than)) is not None:
                 return difference
         return None
 
@@ -140,17 +139,11 @@ class TrainedVariant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyRun:
-    """A study that trains, or has trained, in a folder.
-
-    Attributes:
-        study: The study.
-        request: Its gaps filled; `val` and `precision` are what was chosen.
-        outcomes: Of every variant and seed.
-    """
+    """A study that trains, or has trained, in a folder."""
 
     study: Study
-    request: TrainRequest
-    outcomes: Mapping[str, Mapping[int, TrainedVariant]]
+    request: TrainRequest  # its gaps filled; `val` and `precision` are what was chosen
+    outcomes: Mapping[str, Mapping[int, TrainedVariant]]  # by variant and seed
 
 
 def subtract_printed(
@@ -160,6 +153,17 @@ def subtract_printed(
     if mine is None or others is None or mine.psnr is None or others.psnr is None:
         return None
     return round(mine.psnr - others.psnr, 3)
+
+
+def outline_config(recipe: Recipe) -> tuple[type[SRModel], ModelConfig]:
+    """The class and config of the network that a recipe trains.
+
+    Raises:
+        UsageError: If the recipe's config makes no network.
+    """
+    network, config = variant(recipe.model)
+    values = {**config.as_dict(), **recipe.config, "scales": recipe.scales}
+    return network, type(config).from_dict(values)
 
 
 def load_study(
@@ -189,28 +193,27 @@ def load_study(
             f"a study is of a network, not of {model}: -m {network.arch} "
             f"--set variants={model} trains that alone"
         )
-    values = read_bundled(network.arch, STUDY)
-    asked = dict(overrides or {})
+    values, asked = read_bundled(network.arch, STUDY), dict(overrides or {})
     known = (*(each.name for each in dataclasses.fields(Recipe)), *OWN_FIELDS)
     for name in asked:
         if name not in known:
             raise unknown("field of the study", name, known)
-    if "tables" in asked and "variants" in asked:
-        raise UsageError(
-            "a study is of tables or of named variants, not of both: leave --set "
-            "tables or --set variants out"
-        )
     if len(scales) > 1 or "scales" in asked:
         raise UsageError("a study trains and measures one scale: -x names it")
+    count = asked.get("seeds", 1)
+    if type(count) is not int or not 1 <= count <= _MOST_SEEDS:
+        raise UsageError(f"--set seeds takes 1 to {_MOST_SEEDS}, not {count!r}")
     scale = scales[0] if scales else values["scale"]
-    tables = _choose_tables(asked.get("tables"), values["tables"])
-    names = _choose_variants(asked.get("variants"), network, tables)
+    tables, names = _choose_variants(asked, values["tables"], network)
     fields = {k: v for k, v in asked.items() if k not in OWN_FIELDS}
-    recipes = {
-        name: load_recipe(name, STUDY, {**fields, "scales": [scale]}) for name in names
-    }
+    fields["scales"] = [scale]
+    recipes = {name: load_recipe(name, STUDY, fields) for name in names}
     _check_equal_budget(recipes)
-    published = {name for name, recipe in recipes.items() if _is_published(recipe)}
+    plain = {n: dataclasses.replace(each, config={}) for n, each in recipes.items()}
+    changed = [
+        n for n in names if outline_config(recipes[n]) != outline_config(plain[n])
+    ]
+    published = set(names).difference(changed)
     claims = [Claim(**claim) for claim in values.get("claims", ())]
     return Study(
         network=network.arch,
@@ -220,72 +223,11 @@ def load_study(
         margin=values["margin"],
         components=values.get("components", {}),
         claims=tuple(c for c in claims if {c.better, c.than} <= published),
-        seeds=_choose_seeds(asked.get("seeds", 1), seed),
+        seeds=tuple(range(seed, seed + count)),
         recipes=recipes,
+        changed=tuple(changed),
         asked=asked,
     )
-
-
-def outline_config(recipe: Recipe) -> tuple[type[SRModel], ModelConfig]:
-    """The class and config of the network that a recipe trains.
-
-    Raises:
-        UsageError: If the recipe's config makes no network.
-    """
-    network, config = variant(recipe.model)
-    values = {**config.as_dict(), **recipe.config, "scales": recipe.scales}
-    return network, type(config).from_dict(values)
-
-
-def _choose_tables(given: object, tables: Mapping[str, str]) -> dict[str, str]:
-    """Those of the study's tables that the user named, or all; in the study's order."""
-    if given is None:
-        return dict(tables)
-    names = _read_names("tables", given)
-    for name in names:
-        if name not in [table.lower() for table in tables]:
-            raise unknown("table of the study", name, tables)
-    return {name: tables[name] for name in tables if name.lower() in names}
-
-
-def _choose_variants(
-    given: object, network: type[SRModel], tables: Mapping[str, str]
-) -> list[str]:
-    """The variants that the user named, or the network's own among the tables' rows."""
-    if given is None:
-        rows = [model for source in tables for model in find_table(source).labels]
-        return [name for name in dict.fromkeys(rows) if name in network.variants]
-    names = _read_names("variants", given)
-    for name in names:
-        owner, _ = variant(name)
-        if owner is not network:
-            raise UsageError(
-                f"{name} is a variant of {owner.arch}: a study of {network.arch} "
-                "compares its own (`srcli models --all`)"
-            )
-    return names
-
-
-def _choose_seeds(count: object, first: int) -> tuple[int, ...]:
-    if type(count) is not int or not 1 <= count <= _MOST_SEEDS:
-        raise UsageError(
-            f"--set seeds says how often each variant is trained, 1 to {_MOST_SEEDS}, "
-            f"not {count!r}"
-        )
-    return tuple(range(first, first + count))
-
-
-def _read_names(field: str, given: object) -> list[str]:
-    """Names in lower case from a list, or from one text with commas between."""
-    words = given.split(",") if isinstance(given, str) else given
-    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        raise UsageError(f"--set {field} takes names such as a,b, not {given!r}")
-    names = [word.strip().lower() for word in words if word.strip()]
-    if not names:
-        raise UsageError(f"--set {field} names none")
-    if len(set(names)) < len(names):
-        raise UsageError(f"--set {field} names one twice")
-    return names
 
 
 def _is_published(recipe: Recipe) -> bool:
@@ -294,10 +236,45 @@ def _is_published(recipe: Recipe) -> bool:
     return outline_config(recipe) == outline_config(plain)
 
 
-def _has(config: ModelConfig, name: str, wanted: object) -> bool:
-    """Whether a field is as a component needs it."""
-    value = getattr(config, name)
-    return value >= wanted if type(wanted) is int else value == wanted
+def _choose_variants(
+    asked: Mapping[str, Any], tables: Mapping[str, str], network: type[SRModel]
+) -> tuple[dict[str, str], list[str]]:
+    """The tables that are repeated, and the variants: those named, or their rows."""
+    if "tables" in asked and "variants" in asked:
+        raise UsageError(
+            "a study is of tables or of named variants, not of both: leave --set "
+            "tables or --set variants out"
+        )
+    if "tables" in asked:
+        wanted = _read_names("tables", asked["tables"])
+        for name in wanted:
+            if name not in [table.lower() for table in tables]:
+                raise unknown("table of the study", name, tables)
+        tables = {name: tables[name] for name in tables if name.lower() in wanted}
+    if "variants" not in asked:
+        rows = [model for source in tables for model in find_table(source).labels]
+        own = [name for name in dict.fromkeys(rows) if name in network.variants]
+        return dict(tables), own
+    names = _read_names("variants", asked["variants"])
+    for name in names:
+        owner, _ = variant(name)
+        if owner is not network:
+            raise UsageError(
+                f"{name} is a variant of {owner.arch}: a study of {network.arch} "
+                "compares its own (`srcli models --all`)"
+            )
+    return dict(tables), names
+
+
+def _read_names(field: str, given: object) -> list[str]:
+    """Names in lower case from a list, or from one text with commas between."""
+    words = given.split(",") if isinstance(given, str) else given
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise UsageError(f"--set {field} takes names such as a,b, not {given!r}")
+    names = [word.strip().lower() for word in words if word.strip()]
+    if not names or len(set(names)) < len(names):
+        raise UsageError(f"--set {field} names {'one twice' if names else 'none'}")
+    return names
 
 
 def _check_equal_budget(recipes: Mapping[str, Recipe]) -> None:

@@ -6,7 +6,8 @@ Means are over the seeds that all variants have, so that gains fit the figures s
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from statistics import fmean, stdev
 from typing import Any
@@ -59,14 +60,18 @@ def build_study_document(run: StudyRun) -> _Document:
     }
     rows = {
         name: {
-            **_describe_variant(study, name),
-            **_describe_runs(outcomes[name], list(shown[name].values())),
+            **_describe_variant(study, name, outcomes[name].values()),
+            "psnr": _mean(shown[name].values()),
+            "spread": round(stdev(shown[name].values()), _DIGITS)
+            if len(shown[name]) > 1
+            else None,
+            "diverged": [s for s, each in outcomes[name].items() if each.diverged],
             "psnr_by_seed": {str(seed): psnr for seed, psnr in found.items()},
         }
         for name, found in figures.items()
     }
     done, count = sum(map(len, figures.values())), len(rows) * len(study.seeds)
-    document = {
+    document: _Document = {
         "model": study.network,
         "out": show_path(run.request.out),
         "dataset": show_path(run.request.val or study.dataset),
@@ -81,7 +86,7 @@ def build_study_document(run: StudyRun) -> _Document:
     }
     return {
         **document,
-        "notes": [*_list_notes(run, document)],
+        "notes": [*_list_notes(run, document["psnr_seeds"])],
         "tables": [
             _build_table(study, source, dataset, [rows[name] for name in names], shown)
             for source, dataset, names in _arrange(study)
@@ -90,31 +95,21 @@ def build_study_document(run: StudyRun) -> _Document:
     }
 
 
-def _describe_variant(study: Study, name: str) -> _Document:
-    """What a variant is."""
+def _describe_variant(
+    study: Study, name: str, runs: Collection[TrainedVariant]
+) -> _Document:
+    """What a variant is, and how far its runs have come."""
     empty = outline(*outline_config(study.recipes[name]))
+    seconds = [e.seconds_per_step for e in runs if e.seconds_per_step is not None]
+    done = [each.steps for each in runs if each.psnr is not None]
     components = study.list_components(name)
     return {
         "variant": name,
         "components": [each for each, there in components.items() if there],
         "parameters": count_parameters(empty),
         "macs_720p": count_macs(empty, study.scale),
-    }
-
-
-def _describe_runs(
-    outcomes: Mapping[int, TrainedVariant], shown: Sequence[float]
-) -> _Document:
-    """What a variant's runs came to; `shown` are the figures that means are over."""
-    runs = outcomes.values()
-    done = [each.steps for each in runs if each.psnr is not None]
-    seconds = [e.seconds_per_step for e in runs if e.seconds_per_step is not None]
-    return {
         "seconds_per_step": fmean(seconds) if seconds else None,
         "steps": min(done) if done else max(each.steps for each in runs),
-        "psnr": _mean(shown),
-        "spread": round(stdev(shown), _DIGITS) if len(shown) > 1 else None,
-        "diverged": [seed for seed, each in outcomes.items() if each.diverged],
     }
 
 
@@ -146,24 +141,23 @@ def _build_table(
 ) -> _Document:
     """Rows that are compared with the first of them, beside what the paper prints."""
     names = [row["variant"] for row in rows]
-    printed = {name: study.find_printed(name, dataset, source) for name in names}
     table = find_table(source) if source else None
-    unchanged = [name for name in names if name not in study.changed]
-    labels = {name: result.label for name, result in printed.items() if result}
-    if table is not None:
-        labels = {name: table.labels[name] for name in unchanged}
+    first = study.find_printed(names[0], dataset, source)
     built = []
     for name, row in zip(names, rows, strict=True):
-        paper = printed[name]
-        against = subtract_printed(paper, printed[names[0]])
-        built.append({
-            **row,
-            "label": labels.get(name),
-            "difference": _mean(_compare(figures, name, names[0])),
-            "paper": paper
-            and {"psnr": paper.psnr, "difference": against, "source": paper.source},
-        })  # fmt: skip
-    note = table.note if table is not None and unchanged else None
+        printed = study.find_printed(name, dataset, source)
+        label = printed.label if printed else None
+        if table is not None:
+            label = None if name in study.changed else table.labels[name]
+        paper = printed and {
+            "psnr": printed.psnr,
+            "difference": subtract_printed(printed, first),
+            "source": printed.source,
+        }
+        gain = _mean(_compare(figures, name, names[0]))
+        built.append({**row, "label": label, "difference": gain, "paper": paper})
+    changed = set(names) <= set(study.changed)
+    note = table.note if table is not None and not changed else None
     return {"source": source, "printed_on": dataset, "note": note, "rows": built}
 
 
@@ -180,11 +174,7 @@ def _judge(study: Study, claim: Claim, figures: _Figures) -> _Document:
     else:
         verdict = "shown" if min(found) > least else "not shown: the seeds disagree"
     return {
-        "text": claim.text,
-        "section": claim.section,
-        "better": claim.better,
-        "than": claim.than,
-        "at_least": claim.at_least,
+        **asdict(claim),
         "difference": mean,
         "paper_difference": study.compare_printed(claim),
         "seeds": len(found),
@@ -198,13 +188,13 @@ def _compare(figures: _Figures, name: str, other: str) -> list[float]:
     return [round(mine[s] - others[s], _DIGITS) for s in mine if s in others]
 
 
-def _mean(values: Sequence[float]) -> float | None:
+def _mean(values: Collection[float]) -> float | None:
     return round(fmean(values), _DIGITS) if values else None
 
 
-def _list_notes(run: StudyRun, document: _Document) -> Iterator[str]:
-    """What a reader of the figures must know, a sentence each."""
-    study, seeds = run.study, document["psnr_seeds"]
+def _list_notes(run: StudyRun, seeds: Sequence[int]) -> Iterator[str]:
+    """What a reader of figures of these seeds must know, a sentence each."""
+    study = run.study
     if study.changed:
         every = len(study.changed) == len(study.recipes)
         names = "The networks" if every else join_words(study.changed)
@@ -212,7 +202,7 @@ def _list_notes(run: StudyRun, document: _Document) -> Iterator[str]:
             f"{names} are not as published ({json.dumps(study.recipe.config)}): what "
             "the paper prints and claims of them is left out."
         )
-    if seeds and seeds != document["seeds"]:
+    if seeds and seeds != list(study.seeds):
         said = join_words([str(seed) for seed in seeds])
         yield f"Figures are of seed {said}, which every variant shown has."
     for name, outcomes in run.outcomes.items():
@@ -327,7 +317,7 @@ def _make_table(study: Study, table: _Document) -> Table:
         "steps": lambda row: f"{row['steps']:,}",
         "PSNR": print_psnr,
         "±": lambda row: format_fixed(row["spread"], _DIGITS),
-        "gain": lambda row: _show_gain(row["difference"], _DIGITS),
+        "gain": lambda row: format_fixed(row["difference"], _DIGITS, "+") or "-",
         "paper": partial(print_of, name="psnr"),
         "paper's gain": partial(print_of, name="difference", sign="+"),
     }
@@ -362,11 +352,7 @@ def _list_claims(document: _Document) -> Iterator[str]:
         )
         figures = []
         if claim["difference"] is not None:
-            figures.append(f"{_show_gain(claim['difference'], _DIGITS)} dB")
+            figures.append(f"{claim['difference']:+.{_DIGITS}f} dB")
         if claim["paper_difference"] is not None:
-            figures.append(f"paper {_show_gain(claim['paper_difference'], 2)} dB")
+            figures.append(f"paper {claim['paper_difference']:+.2f} dB")
         yield f"{line}: {', '.join(figures)}" if figures else line
-
-
-def _show_gain(value: float | None, digits: int) -> str:
-    return format_fixed(value, digits, "+") or "-"

@@ -52,7 +52,6 @@ from srcli.writing import make_folder, write_whole
 log = logging.getLogger(__name__)
 
 NAME = "study.json"
-_SETTINGS = ("data", "val", "precision")  # that stay, by their options
 
 
 def is_study(folder: Path) -> bool:
@@ -78,28 +77,24 @@ def run_study(
         DeviceError: If the device is not there or its memory does not suffice.
         TrainingStoppedError: After Ctrl-C or SIGTERM, with a checkpoint and a report.
     """
-    _check_request(request, devices)
+    fields = request.overrides
+    taught = any(name.startswith("teacher_") for name in fields)
+    for is_asked, refusal in (
+        (request.init, "trains every variant from nothing: leave --init out"),
+        (request.teachers or request.teacher_cache or taught,
+         "compares what papers did: leave --teacher out"),
+        (fields.get("minutes"), "compares runs of equal steps: --steps, not --for"),
+        (request.val == NO_VAL, "compares by what --val measures: it cannot be none"),
+        (devices > 1 or is_worker(), "trains on one device: leave --devices out"),
+    ):  # fmt: skip
+        if is_asked:
+            raise UsageError(f"a study {refusal}")
     study, request = _resume(request) if request.resume else _begin(request)
     return work_and_report(
         lambda: _train_all(study, request, progress),
         lambda _stopped: _report(study, request),
         (SrcliError,),
     )
-
-
-def _check_request(request: TrainRequest, devices: int) -> None:
-    """Refuse what one run can do and a study cannot."""
-    if request.init is not None:
-        raise UsageError("a study trains every variant from nothing: leave --init out")
-    fields = [name for name in request.overrides if name.startswith("teacher_")]
-    if request.teachers or request.teacher_cache or fields:
-        raise UsageError("a study compares what papers did: leave --teacher out")
-    if request.overrides.get("minutes"):
-        raise UsageError("a study compares runs of equal steps: --steps, not --for")
-    if request.val == NO_VAL:
-        raise UsageError("a study compares by what --val measures: it cannot be none")
-    if devices > 1 or is_worker():
-        raise UsageError("a study trains on one device: leave --devices out")
 
 
 def _begin(request: TrainRequest) -> tuple[Study, TrainRequest]:
@@ -115,17 +110,10 @@ def _begin(request: TrainRequest) -> tuple[Study, TrainRequest]:
             "--out names another folder"
         )
     request = _settle(request, study)
-    data_dir = request.data_dir.expanduser().absolute() if request.data_dir else None
-    document = {
-        "model": study.network,
-        "asked": dict(study.asked),
-        **{name: _say(request, name) for name in _SETTINGS},
-        "data_dir": str(data_dir) if data_dir else None,
-        "identity": study.identity,
-    }
     make_folder(out)
     with write_whole(out / NAME) as part:
-        part.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
+        text = json.dumps(_describe(study, request), indent=2) + "\n"
+        part.write_text(text, "utf-8")
     return study, request
 
 
@@ -134,9 +122,19 @@ def _resume(request: TrainRequest) -> tuple[Study, TrainRequest]:
     path = request.out / NAME
     try:
         kept = json.loads(path.read_text("utf-8"))
-        model, asked, fixed = kept["model"], dict(kept["asked"]), kept["identity"]
-        before = {name: kept[name] for name in _SETTINGS}
-        scale, seed, data_dir = fixed["scale"], fixed["seeds"][0], kept["data_dir"]
+        asked, fixed, data_dir = dict(kept["asked"]), kept["identity"], kept["data_dir"]
+        auto = request.precision == "auto"
+        filled = dataclasses.replace(
+            request,
+            scales=request.scales or (fixed["scale"],),
+            seed=fixed["seeds"][0],
+            data=request.data or tuple(Path(name) for name in kept["data"]),
+            val=request.val or kept["val"],
+            data_dir=request.data_dir or (Path(data_dir) if data_dir else None),
+            precision=kept["precision"] if auto else request.precision,
+            overrides=merge(asked, request.overrides),
+        )
+        model = kept["model"]
     except FileNotFoundError as error:
         raise InputError(f"no study in {request.out}: nothing to resume") from error
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
@@ -145,33 +143,19 @@ def _resume(request: TrainRequest) -> tuple[Study, TrainRequest]:
         ) from error
     if request.model.lower() != model:
         raise UsageError(f"the study in {request.out} is of {model}: -m names another")
-    study = load_study(
-        request.model,
-        merge(asked, request.overrides),
-        scales=request.scales or (scale,),
-        seed=seed,
-    )
-    auto = request.precision == "auto"
-    request = _settle(
-        dataclasses.replace(
-            request,
-            data=request.data or tuple(Path(name) for name in before["data"]),
-            val=request.val or before["val"],
-            data_dir=request.data_dir or (Path(data_dir) if data_dir else None),
-            precision=before["precision"] if auto else request.precision,
-        ),
-        study,
-    )
-    was = {**fixed, **{f"--{name}": value for name, value in before.items()}}
-    now = {**study.identity, **{f"--{name}": _say(request, name) for name in before}}
-    for name, value in now.items():
+    study = load_study(model, filled.overrides, scales=filled.scales, seed=filled.seed)
+    filled = _settle(filled, study)
+    now = _describe(study, filled)
+    was = fixed | {f"--{name}": kept[name] for name in ("data", "val", "precision")}
+    is_ = now["identity"] | {f"--{n}": now[n] for n in ("data", "val", "precision")}
+    for name, value in is_.items():
         if was.get(name) != value:
             raise UsageError(
                 f"the study in {request.out} has {name} {json.dumps(was.get(name))}, "
                 f"not {json.dumps(value)}: a resumed study keeps it, --out NEW begins "
                 "another"
             )
-    return study, request
+    return study, filled
 
 
 def _settle(request: TrainRequest, study: Study) -> TrainRequest:
@@ -188,11 +172,18 @@ def _settle(request: TrainRequest, study: Study) -> TrainRequest:
     return request
 
 
-def _say(request: TrainRequest, name: str) -> Any:  # noqa: ANN401 - a JSON value
-    """A setting as it is kept."""
-    if name == "data":
-        return [str(path.absolute()) for path in request.data]
-    return getattr(request, name)
+def _describe(study: Study, request: TrainRequest) -> dict[str, Any]:
+    """What a resumed study is held to, or filled from, as JSON values."""
+    data_dir = request.data_dir.expanduser().absolute() if request.data_dir else None
+    return {
+        "model": study.network,
+        "asked": dict(study.asked),
+        "data": [str(path.absolute()) for path in request.data],
+        "val": request.val,
+        "precision": request.precision,
+        "data_dir": str(data_dir) if data_dir else None,
+        "identity": study.identity,
+    }
 
 
 def _train_all(study: Study, request: TrainRequest, progress: Progress) -> None:
@@ -201,7 +192,7 @@ def _train_all(study: Study, request: TrainRequest, progress: Progress) -> None:
     runs = [(name, seed) for seed in study.seeds for name in study.recipes]
     for number, (name, seed) in enumerate(runs, 1):
         folder = study.folder(request.out, name, seed)
-        if read_outcome(folder, study.recipes[name]).psnr is not None:
+        if _read_variant(folder, study.recipes[name]).psnr is not None:
             continue
         log.info("study, run %d of %d: %s, seed %d", number, len(runs), name, seed)
         try:
@@ -254,47 +245,43 @@ def _make_request(
     )
 
 
-def read_outcome(folder: Path, recipe: Recipe) -> TrainedVariant:
-    """What one run has come to so far.
-
-    Raises:
-        UsageError: If it was gone on with by another recipe.
-        InputError: If its log cannot be read.
-        WeightsError: If its weights are damaged.
-    """
+def _read_variant(folder: Path, recipe: Recipe) -> TrainedVariant:
+    """What one run has come to so far; an error where it is not by the recipe."""
     path = folder / "last.safetensors"
     try:
         history = read_history(folder)
         metadata = read_metadata(path) if path.exists() else None
+        last = history.events[-1] if history.events else (0, "")
+        found = TrainedVariant(
+            steps=history.last_step,  # of one that was killed or given up
+            # It may have been tried again since, and gone further.
+            diverged=last[1] == GIVEN_UP and last[0] >= history.last_step,
+            seconds_per_step=history.seconds_per_step,
+            setbacks=sum(text != GIVEN_UP for _, text in history.events),
+        )
+        if metadata is None:
+            return found
+        steps, own = int(metadata["steps"]), make_recipe(json.loads(metadata["recipe"]))
     except (InputError, WeightsError) as error:
         raise type(error)(f"{error}; {_tell_remedy(folder)}") from error
-    last = history.events[-1] if history.events else (0, "")
-    found = TrainedVariant(
-        steps=history.last_step,  # of one that was killed or given up
-        # It may have been tried again since, and gone further.
-        diverged=last[1] == GIVEN_UP and last[0] >= history.last_step,
-        seconds_per_step=history.seconds_per_step,
-        setbacks=sum(text != GIVEN_UP for _, text in history.events),
-    )
-    if metadata is None:
-        return found
-    try:
-        steps = int(metadata["steps"])
-        trained_by = make_recipe(json.loads(metadata["recipe"]))
     except (KeyError, ValueError, TypeError, UsageError) as error:
         raise WeightsError(
             f"{path} does not say how it was trained; {_tell_remedy(folder)}"
         ) from error
-    if trained_by != recipe:
+    if own != recipe:
         raise UsageError(
             f"{folder} was trained by another recipe than its study's; "
             f"{_tell_remedy(folder)}"
         )
-    found = dataclasses.replace(found, steps=steps, pictures=metadata.get("data"))
     psnr = history.validations.get(steps, {}).get(recipe.scales[0])
-    if steps < recipe.steps or psnr is None:
-        return found
-    return dataclasses.replace(found, psnr=round(psnr, 3), diverged=False)
+    done = steps >= recipe.steps and psnr is not None
+    return dataclasses.replace(
+        found,
+        steps=steps,
+        pictures=metadata.get("data"),
+        psnr=round(psnr, 3) if done and psnr is not None else None,
+        diverged=found.diverged and not done,
+    )
 
 
 def _tell_remedy(folder: Path) -> str:
@@ -305,7 +292,7 @@ def _report(study: Study, request: TrainRequest) -> StudyRun:
     """What the study has come to, also written into its folder."""
     outcomes = {
         name: {
-            seed: read_outcome(study.folder(request.out, name, seed), recipe)
+            seed: _read_variant(study.folder(request.out, name, seed), recipe)
             for seed in study.seeds
         }
         for name, recipe in study.recipes.items()

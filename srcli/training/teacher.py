@@ -61,56 +61,90 @@ class TeacherFacts:
     scales: tuple[int, ...]  # of those that the run learns
 
 
-@dataclass(frozen=True, slots=True)
-class Teacher:
-    """A network that a run learns from."""
-
-    facts: TeacherFacts
-    network: SRModel
-
-
 class Teachers:
     """Who teaches each scale, and where their pictures are kept.
 
     Args:
-        by_scale: A teacher for every scale of the run.
+        paths: Weight files, ours or others': one for every scale of the run.
+        recipe: The run's.
         color: What the pupil works on.
         device: Where teachers run.
         cache: Folder of their pictures; None is `teacher` in the user's cache.
         world: The processes of the run, which divide the work on each machine.
+
+    Attributes:
+        facts: Of every teacher.
+        reads: The colours that HR pictures must be in to be taught.
+        fingerprint: What decides the pictures that are made of given ones.
+
+    Raises:
+        UsageError: If a scale has none or several, a teacher of luma would have to
+            teach colours, or the pictures are not only small but degraded.
+        WeightsError: If a file is missing, damaged, or holds no known network.
     """
 
     def __init__(
         self,
-        by_scale: Mapping[int, Teacher],
+        paths: Sequence[Path],
+        recipe: Recipe,
         color: Color,
         device: torch.device,
         *,
         cache: Path | None = None,
         world: World = ALONE,
     ) -> None:
-        self._by_scale = by_scale
-        self._color = color
-        self._device = device
+        if recipe.degradation != "bi":
+            raise UsageError(
+                "teachers enlarge what is only small: leave --teacher or degradation "
+                f"{recipe.degradation} out"
+            )
+        self._color, self._device, self._world = color, device, world
         self._cache = cache.expanduser() if cache else cache_folder() / "teacher"
-        self._world = world
+        self._by_scale: dict[int, tuple[TeacherFacts, SRModel]] = {}
+        for path in paths:
+            self._add(path, recipe)
+        if missing := [f"x{s}" for s in recipe.scales if s not in self._by_scale]:
+            raise UsageError(
+                f"no teacher for {', '.join(missing)}: --teacher FILE names one for "
+                "each scale, or -x leaves the scale out"
+            )
+        teachers = self._by_scale.values()
+        self.facts = tuple(dict.fromkeys(facts for facts, _ in teachers))
+        colors = {network.color for _, network in teachers}
+        self.reads: Color = "rgb" if "rgb" in colors else "y"
+        hashes = {scale: facts.sha256 for scale, (facts, _) in self._by_scale.items()}
+        self.fingerprint = json.dumps([_VERSION, sorted(hashes.items())])
 
-    @property
-    def facts(self) -> tuple[TeacherFacts, ...]:
-        """What there is to say of every teacher."""
-        return tuple(dict.fromkeys(t.facts for t in self._by_scale.values()))
-
-    @property
-    def reads(self) -> Color:
-        """What HR pictures must be in to be taught."""
-        colors = {teacher.network.color for teacher in self._by_scale.values()}
-        return "rgb" if "rgb" in colors else "y"
-
-    @property
-    def fingerprint(self) -> str:
-        """What decides the pictures that are made of given ones."""
-        hashes = {scale: each.facts.sha256 for scale, each in self._by_scale.items()}
-        return json.dumps([_VERSION, sorted(hashes.items())])
+    def _add(self, path: Path, recipe: Recipe) -> None:
+        """Let a weight file teach those of the run's scales that it has."""
+        network = read_file(path)
+        scales = tuple(s for s in recipe.scales if s in network.config.scales)
+        if not scales:
+            log.warning("%s teaches nothing: the run has none of its scales", path)
+            return
+        purpose = read_degradation(path)
+        if purpose not in (None, ORDINARY):
+            raise UsageError(
+                f"{path} is for degradation {purpose}: teachers enlarge what is only "
+                "small"
+            )
+        if self._color == "rgb" and network.color == "y":
+            raise UsageError(
+                f"{path} enlarges luma alone: {recipe.model} needs a teacher on RGB"
+            )
+        facts = TeacherFacts(
+            file=path.name,
+            sha256=sha256_of(path),
+            licence=read_licence(path) or recipe.teacher_licence,
+            scales=scales,
+        )
+        for scale in scales:
+            if scale in self._by_scale:
+                other = self._by_scale[scale][0].file
+                raise UsageError(
+                    f"{other} and {path.name} both teach x{scale}: name one"
+                )
+            self._by_scale[scale] = facts, network
 
     def enlarge(
         self,
@@ -133,24 +167,31 @@ class Teachers:
             OutputError: If they cannot be kept.
             DeviceError: If memory does not suffice.
         """
-        teacher = self._by_scale[scale]
-        count, world = len(pictures), self._world
+        facts, network = self._by_scale[scale]
+        world = self._world
         with ThreadPoolExecutor() as pool:
-            shrink = partial(_shrink, scale=scale, color=teacher.network.color)
+            shrink = partial(_shrink, scale=scale, color=network.color)
             small = list(pool.map(shrink, pictures))
-            place = partial(self._place, (_VERSION, teacher.facts.sha256, scale))
+            place = partial(self._place, (_VERSION, facts.sha256, scale))
             paths = list(pool.map(place, small))
-            own = range(world.local_rank, count, world.local_size)
+            own = range(world.local_rank, len(small), world.local_size)
             # What the others here make is on the disk then, unless it is another's.
-            others = [number for number in range(count) if number not in own]
-            made: dict[int, NDArray[np.uint8] | None] = {}
+            others = [number for number in range(len(small)) if number not in own]
+            made: dict[int, NDArray[np.uint8]] = {}
             for numbers in (own, others):
-                found = pool.map(_load, [paths[number] for number in numbers])
-                made |= dict(zip(numbers, found, strict=True))
-                missing = [number for number in numbers if made[number] is None]
-                made |= self._make(teacher, scale, small, paths, missing, progress)
+                kept = pool.map(_load, [paths[number] for number in numbers])
+                made |= {
+                    n: p for n, p in zip(numbers, kept, strict=True) if p is not None
+                }
+                missing = {n: small[n] for n in numbers if n not in made}
+                if missing:
+                    for number, pixels in self._make(scale, missing, progress):
+                        _store(paths[number], pixels)
+                        made[number] = pixels
                 world.barrier()
-            return list(pool.map(self._fit, (made[n] for n in range(count))))
+        luma = self._color == "y" and network.color == "rgb"
+        ordered = [made[number] for number in range(len(small))]
+        return [rgb_to_y_uint8(p)[:, :, None] if luma else p for p in ordered]
 
     def _place(self, said: tuple[object, ...], lr: NDArray[Any]) -> Path:
         """Where the enlargement of `lr` is kept."""
@@ -161,51 +202,25 @@ class Teachers:
         return self._cache / name[:2] / f"{name}.npy"
 
     def _make(
-        self,
-        teacher: Teacher,
-        scale: int,
-        small: Sequence[NDArray[Any]],
-        paths: Sequence[Path],
-        numbers: Sequence[int],
-        progress: Progress,
-    ) -> dict[int, NDArray[np.uint8]]:
-        """Enlarge the LR pictures of these numbers; the disk is written meanwhile."""
-        if not numbers:
-            return {}
+        self, scale: int, small: Mapping[int, NDArray[Any]], progress: Progress
+    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Enlarge LR pictures one after the other."""
+        facts, network = self._by_scale[scale]
         # In half precision a picture is up to several levels off, and stays so.
         device = str(self._device)
-        runner = Runner(teacher.network, scale, device=device, precision="fp32")
-        sizes = [small[number].shape[:2] for number in numbers]
-        seconds = sum(runner.estimate_seconds(*size) for size in sizes)
-        total = sum(height * width for height, width in sizes) / 1e6
-        log.info(
-            "%s enlarges %d pictures, %.1f megapixels, by %d in about %s",
-            teacher.facts.file,
-            len(numbers),
-            total,
-            scale,
-            format_duration(seconds),
-        )
-        title = f"{teacher.facts.file} makes x{scale} pictures"
-        progress.start(title, len(numbers))
-        made = {}
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            stored = pool.submit(lambda: None)
-            for number in numbers:
-                made[number] = pixels = _enlarge(runner, small[number])
-                stored.result()  # a full disk is told at once
-                stored = pool.submit(_store, paths[number], pixels)
-                # Large pictures count for more, so that the time left is right.
-                area = pixels.shape[0] * pixels.shape[1] / scale**2 / 1e6
-                progress.advance(len(numbers) * area / total)
-            stored.result()
-        return made
-
-    def _fit(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """What a teacher has made, in the pupil's colours."""
-        if pixels.shape[2] == 3 and self._color == "y":
-            return rgb_to_y_uint8(pixels)[:, :, None]
-        return pixels
+        runner = Runner(network, scale, device=device, precision="fp32")
+        sizes = {number: lr.shape[:2] for number, lr in small.items()}
+        seconds = sum(runner.estimate_seconds(*size) for size in sizes.values())
+        pixels = sum(height * width for height, width in sizes.values())
+        said = "%s enlarges %d pictures, %.1f megapixels, by %d in about %s"
+        duration = format_duration(seconds)
+        log.info(said, facts.file, len(small), pixels / 1e6, scale, duration)
+        progress.start(f"{facts.file} makes x{scale} pictures", len(small))
+        for number, lr in small.items():
+            yield number, _enlarge(runner, lr)
+            # Large pictures count for more, so that the time left is right.
+            height, width = sizes[number]
+            progress.advance(len(small) * height * width / pixels)
 
 
 def _shrink(hr: NDArray[np.uint8], *, scale: int, color: Color) -> NDArray[Any]:
@@ -241,76 +256,11 @@ def _store(path: Path, pixels: NDArray[np.uint8]) -> None:
         np.save(file, pixels)
 
 
-def find_teachers(
-    paths: Sequence[Path], recipe: Recipe, color: Color
-) -> dict[int, Teacher]:
-    """A teacher for every scale of a run.
-
-    Args:
-        paths: Weight files, ours or others'.
-        recipe: The run's.
-        color: What the pupil works on.
-
-    Raises:
-        UsageError: If a scale has none or several, a teacher of luma would have to
-            teach colours, or the pictures are not only small but degraded.
-        WeightsError: If a file is missing, damaged, or holds no known network.
-    """
-    if recipe.degradation != "bi":
-        raise UsageError(
-            f"teachers enlarge what is only small: leave --teacher or degradation "
-            f"{recipe.degradation} out"
-        )
-    found: dict[int, Teacher] = {}
-    for path in paths:
-        network = read_file(path)
-        scales = [s for s in recipe.scales if s in network.config.scales]
-        if not scales:
-            log.warning("%s teaches nothing: the run has none of its scales", path)
-            continue
-        purpose = read_degradation(path)
-        if purpose not in (None, ORDINARY):
-            raise UsageError(
-                f"{path} is for degradation {purpose}: teachers enlarge what is only "
-                "small"
-            )
-        if color == "rgb" and network.color == "y":
-            raise UsageError(
-                f"{path} enlarges luma alone: {recipe.model} needs a teacher on RGB"
-            )
-        licence = read_licence(path) or recipe.teacher_licence
-        facts = TeacherFacts(
-            file=path.name,
-            sha256=sha256_of(path),
-            licence=licence,
-            scales=tuple(scales),
-        )
-        for scale in scales:
-            if scale in found:
-                raise UsageError(
-                    f"{found[scale].facts.file} and {path.name} both teach x{scale}: "
-                    "name one"
-                )
-            found[scale] = Teacher(facts, network)
-    missing = [f"x{scale}" for scale in recipe.scales if scale not in found]
-    if missing:
-        raise UsageError(
-            f"no teacher for {', '.join(missing)}: --teacher FILE names one for each "
-            "scale, or -x leaves the scale out"
-        )
-    return found
-
-
 def read_facts(said: Mapping[str, Any]) -> tuple[TeacherFacts, ...]:
     """The teachers that a weight file or checkpoint names; none is the originals.
 
-    Args:
-        said: What it says of itself.
-
     Raises:
-        ValueError: If it cannot be read.
-        TypeError: If it names no teachers there.
-        KeyError: Likewise.
+        ValueError, TypeError, KeyError: If it cannot be read.
     """
     return tuple(
         TeacherFacts(**{**each, "scales": tuple(each["scales"])})
@@ -320,9 +270,7 @@ def read_facts(said: Mapping[str, Any]) -> tuple[TeacherFacts, ...]:
 
 def describe_facts(facts: Sequence[TeacherFacts]) -> dict[str, str]:
     """What a weight file says of its teachers; nothing where it has none."""
-    if not facts:
-        return {}
-    return {"teachers": json.dumps([asdict(each) for each in facts])}
+    return {"teachers": json.dumps([asdict(each) for each in facts])} if facts else {}
 
 
 def choose_detailed(
@@ -333,11 +281,7 @@ def choose_detailed(
     From as many pictures as there are: each gives its most detailed part first, and a
     second one only once all others have given theirs. Where the pictures have no more
     megapixels, they are returned whole; those too small for crops of every scale are
-    left out while there are others.
-
-    Args:
-        pictures: HR, (H, W, C) uint8.
-        recipe: Of the run.
+    left out while there are others. All are (H, W, C) uint8.
     """
     left = recipe.teacher_megapixels * 1e6
     if sum(p.shape[0] * p.shape[1] for p in pictures) <= left:
@@ -360,25 +304,22 @@ def choose_detailed(
 def _rank_parts(
     picture: NDArray[np.uint8], side: int
 ) -> list[tuple[int, float, NDArray[np.uint8]]]:
-    """Parts of a picture: their turn, what sorts within the turn, and they."""
-    parts = ((-_measure_detail(part), part) for part in _cut(picture, side))
-    ordered = sorted(parts, key=lambda pair: pair[0])
-    return [(turn, calm, part) for turn, (calm, part) in enumerate(ordered)]
+    """Parts of a picture, `side` long or a little more, each after its rank.
 
+    That is its turn and, within the turn, how calm it is: the mean step between pixels
+    that are next to each other, in grey levels, counts.
+    """
 
-def _cut(picture: NDArray[np.uint8], side: int) -> Iterator[NDArray[np.uint8]]:
-    """Parts of equal size that cover the picture, `side` long or a little more."""
-    height, width, _ = picture.shape
-    rows, columns = (max(1, length // side) for length in (height, width))
-    for row in range(rows):
-        for column in range(columns):
-            yield picture[
-                row * height // rows : (row + 1) * height // rows,
-                column * width // columns : (column + 1) * width // columns,
-            ]
+    def split(whole: NDArray[np.uint8], axis: int) -> list[NDArray[np.uint8]]:
+        length = whole.shape[axis]
+        count = max(1, length // side)
+        return np.split(whole, [length * n // count for n in range(1, count)], axis)
 
+    def measure(part: NDArray[np.uint8]) -> float:
+        grey = part.astype(np.float32).mean(axis=2)
+        steps = np.abs(np.diff(grey, axis=0)).mean() + np.abs(np.diff(grey)).mean()
+        return -float(steps)
 
-def _measure_detail(picture: NDArray[np.uint8]) -> float:
-    """The mean step between pixels that are next to each other, in grey levels."""
-    grey = picture.astype(np.float32).mean(axis=2)
-    return float(np.abs(np.diff(grey, axis=0)).mean() + np.abs(np.diff(grey)).mean())
+    parts = [part for rows in split(picture, 0) for part in split(rows, 1)]
+    calm = sorted(((measure(part), part) for part in parts), key=lambda pair: pair[0])
+    return [(turn, *pair) for turn, pair in enumerate(calm)]

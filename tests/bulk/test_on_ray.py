@@ -156,7 +156,9 @@ def collect(results, disturbances):
 def test_on_a_cluster_that_stays_whole(nodes, bulk, local, tmp_path):
     results = list(bulk())
     check_same(results, tmp_path / "bulk", local)
-    assert {result.device for result in results if result.error is None} == {"cpu"}
+    assert {result.stats.device for result in results if result.error is None} == {
+        "cpu"
+    }
 
 
 def find_victim():
@@ -239,7 +241,7 @@ def test_regions_of_one_picture_are_spread(nodes, run, picture, tmp_path, monkey
     )
     result = do_large(job, work)
     assert result.error is None
-    assert (result.status, result.width, result.height) == ("done", 300, 400)
+    assert (result.status, result.job.width, result.job.height) == ("done", 300, 400)
     larger = tifffile.imread(tmp_path / "bulk.tif")
     np.testing.assert_array_equal(larger, imresize(planes, 2))
     assert (tmp_path / "bulk.tif").read_bytes() == (tmp_path / "local.tif").read_bytes()

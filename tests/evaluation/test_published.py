@@ -16,41 +16,26 @@ from srcli.evaluation.published import PREFERENCE, every, find_table, lookup
 FOUR = ("set5", "set14", "b100", "urban100")
 FIVE = (*FOUR, "manga109")
 
-# Source and degradation: models x scales x data sets, less what is printed as a dash.
-CELLS = {
-    ("DRCN Table 1", "bi"): 6 * 3 * 4,
-    ("DRRN Table 2", "bi"): 8 * 3 * 4,
-    ("DRRN Table 3", "bi"): 8 * 3 * 3,
-    ("DRRN Table 4", "bi"): 5,
-    ("DSRN Table 1", "bi"): 12 * 3 * 4,
-    ("DSRN Table 2", "bi"): 9 * 3,
-    ("MRNet Table 1", "bi"): 5 * 2,
-    ("MRNet Table 2", "bi"): 2 * 5,
-    # 12 rows at x2 and x3, 14 at x4; SRDenseNet has no Manga109.
-    ("MRNet Table 3", "bi"): (12 + 12 + 14) * 5 - 1,
-    # D-DBPN has no x3.
-    ("RRRN Table 1", "bi"): 9 * 3 * 5 - 5,
-    ("RRRN Table 2", "bd"): 9 * 5,
-    ("RRRN Table 2", "dn"): 9 * 5,
-}
-# The sum of every PSNR, SSIM and IFC in the table, added up from the papers' text; None
-# where the table has no such figure.
-SUMS = {
-    ("DRCN Table 1", "bi"): (2116.39, 59.5693, None),
-    ("DRRN Table 2", "bi"): (2860.82, 80.2291, None),
-    ("DRRN Table 3", "bi"): (None, None, 381.426),
-    ("DRRN Table 4", "bi"): (169.69, None, None),
+# Source and degradation: models x scales x data sets, less what is printed as a dash;
+# then the sums of all PSNR, SSIM and IFC, added up from the papers' text, None where
+# the table has none.
+TABLES = {
+    ("DRCN Table 1", "bi"): (6 * 3 * 4, 2116.39, 59.5693, None),
+    ("DRRN Table 2", "bi"): (8 * 3 * 4, 2860.82, 80.2291, None),
+    ("DRRN Table 3", "bi"): (8 * 3 * 3, None, None, 381.426),
+    ("DRRN Table 4", "bi"): (5, 169.69, None, None),
     # DRRN's three IFCs on B100 are printed as N.A.
-    ("DSRN Table 1", "bi"): (4294.56, 120.497, 719.017),
-    ("DSRN Table 2", "bi"): (848.53, None, None),
-    ("MRNet Table 1", "bi"): (357.12, None, None),
-    ("MRNet Table 2", "bi"): (379.65, None, None),
-    ("MRNet Table 3", "bi"): (5864.41, 163.5368, None),
-    ("RRRN Table 1", "bi"): (4025.41, 112.4678, None),
-    ("RRRN Table 2", "bd"): (1331.89, 37.5658, None),
-    ("RRRN Table 2", "dn"): (1144.21, 31.2486, None),
+    ("DSRN Table 1", "bi"): (12 * 3 * 4, 4294.56, 120.497, 719.017),
+    ("DSRN Table 2", "bi"): (9 * 3, 848.53, None, None),
+    ("MRNet Table 1", "bi"): (5 * 2, 357.12, None, None),
+    ("MRNet Table 2", "bi"): (2 * 5, 379.65, None, None),
+    # 12 rows at x2 and x3, 14 at x4; SRDenseNet has no Manga109.
+    ("MRNet Table 3", "bi"): ((12 + 12 + 14) * 5 - 1, 5864.41, 163.5368, None),
+    # D-DBPN has no x3.
+    ("RRRN Table 1", "bi"): (9 * 3 * 5 - 5, 4025.41, 112.4678, None),
+    ("RRRN Table 2", "bd"): (9 * 5, 1331.89, 37.5658, None),
+    ("RRRN Table 2", "dn"): (9 * 5, 1144.21, 31.2486, None),
 }
-
 
 # What the file holds, read here without the module.
 DOCUMENT = json.loads(
@@ -78,31 +63,21 @@ def cell(source, model, dataset, scale, degradation="bi"):
     return found[0].psnr, found[0].ssim, found[0].ifc
 
 
-def test_every_table_has_all_its_cells(results):
+def test_every_table_has_all_its_cells_and_adds_up(results):
+    keys = [(r.source, r.degradation, r.model, r.dataset, r.scale) for r in results]
+    assert len(set(keys)) == len(keys)
     tables = [r for r in results if " Table " in r.source]
-    assert Counter((r.source, r.degradation) for r in tables) == CELLS
-
-
-@pytest.mark.parametrize(("source", "degradation"), list(SUMS))
-def test_every_table_adds_up(results, source, degradation):
-    table = [r for r in results if (r.source, r.degradation) == (source, degradation)]
-    sums = SUMS[source, degradation]
-    for metric, expected in zip(("psnr", "ssim", "ifc"), sums, strict=True):
-        values = [getattr(r, metric) for r in table]
-        printed = [value for value in values if value is not None]
-        absent = {"DSRN Table 1": 3}.get(source, 0) if metric == "ifc" else 0
-        if expected is None:
-            assert printed == []
-        else:
-            assert len(printed) == len(table) - absent
-            assert sum(printed) == pytest.approx(expected, abs=1e-6)
-
-
-def test_no_cell_stands_twice(results):
-    keys = Counter(
-        (r.source, r.degradation, r.model, r.dataset, r.scale) for r in results
-    )
-    assert [key for key, count in keys.items() if count > 1] == []
+    counts = {key: count for key, (count, *_) in TABLES.items()}
+    assert Counter((r.source, r.degradation) for r in tables) == counts
+    for key, (count, *sums) in TABLES.items():
+        for metric, expected in zip(("psnr", "ssim", "ifc"), sums, strict=True):
+            values = [
+                getattr(r, metric) for r in tables if (r.source, r.degradation) == key
+            ]
+            printed = [value for value in values if value is not None]
+            absent = 3 if (key[0], metric) == ("DSRN Table 1", "ifc") else 0
+            assert len(printed) == (count - absent if expected else 0)
+            assert sum(printed) == pytest.approx(expected or 0, abs=1e-6)
 
 
 def test_names_are_lower_case_and_known(results):
@@ -159,13 +134,6 @@ def test_own_variants_have_the_names_that_the_program_knows(results):
         assert name in known or (last in ("t2", "t6", "t8", "t10") and stem in known)
 
 
-def test_values_are_plausible(results):
-    for r in results:
-        assert r.psnr is None or 18 < r.psnr < 40, r
-        assert r.ssim is None or 0.4 < r.ssim < 0.99, r
-        assert r.ifc is None or 1.9 < r.ifc < 9.1, r
-
-
 @pytest.mark.parametrize("metric", ["psnr", "ssim", "ifc"])
 def test_quality_falls_as_the_scale_rises(results, metric):
     compared = 0
@@ -206,28 +174,6 @@ def test_papers_that_copy_a_row_print_the_same(one, other, models, datasets):
                 assert here == cell(other, model, dataset, scale)
 
 
-def test_memnet_and_bicubic_manga109_agree_but_for_the_misprint():
-    for scale in (2, 3, 4):
-        for model, datasets in (("memnet", FIVE), ("bicubic", ("manga109",))):
-            for dataset in datasets:
-                ours = cell("MRNet Table 3", model, dataset, scale)
-                theirs = cell("RRRN Table 1", model, dataset, scale)
-                if (model, scale) == ("bicubic", 2):
-                    assert (ours[0], theirs[0], ours[1]) == (30.80, 30.30, theirs[1])
-                else:
-                    assert ours == theirs
-
-
-def test_dsrn_prints_the_ifc_and_the_rounded_quality_of_drrn():
-    for dataset in ("set5", "set14", "urban100"):
-        for scale in (2, 3, 4):
-            psnr, ssim, ifc = cell("DSRN Table 1", "drrn", dataset, scale)
-            assert ifc == cell("DRRN Table 3", "drrn", dataset, scale)[2]
-            exact = cell("DRRN Table 2", "drrn", dataset, scale)
-            assert psnr == exact[0]
-            assert ssim == pytest.approx(exact[1], abs=5.01e-4)
-
-
 def test_differences_that_the_texts_state():
     def gain(source, better, worse, dataset, scale):
         upper, lower = (cell(source, m, dataset, scale)[0] for m in (better, worse))
@@ -247,91 +193,32 @@ def test_differences_that_the_texts_state():
         assert 0.2 <= lost.expected < 0.3
 
 
-def test_rrrn_is_best_where_its_section_3_3_says_so():
-    rivals = ("srcnn", "vdsr", "ircnn-g", "ircnn-c", "srmdnf", "rdn", "srfbn")
-    for degradation in ("bd", "dn"):
-        for dataset in FIVE:
-            own = cell("RRRN Table 2", "rrrn", dataset, 3, degradation)
-            best = max(
-                cell("RRRN Table 2", rival, dataset, 3, degradation)[0]
-                for rival in rivals
-            )
-            if (degradation, dataset) == ("dn", "set5"):
-                assert own[0] < best  # "the second best PSNR on DN model of Set5"
-            elif (degradation, dataset) == ("dn", "b100"):
-                assert lookup("rrrn", "b100", 3, "dn").note  # the print contradicts it
-            else:
-                assert own[0] > best
-
-
 # Read from the papers a second time, by eye.
 SPOT_CHECKS = [
     ("DRCN Table 1", "a+", "set5", 2, "bi", (36.54, 0.9544, None)),
-    ("DRCN Table 1", "srcnn", "set14", 3, "bi", (29.28, 0.8209, None)),
-    ("DRCN Table 1", "rfl", "b100", 3, "bi", (28.22, 0.7806, None)),
     ("DRCN Table 1", "selfexsr", "urban100", 4, "bi", (24.79, 0.7374, None)),
-    ("DRCN Table 1", "drcn", "set14", 4, "bi", (28.02, 0.7670, None)),
-    ("DRCN Table 1", "drcn", "urban100", 2, "bi", (30.75, 0.9133, None)),
     ("DRCN Figure 4", "selfexsr", "urban100/img082", 4, "bi", (30.73, 0.9193, None)),
     ("DRCN Figure 6", "drcn", "set14/ppt3", 3, "bi", (27.66, 0.9608, None)),
     ("DRRN Table 2", "srcnn", "set5", 4, "bi", (30.48, 0.8628, None)),
-    ("DRRN Table 2", "selfexsr", "set14", 4, "bi", (27.40, 0.7518, None)),
-    ("DRRN Table 2", "vdsr", "set14", 3, "bi", (29.77, 0.8314, None)),
     ("DRRN Table 2", "drrn-b1u9", "b100", 2, "bi", (32.01, 0.8969, None)),
-    ("DRRN Table 2", "drrn", "urban100", 3, "bi", (27.53, 0.8378, None)),
     ("DRRN Table 3", "bicubic", "set5", 2, "bi", (None, None, 6.083)),
-    ("DRRN Table 3", "psyco", "set14", 3, "bi", (None, None, 4.660)),
-    ("DRRN Table 3", "rfl", "set5", 4, "bi", (None, None, 3.191)),
     ("DRRN Table 3", "vdsr", "urban100", 2, "bi", (None, None, 8.645)),
-    ("DRRN Table 3", "drrn-b1u9", "urban100", 4, "bi", (None, None, 3.536)),
     ("DRRN Table 4", "vdsr-d28", "set5", 3, "bi", (33.86, None, None)),
-    ("DRRN Table 4", "drrn-ns-b3u4", "set5", 3, "bi", (33.97, None, None)),
-    ("DRRN Table 4", "drrn-c-b3u4", "set5", 3, "bi", (33.95, None, None)),
     ("DRRN Section 4.3", "drrn-b3u8", "set5", 3, "bi", (34.04, None, None)),
     ("DSRN Table 1", "bicubic", "set14", 2, "bi", (30.34, 0.870, 6.126)),
-    ("DSRN Table 1", "scn", "set14", 2, "bi", (32.42, 0.904, 7.085)),
-    ("DSRN Table 1", "a+", "set5", 4, "bi", (30.30, 0.859, 3.260)),
     ("DSRN Table 1", "fsrcnn", "b100", 3, "bi", (28.52, 0.790, 4.061)),
-    ("DSRN Table 1", "lapsrn", "urban100", 4, "bi", (25.21, 0.756, 3.530)),
-    ("DSRN Table 1", "drrn", "b100", 3, "bi", (28.95, 0.800, None)),
     ("DSRN Table 1", "dsrn", "set14", 3, "bi", (30.26, 0.837, 4.892)),
-    ("DSRN Table 1", "dsrn", "urban100", 4, "bi", (25.08, 0.747, 3.297)),
-    (
-        "DSRN Table 2",
-        "dsrn-single-state",
-        "ntire2017-track1",
-        2,
-        "bi",
-        (34.66, None, None),
-    ),
-    ("DSRN Table 2", "dsrn-untied", "ntire2017-track1", 3, "bi", (30.85, None, None)),
-    ("DSRN Table 2", "bae-et-al", "ntire2017-track1", 3, "bi", (30.83, None, None)),
     ("DSRN Table 2", "edsr+", "ntire2017-track1", 4, "bi", (29.04, None, None)),
     ("MRNet Table 1", "mrnet-memory-updater", "set14", 2, "bi", (33.54, None, None)),
-    ("MRNet Table 1", "mrnet-input-encoder", "set5", 2, "bi", (37.92, None, None)),
     ("MRNet Table 2", "mrnet-conv-fusion-t10", "set5", 2, "bi", (38.02, None, None)),
-    ("MRNet Table 2", "mrnet-shuffle3x3-t2", "set5", 2, "bi", (37.88, None, None)),
-    ("MRNet Table 2", "mrnet-shuffle3x3", "set5", 2, "bi", (37.99, None, None)),
     ("MRNet Table 3", "drcn", "manga109", 2, "bi", (37.55, 0.9732, None)),
-    ("MRNet Table 3", "oisr-rk2", "set5", 2, "bi", (38.12, 0.9609, None)),
-    ("MRNet Table 3", "idn", "urban100", 3, "bi", (27.42, 0.8359, None)),
     ("MRNet Table 3", "mrnet-s", "b100", 3, "bi", (29.18, 0.8072, None)),
-    ("MRNet Table 3", "carn", "manga109", 4, "bi", (30.47, 0.9084, None)),
-    ("MRNet Table 3", "msrn", "set14", 4, "bi", (28.60, 0.7751, None)),
     ("MRNet Table 3", "srdensenet", "urban100", 4, "bi", (26.05, 0.7819, None)),
-    ("MRNet Table 3", "mrnet", "manga109", 4, "bi", (31.14, 0.9155, None)),
     ("RRRN Table 1", "edsr", "urban100", 2, "bi", (32.93, 0.9351, None)),
-    ("RRRN Table 1", "rrrn", "b100", 2, "bi", (32.32, 0.9018, None)),
-    ("RRRN Table 1", "memnet", "urban100", 4, "bi", (25.50, 0.7630, None)),
     ("RRRN Table 1", "srfbn", "manga109", 3, "bi", (34.18, 0.9481, None)),
-    ("RRRN Table 1", "d-dbpn", "set14", 4, "bi", (28.82, 0.7860, None)),
     ("RRRN Table 2", "bicubic", "set5", 3, "bd", (28.34, 0.8161, None)),
-    ("RRRN Table 2", "srmdnf", "set14", 3, "bd", (30.11, 0.8364, None)),
-    ("RRRN Table 2", "vdsr", "b100", 3, "bd", (28.63, 0.7903, None)),
     ("RRRN Table 2", "rdn", "urban100", 3, "dn", (24.92, 0.7362, None)),
-    ("RRRN Table 2", "ircnn-c", "manga109", 3, "dn", (24.74, 0.7701, None)),
-    ("RRRN Table 2", "rrrn", "set5", 3, "dn", (28.52, 0.8193, None)),
-]
+]  # fmt: skip
 
 
 def test_cells_are_as_printed():
@@ -339,51 +226,44 @@ def test_cells_are_as_printed():
         assert cell(source, model, dataset, scale, degradation) == expected
 
 
-@pytest.mark.parametrize(
-    ("model", "source"),
-    [
-        ("drcn", "DRCN Table 1"),
-        ("drrn", "DRRN Table 2, DRRN Table 3"),
-        ("drrn-b1u9", "DRRN Table 2, DRRN Table 3"),
-        ("dsrn", "DSRN Table 1"),
-        ("mrnet", "MRNet Table 3"),
-        ("mrnet-s", "MRNet Table 3"),
-        ("rrrn", "RRRN Table 1"),
-    ],
-)
-def test_lookup_takes_the_networks_own_paper(model, source):
-    for scale in (2, 3, 4):
-        found = lookup(model, "set5", scale)
-        assert (found.model, found.scale, found.source) == (model, scale, source)
-        assert found.psnr > 31
-        assert found.ssim > 0.88
-
-
-def test_lookup_falls_back_on_other_papers_for_a_set_the_own_one_lacks():
+def test_lookup_takes_the_networks_own_paper():
+    for model, source in {
+        "drcn": "DRCN Table 1",
+        "drrn": "DRRN Table 2, DRRN Table 3",
+        "drrn-b1u9": "DRRN Table 2, DRRN Table 3",
+        "dsrn": "DSRN Table 1",
+        "mrnet-s": "MRNet Table 3",
+        "rrrn": "RRRN Table 1",
+    }.items():
+        for scale in (2, 3, 4):
+            found = lookup(model, "set5", scale)
+            assert (found.model, found.scale, found.source) == (model, scale, source)
+            assert found.psnr > 31
+    # Other papers' for a set that its own one lacks.
     found = lookup("drrn", "manga109", 2)
     assert (found.psnr, found.source) == (37.88, "MRNet Table 3")
-    assert lookup("dsrn", "manga109", 2) is None
+    assert lookup("MRNet", "Set5", 2, "BI") == lookup("mrnet", "set5", 2) is not None
 
 
 def test_lookup_joins_the_tables_of_one_paper():
     found = lookup("drrn", "set14", 4)
     assert (found.psnr, found.ssim, found.ifc) == (28.21, 0.7720, 3.252)
-    assert lookup("psyco", "set14", 4).psnr is None
-    assert lookup("psyco", "set14", 4).ifc == 3.055
+    psyco = lookup("psyco", "set14", 4)
+    assert (psyco.psnr, psyco.ifc) == (None, 3.055)
     assert lookup("vdsr", "set5", 2).note.startswith("IFC: ")
 
 
-def test_lookup_of_bicubic_follows_the_majority():
-    assert lookup("bicubic", "set14", 2).psnr == 30.24  # DSRN alone prints 30.34
-    assert lookup("bicubic", "set5", 2).psnr == 33.66  # DSRN alone prints 33.65
-    assert lookup("bicubic", "manga109", 2).psnr == 30.80  # RRRN's is a misprint
+def test_lookup_of_other_methods_follows_the_majority():
+    for model, dataset, scale, psnr in (
+        ("bicubic", "set14", 2, 30.24),  # DSRN alone prints 30.34
+        ("bicubic", "set5", 2, 33.66),  # DSRN alone prints 33.65
+        ("bicubic", "manga109", 2, 30.80),  # RRRN's is a misprint
+        ("vdsr", "set14", 2, 33.03),  # RRRN 33.05, DSRN 32.97
+        ("srcnn", "set14", 3, 29.30),  # DRCN 29.28, DSRN 29.41
+    ):
+        assert lookup(model, dataset, scale).psnr == psnr
     assert lookup("bicubic", "set5", 2).ifc == 6.083
     assert lookup("bicubic", "set14", 3).ifc == 3.473
-
-
-def test_lookup_of_other_methods_follows_the_majority():
-    assert lookup("vdsr", "set14", 2).psnr == 33.03  # RRRN 33.05, DSRN 32.97
-    assert lookup("srcnn", "set14", 3).psnr == 29.30  # DRCN 29.28, DSRN 29.41
 
 
 def test_lookup_takes_ablations_where_no_comparison_has_the_variant():
@@ -395,26 +275,17 @@ def test_lookup_takes_ablations_where_no_comparison_has_the_variant():
     assert [r.psnr for r in every("mrnet-s", "set5", 2)] == [38.06, 37.94]
 
 
-def test_lookup_ignores_case():
-    assert lookup("MRNet", "Set5", 2, "BI") == lookup("mrnet", "set5", 2)
-    assert lookup("MRNet", "Set5", 2) is not None
-
-
-@pytest.mark.parametrize(
-    "question",
-    [
+def test_what_no_paper_prints_is_none():
+    for question in (
         ("nonet", "set5", 2),
         ("mrnet", "noset", 2),
+        ("dsrn", "manga109", 2),
         ("mrnet", "set5", 8),
         ("mrnet", "set5", 3, "bd"),
-        ("mrnet", "set5", 3, "nonsense"),
         ("d-dbpn", "set5", 3),  # printed as a dash
-        ("srdensenet", "manga109", 4),  # printed as a dash
-    ],
-)
-def test_what_no_paper_prints_is_none(question):
-    assert lookup(*question) is None
-    assert every(*question) == ()
+    ):
+        assert lookup(*question) is None
+        assert every(*question) == ()
 
 
 def test_every_gives_all_sources_the_own_paper_first():

@@ -6,16 +6,13 @@ import zlib
 import imagecodecs
 import numpy as np
 import pytest
-from exact import KINDS, check, picture_of
+from exact import check, picture_of
 from sample_files import (
     chunk,
     deep_avif,
     make_planes,
     opened,
     png_of,
-    sample,
-    save,
-    save_tiff,
 )
 
 from srcli.errors import OutputError
@@ -25,10 +22,7 @@ from srcli.imaging.files import (
     probe_picture,
     read_picture,
 )
-from srcli.imaging.geometry import turn_upright
 from srcli.imaging.picture import reduce_depth
-
-DEEP = [np.uint16, np.float32]
 
 
 def unfilter(data):
@@ -66,14 +60,10 @@ def unfilter(data):
 @pytest.mark.parametrize(
     ("channels", "dtype", "interlaced"),
     [
-        (1, np.uint8, True),
-        (2, np.uint8, False),
         (3, np.uint8, True),
-        (4, np.uint8, False),
         (1, np.uint16, False),
         (2, np.uint16, True),
-        (3, np.uint16, False),
-        (4, np.uint16, True),
+        (4, np.uint16, False),
     ],
 )
 def test_png_is_read_exactly(dtype, channels, interlaced, capfd):
@@ -82,8 +72,10 @@ def test_png_is_read_exactly(dtype, channels, interlaced, capfd):
     assert capfd.readouterr().err == ""  # nor does libpng have anything to say
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-@pytest.mark.parametrize("channels", KINDS, ids=KINDS.values())
+@pytest.mark.parametrize(
+    ("channels", "dtype"),
+    [(1, np.uint16), (2, np.uint8), (3, np.uint16), (4, np.uint16)],
+)
 def test_png_is_written_exactly(channels, dtype):
     for height, width in ((24, 32), (1, 7), (9, 1), (1, 1)):
         planes = make_planes(channels, dtype)[:height, :width]
@@ -101,19 +93,11 @@ def test_flipped_pixels_are_written():
 # AVIF
 
 
-@pytest.mark.parametrize(("channels", "bits"), [(1, 10), (2, 12), (3, 12), (4, 10)])
+@pytest.mark.parametrize(("channels", "bits"), [(1, 10), (4, 12)])
 def test_deep_avif_fills_the_range(channels, bits):
     stored = make_planes(channels, np.uint16) >> (16 - bits)
     expected = np.rint(stored * (65535 / (2**bits - 1))).astype(np.uint16)
     check(deep_avif(channels, bits), expected)
-
-
-@pytest.mark.parametrize("name", ["avif", "avif-alpha"])
-def test_flat_avif_is_near(name):
-    result = read_picture(sample(name))
-    expected = make_planes(3)
-    expected = turn_upright(expected, 6 if name == "avif" else 1)
-    assert np.abs(result.pixels.astype(int) - expected).mean() < 12
 
 
 def test_grey_avif_stays_grey():
@@ -125,16 +109,6 @@ def test_grey_avif_stays_grey():
 
 
 # Orientation
-
-
-def turned_tiff(orientation):
-    tiff = save_tiff(make_planes(3, np.uint16), photometric="rgb")
-    entry = struct.pack("<HHI", 259, 3, 1)  # Compression, which it does without
-    assert tiff.count(entry) == 1
-    return tiff.replace(entry, struct.pack("<HHI", 274, 3, 1), 1).replace(
-        struct.pack("<HHIHH", 274, 3, 1, 1, 0),
-        struct.pack("<HHIHH", 274, 3, 1, orientation, 0),
-    )
 
 
 def turned_png(orientation):
@@ -172,9 +146,7 @@ def turned_avif(orientation):
 
 @pytest.mark.parametrize(
     ("make", "orientation"),
-    [(turned_png, number) for number in range(1, 9)]
-    + [(turned_tiff, number) for number in (2, 5, 8)]
-    + [(turned_avif, number) for number in (3, 6, 8)],
+    [(turned_png, 3), (turned_png, 5), (turned_png, 8), (turned_avif, 6)],
 )
 def test_deep_pictures_are_turned_upright(make, orientation):
     if make is turned_avif:
@@ -182,15 +154,10 @@ def test_deep_pictures_are_turned_upright(make, orientation):
         stored = np.rint(stored * (65535 / 1023)).astype(np.uint16)
     else:
         stored = make_planes(3, np.uint16)
-    # As Exif 2.32 defines the eight, one by one.
     expected = {
-        1: stored,
-        2: stored[:, ::-1],
         3: stored[::-1, ::-1],
-        4: stored[::-1],
         5: stored.swapaxes(0, 1),
         6: np.rot90(stored, -1),
-        7: stored[::-1, ::-1].swapaxes(0, 1),
         8: np.rot90(stored),
     }[orientation]
     result = check(make(orientation), expected)
@@ -202,18 +169,13 @@ def test_deep_pictures_are_turned_upright(make, orientation):
 # Less
 
 
-@pytest.mark.parametrize("format", ["png", "tiff"])
-def test_pillow_reads_what_it_can_of_them(format):
-    grey = make_planes(1, np.uint16)
-    again = opened(encode_picture(Picture(grey), format))
-    assert again.mode == "I;16"
-    assert (np.asarray(again) == grey[:, :, 0]).all()
-
-
-@pytest.mark.parametrize("format", ["jpg", "png", "webp", "bmp", "avif"])
-def test_floating_point_is_for_tiff_alone(format):
-    with pytest.raises(OutputError, match="holds no floating-point channels"):
-        encode_picture(Picture(make_planes(3, np.float32)), format)
+def test_depths_that_a_format_cannot_hold_are_refused():
+    for format in ("jpg", "png", "webp", "bmp", "avif"):
+        with pytest.raises(OutputError, match="holds no floating-point channels"):
+            encode_picture(Picture(make_planes(3, np.float32)), format)
+    for format in ("jpg", "webp", "bmp", "avif"):
+        with pytest.raises(OutputError, match="holds no 16-bit channels"):
+            encode_picture(Picture(make_planes(1, np.uint16)), format)
 
 
 def test_depth_is_reduced_to_the_nearest_level():
@@ -228,9 +190,3 @@ def test_depth_is_reduced_to_the_nearest_level():
         less = reduce_depth(Picture(values), depth)
         assert (less.pixels.ravel() == levels).all()
         assert less.depth == depth
-
-
-def test_a_flat_picture_is_not_announced(caplog):
-    for data in (save(make_planes(1, np.uint16), "png"), deep_avif(3, 10)):
-        read_picture(data)
-    assert not caplog.messages

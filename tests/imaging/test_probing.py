@@ -77,15 +77,6 @@ def test_probing_reads_past_the_pixels(tmp_path):
     assert (info.width, info.height) == (4, 6)
 
 
-@pytest.mark.parametrize("suffix", [".jpg", ""])
-def test_the_name_of_a_file_decides_nothing(suffix, tmp_path):
-    path = tmp_path / f"picture{suffix}"
-    for name in ("png-16", "tiff-float", "webp", "bmp"):
-        path.write_bytes(sample(name))
-        assert probe_picture(path).format == name.split("-")[0]
-        assert read_picture(path).format == name.split("-")[0]
-
-
 def test_large_pictures_need_no_memory_to_be_probed():
     # Beyond both of Pillow's own limits, without a warning.
     info = probe_picture(make_png(20_000, 20_000, 8, 2, b""))

@@ -175,7 +175,7 @@ def test_a_scaled_sum_is_rectified_by_the_convolution_that_makes_it(sign):
         model.body.norm.bias.normal_(0, 0.2)
         if sign != "positive":
             model.body.norm.weight[:: 3 if sign == "mixed" else 1] *= -1
-    extra = {} if sign == "positive" else {"mul": 1}
+    extra = {} if sign == "positive" else {"addcmul": 1, "relu": 1}
     assert count(model) == {"convolution": 2, **extra}
     # A channel that is all but switched off, with a shift as all others have.
     for scale in (1e-6, 1e-30, 0.0):
@@ -426,7 +426,7 @@ def test_a_copy_leaves_the_network_as_it_is():
     fast.to(torch.bfloat16)
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
-    assert not list(fast.parameters())
+    assert not any(parameter.requires_grad for parameter in fast.parameters())
     for question in ("arch", "color", "channels", "config", "memory_format"):
         assert getattr(fast, question) == getattr(model, question)
 

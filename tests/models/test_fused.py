@@ -47,7 +47,6 @@ def test_fused_is_one_after_the_other(dtype, inputs, outputs, kernel, size):
     x = draw(2, inputs, *size, dtype=dtype)
     other = draw(2, outputs, *size, dtype=dtype)
     layer = build(outputs, inputs, dtype, kernel)
-    gain = torch.randn(outputs).to(dtype)
     given = [each.clone() for each in (x, other)]
     plain = convolve_in_double(layer, x)
     leaky = F.leaky_relu
@@ -57,11 +56,6 @@ def test_fused_is_one_after_the_other(dtype, inputs, outputs, kernel, size):
     check(layer(x, slope=0.2), leaky(plain, 0.2))
     check(layer(x, add=other), plain + other.double())
     check(layer(x, add=other, slope=0.0), (plain + other.double()).relu())
-    # In half precision the product may be rounded before it is added.
-    if dtype != torch.bfloat16:
-        product = (other * gain.view(-1, 1, 1)).double()
-        scaled = FusedConv(layer.weight, layer.bias, gain=gain)
-        check(scaled(x, other, slope=0.0), (plain + product).relu())
     assert torch.equal(x, given[0])
     assert torch.equal(other, given[1])
     total = layer(x, other, into="add")

@@ -39,11 +39,11 @@ def get(file_server, tmp_path):
     """A function that fetches the server's file and checks what then lies there."""
 
     def run(**known):
-        fetched = fetch(file_server.url, tmp_path / "some.bin", **known)
+        known.setdefault("sha256", sha256(file_server.body))
+        found, fresh = fetch(file_server.url, tmp_path / "some.bin", **known)
         assert (tmp_path / "some.bin").read_bytes() == file_server.body
         assert [path.name for path in tmp_path.iterdir()] == ["some.bin"]
-        assert fetched.sha256 == sha256(file_server.body)
-        return fetched
+        assert (found, fresh) == (sha256(file_server.body), True)
 
     return run
 
@@ -65,19 +65,19 @@ def test_a_file_arrives_whole_checked_and_with_progress(file_server, tmp_path):
     target = tmp_path / "new" / "folder" / "some.bin"
     known = {"size": len(body), "sha256": sha256(body)}
     known["md5"] = hashlib.md5(body).hexdigest()
-    fetched = fetch(file_server.url, target, progress=recorder, **known)
+    found = fetch(file_server.url, target, progress=recorder, **known)
     assert target.read_bytes() == body
-    assert (fetched.sha256, fetched.fresh) == (sha256(body), True)
+    assert found == (sha256(body), True)
     assert [path.name for path in target.parent.iterdir()] == ["some.bin"]
     for _, total, done in recorder.tasks:
         assert total == pytest.approx(len(body) / 1e6)
         assert done == pytest.approx(total)
     assert len(recorder.tasks) == 2
     # The next call checks it and asks nobody; what is damaged is replaced.
-    assert not fetch(file_server.url, target, **known).fresh
+    assert fetch(file_server.url, target, **known) == (sha256(body), False)
     assert len(file_server.asked) == 1
     target.write_bytes(b"damaged")
-    assert fetch(file_server.url, target, **known).fresh
+    assert fetch(file_server.url, target, **known) == (sha256(body), True)
 
 
 @pytest.mark.parametrize("known", [{"sha256": "0" * 64}, {"md5": "0" * 32}])
@@ -105,29 +105,18 @@ def test_two_downloads_of_one_file_do_not_mix(file_server, refused, get, tmp_pat
     with claim(tmp_path / "some.bin.part"):
         refused("another process", left=["some.bin.part"])
     assert not file_server.asked
-    assert get().fresh
+    get()
 
 
 # Going on
 
 
-@pytest.mark.parametrize(
-    ("etag", "date", "confirmed"),
-    [
-        ('"v1"', "", '"v1"'),
-        ("", "Tue, 14 Feb 2017 14:27:11 GMT", "Tue, 14 Feb 2017 14:27:11 GMT"),
-        ('W/"v1"', "Tue, 14 Feb 2017 14:27:11 GMT", "Tue, 14 Feb 2017 14:27:11 GMT"),
-        ("", "", None),  # nothing shows that it is the same file: it starts over
-    ],
-)
-def test_a_cut_connection_goes_on_where_it_stopped(
-    file_server, get, naps, etag, date, confirmed
-):
-    file_server.etag, file_server.date = etag, date
+@pytest.mark.parametrize("checked", [True, False])
+def test_a_cut_connection_goes_on_where_it_stopped(file_server, get, naps, checked):
     file_server.plan = [file_server.cut(300_000)]
-    get()
-    assert file_server.ranges() == [None, "bytes=300000-" if confirmed else None]
-    assert file_server.asked[1]["If-Range"] == confirmed
+    get() if checked else get(sha256=None)
+    # Without a checksum nothing shows that the rest is of the same file.
+    assert file_server.ranges() == [None, "bytes=300000-" if checked else None]
     assert naps == [1.0]
 
 
@@ -156,38 +145,22 @@ def test_the_next_call_goes_on_where_the_last_one_stopped(file_server, get):
 
 
 def test_an_interrupted_download_goes_on_later(file_server, get, tmp_path):
-    progress = Recorder(interrupt_after=0.3)
+    known = {"sha256": sha256(file_server.body), "progress": Recorder(0.3)}
     with pytest.raises(KeyboardInterrupt):
-        fetch(file_server.url, tmp_path / "some.bin", progress=progress)
+        fetch(file_server.url, tmp_path / "some.bin", **known)
     kept = (tmp_path / "some.bin.part").stat().st_size
     assert kept > 300_000
     get()
     assert file_server.ranges() == [None, f"bytes={kept}-"]
 
 
+@pytest.mark.parametrize("known", ["size", "sha256"])
 @pytest.mark.usefixtures("half_done")
-def test_a_part_of_another_address_is_not_continued(file_server, tmp_path):
-    fetch(file_server.url + "?mirror", tmp_path / "some.bin")
-    assert file_server.ranges() == [None]
-
-
-@pytest.mark.parametrize("note", [None, "{", "[1]", '{"validator": 5}', '{"x": 1}'])
-@pytest.mark.usefixtures("half_done")
-def test_a_part_that_nothing_is_known_about_is_not_continued(
-    file_server, get, tmp_path, note
-):
-    path = tmp_path / "some.bin.part.json"
-    path.unlink() if note is None else path.write_text(note)
-    get()
-    assert file_server.ranges() == [None]
-
-
-@pytest.mark.usefixtures("half_done")
-def test_a_complete_part_is_not_fetched_again(file_server, get, tmp_path):
+def test_a_complete_part_is_not_fetched_again(file_server, get, tmp_path, known):
     with (tmp_path / "some.bin.part").open("ab") as part:
         part.write(file_server.body[300_000:])
-    get()
-    assert not file_server.asked
+    get(**{"size": len(file_server.body)} if known == "size" else {})
+    assert file_server.ranges() == [] if known == "size" else ["bytes=1024000-"]
 
 
 @pytest.mark.usefixtures("half_done")
@@ -195,7 +168,7 @@ def test_a_part_longer_than_the_file_starts_over(file_server, get, tmp_path):
     with (tmp_path / "some.bin.part").open("ab") as part:
         part.write(file_server.body)
     get()
-    assert len(file_server.asked) == 2
+    assert file_server.ranges() == [f"bytes={300_000 + len(file_server.body)}-", None]
 
 
 @pytest.mark.usefixtures("half_done")
@@ -205,18 +178,11 @@ def test_a_server_that_ignores_ranges_sends_all_of_it(file_server, get):
     assert file_server.ranges() == ["bytes=300000-"]
 
 
-@pytest.mark.parametrize("careless", [False, True])
-@pytest.mark.parametrize("change", ["etag", "length"])
 @pytest.mark.usefixtures("half_done")
-def test_a_changed_file_is_not_glued_to_the_old_one(file_server, get, change, careless):
-    file_server.body = b"\0" + file_server.body[1:]
-    if change == "etag" or not careless:
-        file_server.etag = '"v2"'
-    if change == "length":
-        file_server.body += b"more"
-    if careless:  # the server does not look at If-Range
-        file_server.plan = [file_server.ignore_if_range]
+def test_a_changed_file_is_not_glued_to_the_old_one(file_server, get):
+    file_server.body = b"\1" + file_server.body[1:] + b"more"
     get()
+    assert file_server.ranges() == ["bytes=300000-", None]
 
 
 @pytest.mark.parametrize("content_range", ["bytes 5-999999/1024000", "nonsense", ""])
@@ -232,11 +198,10 @@ def test_a_partial_answer_must_begin_where_the_part_ends(
 @pytest.mark.parametrize("portal", [{"Content_Type": "text/html"}, {}])
 @pytest.mark.usefixtures("half_done")
 def test_a_web_page_does_not_cost_what_was_gained(file_server, refused, get, portal):
-    size = len(file_server.body)
+    known = {"size": len(file_server.body), "sha256": sha256(file_server.body)}
     file_server.plan = [file_server.answer(200, b"<html>log in", **portal)]
-    left = ["some.bin.part", "some.bin.part.json"]
-    refused(r"a web page|has 12 bytes", left=left, size=size)
-    get(size=size)
+    refused(r"a web page|has 12 bytes", left=["some.bin.part"], **known)
+    get(**known)
     assert file_server.ranges() == ["bytes=300000-"] * 2
 
 
@@ -258,9 +223,10 @@ def test_a_server_that_states_another_size_or_sends_more(
     file_server.plan = [file_server.answer(200, body, Content_Length="1000")]
     refused(f"has 1000 bytes, not {len(body)}", size=len(body))
     file_server.plan = [file_server.send_chunks]
-    refused("more than 1000 bytes", size=1000)
+    refused("more than", size=1000)
+    file_server.plan = [file_server.send_chunks]
     monkeypatch.setattr(transfer, "_LARGEST", 1000)
-    refused("too large")
+    refused("more than")
 
 
 def test_a_file_without_a_length_ends_where_the_server_says(file_server, get):
@@ -281,13 +247,13 @@ def test_a_missing_file_fails_at_once(file_server, refused, naps):
     assert naps == []
 
 
-def test_a_troubled_server_is_asked_again_within_a_minute(file_server, get, naps):
+def test_a_troubled_server_is_asked_again_soon(file_server, get, naps):
     file_server.plan = [
         file_server.answer(500),
-        file_server.answer(503, Retry_After="86400"),
+        file_server.answer(429, Retry_After="86400"),
     ]
-    assert get().fresh
-    assert naps == [1.0, 60.0]
+    get()
+    assert naps == [1.0, 2.0]
 
 
 def test_an_unreachable_server(tmp_path, naps, monkeypatch):
@@ -306,4 +272,4 @@ def test_redirections_lead_to_http_only(file_server, refused, get):
     file_server.plan = [file_server.answer(302, Location="file:///etc/hostname")]
     refused("cannot download")
     file_server.plan = [file_server.answer(302, Location="/elsewhere")]
-    assert get().fresh
+    get()

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 
-import numpy as np
 import pytest
 import torch
 
@@ -69,8 +68,10 @@ def weights_of(trainer):
     }
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "muon"])
-@pytest.mark.parametrize("model", TINY)
+@pytest.mark.parametrize(
+    ("model", "optimizer"),
+    [("drcn", "muon"), *((model, "adam") for model in TINY if model != "drcn")],
+)
 def test_ten_and_ten_steps_are_twenty_bit_for_bit(trainer, model, optimizer):
     whole = trainer(model, "whole", optimizer=optimizer)
     whole.run()
@@ -87,26 +88,6 @@ def test_ten_and_ten_steps_are_twenty_bit_for_bit(trainer, model, optimizer):
     assert expected.keys() == found.keys()
     for name, value in expected.items():
         assert torch.equal(value, found[name]), name
-
-
-@pytest.mark.parametrize("model", TINY)
-def test_loss_falls(trainer, model):
-    run = trainer(model, steps=150, learning_rate=2e-3, ema=0.0, recursions=[])
-    losses = [float(run.train_step()) for _ in range(150)]
-    assert np.mean(losses[-10:]) < 0.95 * np.mean(losses[:10])
-
-
-def test_raising_the_recursions_leaves_the_output_as_it_was(trainer):
-    run = trainer("mrnet", steps=20, recursions=[[0.0, 1], [0.5, 3]])
-    while run.step < 10:
-        run.train_step()
-    lr = torch.rand(1, 3, 6, 6)
-    before = run.model(lr, 4)
-    run.model.limit_recursions(run.recipe.recursions_at(10))
-    assert run.model.recursion_limit == 3
-    assert torch.allclose(run.model(lr, 4), before, atol=1e-6)
-    run.train_step()
-    assert not torch.allclose(run.model(lr, 4), before, atol=1e-6)
 
 
 def test_a_raise_begins_a_new_average(trainer):
@@ -143,47 +124,6 @@ def test_best_average_is_kept_with_its_figures(trainer):
     assert torch.equal(last.recurse.encode.weight, expected)
 
 
-def test_plateau_cuts_the_rate_and_ends_the_run(trainer):
-    run = trainer(
-        steps=1000,
-        validate=lambda model: {4: 20.0},
-        schedule="plateau",
-        decay_every=10,
-        decay_factor=0.1,
-        learning_rate=1e-3,
-        min_rate=2e-5,
-        validate_every=5,
-        warmup=0,
-    )
-    run.run()
-    # Best at 5; cut at 15 and 25, where the rate falls below the least.
-    assert run.step == 25
-    assert run.plateau.factor == pytest.approx(0.01)
-
-
-def test_minutes_end_the_run_with_a_checkpoint(trainer):
-    run = trainer(steps=1000)
-    run.run(max_minutes=0.0)
-    assert run.step == 1
-    assert load_checkpoint(run.folder)["step"] == 1
-
-
-@pytest.mark.parametrize(
-    ("number", "error"),
-    [(signal.SIGINT, TrainingStoppedError), (signal.SIGTERM, TrainingTerminatedError)],
-)
-def test_signals_end_the_run_with_a_checkpoint(trainer, number, error):
-    def interrupt(model):
-        os.kill(os.getpid(), number)
-        return {4: 20.0}
-
-    run = trainer(steps=1000, validate=interrupt)
-    with pytest.raises(error, match="--resume"):
-        run.run()
-    assert load_checkpoint(run.folder)["step"] == run.step == 10
-    assert not list(run.folder.glob("*.part"))
-
-
 def poison(run, wanted):
     """Make the crops of the steps that `wanted` chooses no numbers."""
     draw = run.sampler.draw
@@ -199,7 +139,12 @@ def test_a_loss_that_is_no_number_goes_back_with_half_the_rate(trainer, caplog):
     run = trainer(steps=30, schedule="constant", warmup=0, learning_rate=1e-3)
     failures = iter([True])
     poison(run, lambda step: step == 13 and next(failures, False))
+    seen = []
+    poisoned = run.sampler.draw
+    run.sampler.draw = lambda *call: seen.append(poisoned(*call)) or seen[-1]
     run.run()
+    first, again = seen[10], seen[14]  # of step 11; others after going back
+    assert first[0].shape != again[0].shape or not torch.equal(first[0], again[0])
     assert run.step == 30
     assert run.rate == pytest.approx(5e-4)
     assert "back to step 10 with half the learning rate (0.0005)" in caplog.text
@@ -211,18 +156,6 @@ def test_a_loss_that_is_no_number_goes_back_with_half_the_rate(trainer, caplog):
     assert (state["caution"], state["setbacks"]) == (0.5, 0)
 
 
-def test_the_crops_after_going_back_are_others(trainer):
-    run = trainer(steps=12)
-    failures = iter([True])
-    poison(run, lambda step: step == 11 and next(failures, False))
-    seen = []
-    poisoned = run.sampler.draw
-    run.sampler.draw = lambda *call: seen.append(poisoned(*call)) or seen[-1]
-    run.run()
-    first, again = seen[10], seen[12]
-    assert first[0].shape != again[0].shape or not torch.equal(first[0], again[0])
-
-
 def test_a_loss_that_stays_no_number_ends_the_run_with_its_checkpoint(trainer):
     run = trainer(steps=100)
     poison(run, lambda step: step >= 12)
@@ -232,25 +165,6 @@ def test_a_loss_that_stays_no_number_ends_the_run_with_its_checkpoint(trainer):
     assert state["step"] == 10
     assert all(torch.isfinite(v).all() for v in state["model"].values())
     assert state["caution"] == 0.5**8
-
-
-def test_weights_that_overflow_are_never_kept(trainer):
-    run = trainer(steps=20)
-    take = run.train_step
-    failures = iter([True])
-
-    def step():
-        loss = take()
-        if run.step == 20 and next(failures, False):
-            with torch.no_grad():
-                run.model.recurse.encode.bias.fill_(float("inf"))
-        return loss
-
-    run.train_step = step
-    run.run()
-    assert run.caution == 0.5
-    for value in weights_of(run).values():
-        assert torch.isfinite(value).all()
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(trainer):
@@ -274,20 +188,6 @@ def test_a_full_disk_keeps_the_last_checkpoint(trainer):
     again.restore(load_checkpoint(run.folder))
     again.run()
     assert again.step == 40
-
-
-@pytest.mark.parametrize(
-    ("model", "overrides", "message"),
-    [
-        ("drrn", {}, "is of mrnet"),
-        ("mrnet", {"config": {**TINY["mrnet"], "width": 8}}, "other width"),
-        ("mrnet", {"scales": [2, 4]}, "other scales"),
-    ],
-)
-def test_checkpoint_of_another_network_is_refused(trainer, model, overrides, message):
-    state = trainer("mrnet", "a").state()
-    with pytest.raises(UsageError, match=message):
-        trainer(model, "b", **overrides).restore(state)
 
 
 def test_a_checkpoint_that_lacks_something_is_of_another_version(trainer):
@@ -328,7 +228,7 @@ def test_more_steps_never_mean_fewer_recursions(trainer):
     assert (after - before).abs().max() < 0.01
 
 
-@pytest.mark.parametrize("model", TINY)
+@pytest.mark.parametrize("model", ["drcn", "mrnet"])
 def test_weights_of_a_shallow_phase_run_as_they_were_trained(trainer, model):
     run = trainer(model, recursions=[[0.0, 1], [0.5, 2]])
     run.run(max_minutes=0.0)
@@ -366,7 +266,11 @@ def test_a_stop_between_validations_does_not_move_the_plateau(trainer):
         assert torch.equal(value, weights_of(second)[name]), name
 
 
-def test_a_signal_ends_the_run_without_another_validation(trainer):
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [(signal.SIGINT, TrainingStoppedError), (signal.SIGTERM, TrainingTerminatedError)],
+)
+def test_a_signal_ends_the_run_without_another_validation(trainer, number, error):
     asked = []
 
     def count(model):
@@ -378,25 +282,16 @@ def test_a_signal_ends_the_run_without_another_validation(trainer):
 
     def step():
         if run.step == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
         return take()
 
     run.train_step = step
-    with pytest.raises(TrainingTerminatedError, match="srcli train -m mrnet --resume"):
+    with pytest.raises(error, match="srcli train -m mrnet --resume") as caught:
         run.run()
+    assert type(caught.value) is error
     assert asked == []
+    assert not list(run.folder.glob("*.part"))
     assert load_checkpoint(run.folder)["step"] == run.step
-
-
-def test_a_finished_run_can_be_resumed_and_changes_nothing(trainer):
-    run = trainer(steps=3)
-    run.run()
-    again = trainer(steps=3)
-    again.restore(load_checkpoint(again.folder))
-    again.run()
-    assert again.step == 3
-    for name, value in weights_of(run).items():
-        assert torch.equal(value, weights_of(again)[name]), name
 
 
 def test_a_checkpoint_of_another_kind_of_device_goes_on_with_other_crops(
@@ -438,16 +333,6 @@ def test_average_is_the_exponential_moving_average():
     assert layer.weight.item() == 14.0
 
 
-def test_momentum_waits_for_a_weights_first_gradient(trainer):
-    run = trainer("mrnet", optimizer="sgd", learning_rate=1e-3, momentum=0.9)
-    scales = iter([(2,), (2,), (4,), (3,)])
-    run.sampler.draw_scales = lambda: next(scales)
-    before = run.model.heads["4"].reconstruct[0].weight.clone()
-    for _ in range(4):
-        run.train_step()
-    assert not torch.equal(run.model.heads["4"].reconstruct[0].weight, before)
-
-
 def test_a_better_best_is_not_forgotten_by_going_back(trainer):
     figures = {5: 25.0, 10: 20.0, 15: 21.0, 20: 22.0}
     run = trainer(steps=20, validate_every=5, checkpoint_every=100)
@@ -469,17 +354,6 @@ def test_a_rate_that_a_resumed_run_is_given_is_the_rate(trainer):
     same = trainer(schedule="constant", warmup=0, learning_rate=1e-3)
     same.restore(run.state())
     assert (same.rate, same.setbacks) == (pytest.approx(1e-3 / 2**8), 8)
-
-
-def test_a_signal_during_the_last_validation_counts(trainer):
-    def terminate(model):
-        os.kill(os.getpid(), signal.SIGTERM)
-        return {4: 20.0}
-
-    run = trainer(steps=3, validate=terminate)
-    with pytest.raises(TrainingTerminatedError, match="at step 3"):
-        run.run()
-    assert (run.folder / "last.safetensors").exists()
 
 
 class Clock:
@@ -515,14 +389,6 @@ def test_a_time_budget_ends_with_the_cosine_at_zero(trainer, monkeypatch):
     assert (run.step, run.finished) == (27, True)
     assert run.rate == pytest.approx(0.0, abs=1e-12)
     assert clock.now - began == pytest.approx(60.0)
-
-
-def test_a_time_budget_may_be_of_months(trainer, monkeypatch):
-    clock = Clock(monkeypatch)
-    run = trainer(minutes=60 * 24 * 90, steps=1000, warmup=0)
-    clock.slow(run, 86_400 * 30)
-    run.run()
-    assert run.step == 3
 
 
 def test_a_time_budget_goes_on_where_it_was_stopped(trainer, monkeypatch):

@@ -76,29 +76,29 @@ def test_runs_without_the_file_are_resumed_with_the_pictures_named(request_of):
         train(dataclasses.replace(first, **more))
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"model": "drrn"}, "the checkpoint is of mrnet, not of drrn"),
-        ({"scales": (2,)}, "other scales"),
-        ({"overrides": {"config": {"width": 8}}}, "other width"),
-    ],
-)
-def test_a_run_is_not_resumed_as_another_network(request_of, values, message):
+def test_a_run_is_not_resumed_as_another_network(request_of):
     first = request_of()
     train(first)
     before = (first.out / "checkpoint.pt").read_bytes()
-    with pytest.raises(UsageError, match=message):
-        train(dataclasses.replace(first, resume=True, **values))
+    for values, message in (
+        ({"model": "drrn"}, "the checkpoint is of mrnet, not of drrn"),
+        ({"scales": (2,)}, "other scales"),
+        ({"overrides": {"config": {"width": 8}}}, "other width"),
+        ({"overrides": {"steps": 2}}, "done 3 steps: --steps must not be below"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            train(dataclasses.replace(first, resume=True, **values))
     assert (first.out / "checkpoint.pt").read_bytes() == before
 
 
-def test_a_run_is_not_overwritten_even_where_only_the_older_checkpoint_is_left(
-    request_of,
-):
+def test_a_run_is_not_overwritten_whatever_is_left_of_it(request_of):
     first = request_of()
     train(first)
     (first.out / "checkpoint.pt").rename(first.out / "checkpoint.previous.pt")
+    with pytest.raises(OutputError, match="holds a run already"):
+        train(first)
+    for path in first.out.glob("checkpoint*"):
+        path.unlink()
     with pytest.raises(OutputError, match="holds a run already"):
         train(first)
     file = first.out / "recipe.json"
@@ -106,9 +106,8 @@ def test_a_run_is_not_overwritten_even_where_only_the_older_checkpoint_is_left(
         train(dataclasses.replace(first, out=file))
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
+def test_what_makes_no_run_is_a_usage_error(request_of):
+    for values, message in (
         ({"overrides": {"schedule": "plateau", "decay_every": 5}}, "--val"),
         ({"model": "dsrn", "scales": (2, 3), "overrides": {}}, "serves one scale"),
         ({"overrides": {"config": {"width": "wide"}}}, "width takes int"),
@@ -116,19 +115,12 @@ def test_a_run_is_not_overwritten_even_where_only_the_older_checkpoint_is_left(
         ({"overrides": {"config": {"recursion": "mmr"}}}, "did you mean mrm"),
         ({"overrides": {"config": {"width": 0}}}, "at least 1"),
         ({"model": "dsrn", "overrides": {"config": {"width": 1}}}, "two channels"),
-        ({"model": "rrrn", "overrides": {"config": {"width": 0}}}, "and channel"),
-    ],
-)
-def test_what_makes_no_run_is_a_usage_error(request_of, values, message):
-    request = request_of(**values)
-    with pytest.raises(UsageError, match=message):
-        train(request)
-    assert not request.out.exists()
-
-
-def test_weights_of_its_own_and_others_contradict():
-    with pytest.raises(UsageError, match="leave --init out"):
-        TrainRequest(model="mrnet", out="run", resume=True, init="bundled")
+        ({"precision": "fp16"}, "fp16"),
+    ):
+        request = request_of(**values)
+        with pytest.raises(UsageError, match=message):
+            train(request)
+        assert not request.out.exists()
 
 
 def test_validation_pictures_that_are_too_small_are_named_before_training(
@@ -143,8 +135,6 @@ def test_validation_pictures_that_are_too_small_are_named_before_training(
 
 def test_fp16_is_never_trained_in(request_of, monkeypatch):
     monkeypatch.setattr(run_module, "choose_precision", lambda *_: "fp16")
-    with pytest.raises(UsageError, match="fp16 has too little range"):
-        train(request_of(precision="fp16"))
     request = request_of(precision="auto")
     train(request)
     assert json.loads((request.out / "run.json").read_text())["precision"] == "fp32"
@@ -187,15 +177,6 @@ def test_bundled_weights_to_start_from_are_those_of_the_scale(monkeypatch):
     assert asked == [("mrnet", 3), ("mrnet", None)]
 
 
-def test_weights_of_a_run_are_not_taken_for_another_ones(request_of):
-    request = request_of()
-    train(request)
-    for path in request.out.glob("checkpoint*"):
-        path.unlink()
-    with pytest.raises(OutputError, match="holds a run already"):
-        train(request)
-
-
 def test_a_run_that_diverges_leaves_a_report(request_of, monkeypatch):
     def overflow(self, lr, scale=None):
         return (self.recurse.encode.bias.sum() * float("nan") + lr.sum(),)
@@ -223,14 +204,6 @@ def test_another_validation_set_is_not_compared_with_the_first(
     assert "the best begins anew" in caplog.text
     assert summary.best_step == 4
     assert summary.best["x2"] != before["x2"]
-
-
-def test_a_run_cannot_be_given_fewer_steps_than_it_has_done(request_of):
-    first = request_of()
-    train(first)
-    less = dataclasses.replace(first, resume=True, overrides={"steps": 2})
-    with pytest.raises(UsageError, match="done 3 steps: --steps must not be below"):
-        train(less)
 
 
 def test_a_finished_run_without_its_export_gets_it_by_resuming(request_of):

@@ -1,7 +1,6 @@
-"""The pages of a TIFF file: how they are stored, and what their samples stand for.
+"""How the pages of a TIFF are stored, and what their samples stand for.
 
-tifffile parses the tags. What is beside the pixels is parsed by Pillow, as it is for
-all other files.
+tifffile parses the tags, Pillow what is beside the pixels, as it does for other files.
 
 Source: TIFF 6.0; for BigTIFF the design that libtiff publishes; for ICCLab the
 "Adobe Photoshop TIFF Technical Notes" of 2002; for JPEG the TIFF Technical Note 2.
@@ -11,9 +10,8 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from types import MappingProxyType
 from typing import IO, Any
 
 import numpy as np
@@ -29,49 +27,47 @@ from srcli.imaging.chunks import Chunk
 from srcli.imaging.exif import MALFORMED
 
 _GREY = PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MINISBLACK
-_LAB = PHOTOMETRIC.CIELAB, PHOTOMETRIC.ICCLAB
+LAB = PHOTOMETRIC.CIELAB, PHOTOMETRIC.ICCLAB
 _RAW = PHOTOMETRIC.CFA, PHOTOMETRIC.LINEAR_RAW
 # Samples of a pixel that are colours.
 _COLOURS: dict[int, int] = dict.fromkeys((*_GREY, PHOTOMETRIC.PALETTE), 1)
-_COLOURS |= dict.fromkeys((PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR, *_LAB), 3)
+_COLOURS |= dict.fromkeys((PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR, *LAB), 3)
 _COLOURS |= {PHOTOMETRIC.SEPARATED: 4}
 # Bits a sample that those may have which are not the result's own levels.
-_BITS: dict[int, Sequence[int]] = dict.fromkeys(_LAB, (8, 16))
+_BITS: dict[int, Sequence[int]] = dict.fromkeys(LAB, (8, 16))
 _BITS |= {PHOTOMETRIC.PALETTE: range(1, 9), PHOTOMETRIC.YCBCR: (8,)}
-_TITLES: dict[int, str] = dict.fromkeys((*_LAB, PHOTOMETRIC.ITULAB), "Lab")
+_TITLES: dict[int, str] = dict.fromkeys((*LAB, PHOTOMETRIC.ITULAB), "Lab")
 _TITLES |= {PHOTOMETRIC.PALETTE: "palette", PHOTOMETRIC.YCBCR: "YCbCr"}
 
 CCITT = CODEC.CCITTRLE, CODEC.CCITT_T4, CODEC.CCITT_T6
 ONLY_LIBTIFF = CODEC.OJPEG, CODEC.THUNDERSCAN  # as Pillow has it
-# Bytes in, the same bytes out.
-_BYTE_CODECS: tuple[int, ...] = (
-    CODEC.NONE,
-    CODEC.LZW,
-    CODEC.ADOBE_DEFLATE,
-    CODEC.DEFLATE,
-)
-_BYTE_CODECS += (CODEC.PACKBITS, CODEC.LZMA, CODEC.ZSTD)
-# Each strip or tile a picture of its own; JPEG XR makes up what its data lack.
-_PICTURE_CODECS: tuple[int, ...] = (CODEC.JPEG, CODEC.JPEG2000, CODEC.LERC, CODEC.PNG)
-_PICTURE_CODECS += (CODEC.WEBP, CODEC.JPEGXL, CODEC.APERIO_JP2000_RGB)
-_CODECS = *_BYTE_CODECS, *CCITT, *_PICTURE_CODECS
+# Bytes in, the same bytes out; and each strip or tile a picture of its own. Not among
+# these is JPEG XR, which makes up what its data lack.
+_BYTE_CODECS = (
+    CODEC.NONE, CODEC.LZW, CODEC.ADOBE_DEFLATE, CODEC.DEFLATE,
+    CODEC.PACKBITS, CODEC.LZMA, CODEC.ZSTD,
+)  # fmt: skip
+_PICTURE_CODECS = (
+    CODEC.JPEG, CODEC.JPEG2000, CODEC.LERC, CODEC.PNG,
+    CODEC.WEBP, CODEC.JPEGXL, CODEC.APERIO_JP2000_RGB,
+)  # fmt: skip
 
 # Attributes of tifffile's that are whole numbers unless a tag is damaged.
-_SIDES = ("width", "length", "depth")
-_NUMBERS = [f"{what}{side}" for what in ("image", "tile") for side in _SIDES]
-_NUMBERS += ["rowsperstrip", "samplesperpixel", "photometric", "compression"]
-_NUMBERS += ["predictor", "planarconfig", "fillorder", "sampleformat", "subfiletype"]
+_NUMBERS = (
+    "imagewidth", "imagelength", "imagedepth", "tilewidth", "tilelength", "tiledepth",
+    "rowsperstrip", "samplesperpixel", "photometric", "compression", "predictor",
+    "planarconfig", "fillorder", "sampleformat", "subfiletype",
+)  # fmt: skip
 
 _MOST_PAGES, _MOST_TAGS = 10_000, 4096
 _SPARE = 1 << 20  # bytes that directories may claim beyond those of the file
-# Bytes of a value by its type.
-_SIZES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8)
+_SIZES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8)  # of values, by type
 # Bytes that the largest picture has a pixel: RGB and alpha in single precision; and
 # that a tile may have beyond those of four pictures.
 _MOST_BYTES, _SPARE_BYTES = 16, 1 << 28
-# To read a box needs all of the strips or tiles that it touches in memory.
-_MOST_PIECE = 1 << 30  # bytes
-_MOST_PIXEL = 64  # bytes of a pixel, with all channels
+# Of what is read by box, bytes of a strip or tile, and of a pixel with all channels.
+_MOST_PIECE, _MOST_PIXEL = 1 << 30, 64
+_PART = 1 << 20  # bytes of an uncompressed strip that are read at a time
 
 
 class Page:
@@ -92,11 +88,12 @@ class Page:
         depth: Bits a channel that its pixels come in: 8, 16, or 32 for floating point.
         channels: Of colour that its pixels come in, 1 or 3.
         planes: That have strips or tiles of their own.
-        tile: Rows and columns of one strip or tile, those at the edge too.
+        tile: Rows and columns of one strip or tile, those at the edge too. What is
+            plain, rows in a row without compression, is cut into strips of some rows.
+        rows: Strips or tiles one below the other.
+        columns: Tiles side by side.
         subsampling: Columns and rows of pixels that share their chroma; (1, 1) where
             each has its own, or the decoder sees to it.
-        is_tiled: Whether it is cut into tiles, not strips.
-        is_plain: Whether it is strips of which any rows can be read by themselves.
         offsets: Where in the file each strip or tile is.
         counts: How many bytes it has there.
         obstacle: Why it cannot be read by box, to follow the file's name, or None.
@@ -108,11 +105,6 @@ class Page:
     def __init__(self, file: IO[bytes], directory: Directory, name: str) -> None:
         """Check the tags.
 
-        Args:
-            file: The file.
-            directory: Its tags.
-            name: What messages call the file.
-
         Raises:
             InputError: If the pixels are of a kind that would lose what they hold.
             ValueError: If the tags make no sense, or the file ends within its picture.
@@ -123,11 +115,16 @@ class Page:
         self._read_samples()
         self._refuse_kinds()
         self._read_layout()
-        self._check_extent(file.seek(0, 2))
+        self._find_pieces(file.seek(0, 2))
         turned = directory.tags.valueof(274, 1)
         self.orientation = turned if turned in range(1, 9) else 1
         self.height, self.width = self.stored[:: 1 if self.orientation < 5 else -1]
-        self.obstacle = self._find_obstacle()
+        size = math.prod(self.tile) * self.samples // self.planes * self.bits / 8
+        self.obstacle = None
+        if self.samples * self.bits > 8 * _MOST_PIXEL:
+            self.obstacle = "has too many channels"
+        elif size > _MOST_PIECE:
+            self.obstacle = "is not cut into tiles, or into too large ones"
         if self.obstacle and self.width * self.height > pillow.MAX_PIXELS:
             raise InputError(
                 f"{name} {self.obstacle}, and has more than "
@@ -143,22 +140,12 @@ class Page:
     @property
     def has_own_colours(self) -> bool:
         """Whether its pixels come in the file's own colours, not in sRGB."""
-        return self.photometric not in (PHOTOMETRIC.SEPARATED, *_LAB)
+        return self.photometric not in (PHOTOMETRIC.SEPARATED, *LAB)
 
     @property
     def is_windowed(self) -> bool:
         """Whether it can be read by box."""
         return self.obstacle is None
-
-    @property
-    def rows(self) -> int:
-        """Strips or tiles one below the other."""
-        return math.ceil(self.stored[0] / self.tile[0])
-
-    @property
-    def columns(self) -> int:
-        """Tiles side by side."""
-        return math.ceil(self.stored[1] / self.tile[1])
 
     @property
     def exif(self) -> Image.Exif:
@@ -173,13 +160,11 @@ class Page:
         return exif
 
     @property
-    def info(self) -> Mapping[Any, Any]:
+    def info(self) -> dict[str, bytes]:
         """What Pillow's `info` would hold: profile, XMP, IPTC."""
-        tags = self.directory.tags
-        blobs = {"icc_profile": 34675, "xmp": 700, "photoshop": 34377}
-        found = {key: tags.valueof(tag) for key, tag in blobs.items()}
-        info = {key: value for key, value in found.items() if isinstance(value, bytes)}
-        return MappingProxyType(info)
+        tags = {"icc_profile": 34675, "xmp": 700, "photoshop": 34377}
+        said = {key: self.directory.tags.valueof(tag) for key, tag in tags.items()}
+        return {key: value for key, value in said.items() if isinstance(value, bytes)}
 
     @cached_property
     def palette(self) -> NDArray[np.uint8]:
@@ -210,6 +195,23 @@ class Page:
             raise ValueError(f"its tag {tag} makes no sense")
         return tuple(value)
 
+    def check_size(self) -> None:
+        """Refuse a page that is too large to be read as a whole.
+
+        Raises:
+            InputError: If it is.
+            ValueError: If it claims implausibly many bytes a pixel.
+        """
+        if self.width * self.height > pillow.MAX_PIXELS:
+            raise InputError(
+                f"{self.name} has more than {pillow.MAX_PIXELS // 10**6} million "
+                "pixels: too many to be read at once; srcli upscale takes it where "
+                "the result is a TIFF"
+            )
+        size = self.width * self.height * self.samples * self.dtype.itemsize
+        if size > _MOST_BYTES * pillow.MAX_PIXELS:
+            raise ValueError("its tags make no sense")
+
     def _read_samples(self) -> None:
         tags = self.directory
         self.photometric, self.samples = tags.photometric, tags.samplesperpixel
@@ -235,59 +237,60 @@ class Page:
         self.is_premultiplied = any(extra[place] == kinds[0] for place in opaque[:1])
 
     def _refuse_kinds(self) -> None:
-        """Refuse what cannot be read, or not kept whole.
-
-        Raises:
-            InputError: If the page is of such a kind.
-            ValueError: If the tags make no sense.
-        """
-        kind, remedy = self._find_odd_colours(), "as RGB"
-        codec = self.directory.compression
-        if kind is None and codec not in _CODECS:
-            kind = f"pixels compressed by {getattr(codec, 'name', codec)}"
-            remedy = "with another compression"
-        if kind is None:
-            kind = self._find_odd_numbers()
-            remedy = "with 8 or 16 bits a channel, or in floating point"
-        if kind is not None:
-            raise InputError(
-                f"{self.name} holds {kind}, which are not supported: save it {remedy}"
-            )
+        """Refuse what cannot be read, or not kept whole."""
+        tags, is_float = self.directory, self.is_float
+        codec, is_int = tags.compression, tags.sampleformat == SAMPLEFORMAT.INT
+        title = _TITLES.get(self.photometric, "unknown")
+        bits = _BITS.get(self.photometric)
+        layout = self.planes, self.samples, tags.predictor
+        is_known = is_float or is_int or tags.sampleformat == SAMPLEFORMAT.UINT
+        rgb, other = "as RGB", "with 8 or 16 bits a channel, or in floating point"
+        kinds = (
+            (
+                is_float and self.photometric == PHOTOMETRIC.SEPARATED,
+                "CMYK in floating point",
+                rgb,
+            ),
+            (
+                self.photometric not in _COLOURS
+                or (bits and (is_float or self.bits not in bits)),
+                f"{title} pixels of {self.bits} bits a channel",
+                rgb,
+            ),
+            (
+                (bits and codec not in _BYTE_CODECS)
+                or (self.subsampling != (1, 1) and layout != (1, 3, 1)),
+                f"{title} pixels in an unusual layout",
+                rgb,
+            ),
+            (
+                codec not in (*_BYTE_CODECS, *CCITT, *_PICTURE_CODECS),
+                f"pixels compressed by {getattr(codec, 'name', codec)}",
+                "with another compression",
+            ),
+            (not is_known, "pixels of an unknown kind", other),
+            (
+                not is_float and self.bits > 16,
+                f"whole numbers of {self.bits} bits",
+                other,
+            ),
+            (is_int, "signed whole numbers", other),
+            (
+                not isinstance(tags.bitspersample, int),
+                "channels of different depths",
+                other,
+            ),
+        )
+        for is_so, kind, remedy in kinds:
+            if is_so:
+                raise InputError(
+                    f"{self.name} holds {kind}, which are not supported: save it "
+                    f"{remedy}"
+                )
         if self.samples < self.colours:
             raise ValueError("it has too few samples a pixel")
         if {*self.subsampling} - {1, 2, 4}:
             raise ValueError("its chroma is subsampled in no valid way")
-
-    def _find_odd_colours(self) -> str | None:
-        """Colours that are not supported, or None."""
-        tags, title = self.directory, _TITLES.get(self.photometric, "unknown")
-        if self.is_float and self.photometric == PHOTOMETRIC.SEPARATED:
-            return "CMYK in floating point"
-        bits = _BITS.get(self.photometric)
-        if self.photometric not in _COLOURS or (
-            bits and (self.is_float or self.bits not in bits)
-        ):
-            return f"{title} pixels of {self.bits} bits a channel"
-        layout = self.planes, self.samples, tags.predictor
-        if (bits and tags.compression not in _BYTE_CODECS) or (
-            self.subsampling != (1, 1) and layout != (1, 3, 1)
-        ):
-            return f"{title} pixels in an unusual layout"
-        return None
-
-    def _find_odd_numbers(self) -> str | None:
-        """Numbers that are not supported, or None."""
-        tags = self.directory
-        known = (SAMPLEFORMAT.UINT, SAMPLEFORMAT.INT)
-        if not self.is_float and tags.sampleformat not in known:
-            return "pixels of an unknown kind"
-        if not self.is_float and self.bits > 16:
-            return f"whole numbers of {self.bits} bits"
-        if tags.sampleformat == SAMPLEFORMAT.INT:
-            return "signed whole numbers"
-        if not isinstance(tags.bitspersample, int):
-            return "channels of different depths"
-        return None
 
     def _read_layout(self) -> None:
         tags = self.directory
@@ -301,7 +304,8 @@ class Page:
         shaped = self.planes, 1, *self.stored, self.samples // self.planes
         if tags.dtype is None or tags.shaped != shaped:
             raise ValueError("its tags contradict each other")
-        size = self.samples * tags.dtype.itemsize
+        self.dtype: np.dtype[Any] = tags.dtype
+        size = self.samples * self.dtype.itemsize
         most = 4 * math.prod(self.stored) * size + _SPARE_BYTES
         if math.prod(self.tile) * size > most:
             raise ValueError("its tiles are larger than the picture")
@@ -312,66 +316,50 @@ class Page:
             and self.subsampling == (1, 1)
         )
 
-    def _check_extent(self, end: int) -> None:
-        """Refuse pixels that the file does not hold: decoders would make up black ones.
-
-        Args:
-            end: The size of the file in bytes.
+    def _find_pieces(self, end: int) -> None:
+        """Find the strips or tiles in a file of so many bytes.
 
         Raises:
-            ValueError: If there are fewer strips or tiles than the picture needs.
+            ValueError: If it does not hold them all: decoders would make up black ones.
         """
-        tags = self.directory
+        tags, (height, width) = self.directory, self.tile
         self.offsets, self.counts = tags.dataoffsets, tags.databytecounts
+        self.rows = math.ceil(self.stored[0] / height)
+        self.columns = math.ceil(self.stored[1] / width)
         needed = self.planes * self.rows * self.columns
-        if self.is_plain and 279 not in tags.tags:  # as some programs write it
-            row = self.row_bytes
-            tops = range(0, self.stored[0], self.tile[0])
-            counts = [min(self.tile[0], self.stored[0] - top) * row for top in tops]
-            self.counts = tuple(counts * self.planes)
-        held = zip(self.offsets[:needed], self.counts[:needed], strict=False)
-        whole = sum(0 < start <= end - max(size, 1) for start, size in held)
-        if whole < needed:
+        if len(self.offsets) < needed:
             raise ValueError("it ends within its picture")
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of a row of a strip, as stored without compression."""
-        return self.stored[1] * (self.samples // self.planes) * self.bits // 8
-
-    def _find_obstacle(self) -> str | None:
-        if self.samples * self.bits > 8 * _MOST_PIXEL:
-            return "has too many channels"
-        size = math.prod(self.tile) * self.samples // self.planes * self.bits / 8
-        if (self.row_bytes if self.is_plain else size) > _MOST_PIECE:
-            return "is not cut into tiles, or into too large ones"
-        return None
-
-    def check_size(self) -> None:
-        """Refuse a page that is too large to be read as a whole.
-
-        Raises:
-            InputError: If it is.
-            ValueError: If it claims implausibly many bytes a pixel.
-        """
-        if self.width * self.height > pillow.MAX_PIXELS:
-            raise InputError(
-                f"{self.name} has more than {pillow.MAX_PIXELS // 10**6} million "
-                "pixels: too many to be read at once; srcli upscale takes it where "
-                "the result is a TIFF"
-            )
-        assert self.directory.dtype is not None
-        size = self.samples * self.directory.dtype.itemsize
-        if self.width * self.height * size > _MOST_BYTES * pillow.MAX_PIXELS:
-            raise ValueError("its tags make no sense")
+        line = self.stored[1] * (self.samples // self.planes) * self.bits // 8
+        plain: list[int] = []  # bytes that each strip has to have
+        if self.is_plain:
+            tops = range(0, self.stored[0], height)
+            plain = [min(height, self.stored[0] - top) * line for top in tops]
+            plain *= self.planes
+            if 279 not in tags.tags:  # as some programs write it
+                self.counts = tuple(plain)
+        held = zip(self.offsets[:needed], self.counts[:needed], strict=False)
+        if sum(0 < start <= end - max(size, 1) for start, size in held) < needed:
+            raise ValueError("it ends within its picture")
+        if not self.is_plain:
+            return
+        if any(has < needs for has, needs in zip(self.counts, plain, strict=False)):
+            raise ValueError("a strip ends too early")
+        # Some programs make one strip of a whole picture: it is read in parts, of as
+        # many rows each; the last of several strips' parts ends with the strip.
+        step = max(1, min(height, _PART // line))
+        while self.rows > 1 and height % step:
+            step -= 1
+        starts = [start + top * line
+                  for start, size in zip(self.offsets, plain, strict=False)
+                  for top in range(0, size // line, step)]  # fmt: skip
+        sizes = [min(step, size // line - top) * line
+                 for size in plain for top in range(0, size // line, step)]  # fmt: skip
+        self.offsets, self.counts = tuple(starts), tuple(sizes)
+        self.tile, self.rows = (step, width), len(sizes) // self.planes
 
 
 def list_pages(file: IO[bytes], name: str) -> list[Directory]:
     """The pages of a TIFF, without reduced copies and masks if there is another.
-
-    Args:
-        file: The file.
-        name: What messages call it.
 
     Raises:
         InputError: If it is a camera's raw file.
@@ -400,7 +388,7 @@ def _find_directories(file: IO[bytes]) -> list[int]:
 
     Raises:
         ValueError: If they claim to hold more than the file (struct.error: if one runs
-            past its end).
+            past its end). tifffile would read all that they claim.
     """
     # Directories may share their values, but hardly more than the file has.
     allowed = 4 * file.seek(0, 2) + _SPARE

@@ -53,9 +53,9 @@ class TileWriter:
         """Write everything but the pixels.
 
         Args:
-            file: To write to; must be seekable and readable.
+            file: Seekable and readable.
             size: Height and width in pixels.
-            channels: Grey, grey and alpha, RGB, or RGB and alpha.
+            channels: 1 to 4: grey, grey and alpha, RGB, or RGB and alpha.
             dtype: uint8, uint16 or float32.
             metadata: What is beside the pixels.
         """
@@ -78,16 +78,7 @@ class TileWriter:
         self._missing: dict[_Place, int] = {}  # pixels
 
     def add(self, top: int, left: int, block: NDArray[Any]) -> None:
-        """Write part of the picture; every pixel once.
-
-        Args:
-            top: Its first row in the picture.
-            left: Its first column.
-            block: (h, w, C).
-
-        Raises:
-            OSError: If the file cannot be written.
-        """
+        """Write a part, (h, w, C), that begins at a row and column; no pixel twice."""
         whole = self._complete(top, left, block)
         with ThreadPoolExecutor(_THREADS) as coders:
             for (row, column), data in coders.map(_code, whole):
@@ -101,14 +92,12 @@ class TileWriter:
 
         Raises:
             ValueError: If a tile is missing.
-            OSError: If the file cannot be written.
         """
         if not all(self._counts):
             raise ValueError("parts of the picture have not been written")
-        tables = {"TileOffsets": self._offsets, "TileByteCounts": self._counts}
         tags = _read_tags(self._file)
-        for name, numbers in tables.items():
-            tags[name].overwrite(numbers)
+        tags["TileOffsets"].overwrite(self._offsets)
+        tags["TileByteCounts"].overwrite(self._counts)
 
     def _complete(
         self, top: int, left: int, block: NDArray[Any]
@@ -138,12 +127,12 @@ class TileWriter:
 
 
 def write_tiff(planes: NDArray[Any], file: IO[bytes], metadata: Metadata) -> None:
-    """Write a TIFF, deflated in strips, of one page.
+    """Write a TIFF of one page, deflated in strips.
 
     Args:
-        planes: (H, W, C), C being grey, grey and alpha, RGB, or RGB and alpha; uint8,
+        planes: (H, W, 1 to 4): grey, grey and alpha, RGB, or RGB and alpha; uint8,
             uint16 or float32.
-        file: To write to; must be seekable and readable.
+        file: Seekable and readable.
         metadata: What is beside the pixels.
     """
     _, width, channels = planes.shape
@@ -166,16 +155,7 @@ def _write_page(
     is_big: bool,
     **layout: Any,  # noqa: ANN401 - what tifffile takes
 ) -> None:
-    """Write a TIFF of one page, deflated, its samples side by side.
-
-    Args:
-        content: The pixels, or the coded tiles.
-        file: To write to; must be seekable and readable.
-        metadata: What is beside the pixels.
-        channels: Grey, grey and alpha, RGB, or RGB and alpha.
-        is_big: Whether offsets have 64 bits: a BigTIFF.
-        **layout: How it is cut, and its shape where `content` does not tell.
-    """
+    """Write a TIFF of one page, deflated: its pixels, or its coded tiles."""
     import tifffile  # noqa: PLC0415 - few pictures need it
 
     found = _gather(metadata)
@@ -222,8 +202,7 @@ def _gather(metadata: Metadata) -> Image.Exif:
     copy_descriptive(found, tags)
     if metadata.xmp is not None:
         tags[_XMP] = metadata.xmp
-    for tag, data in (resources_tags(metadata.iptc) if metadata.iptc else {}).items():
-        tags[tag] = data
+    tags.update(resources_tags(metadata.iptc) if metadata.iptc else {})
     return tags
 
 
