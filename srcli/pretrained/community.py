@@ -140,13 +140,10 @@ class CommunityNetwork(SRModel):
 def read_community(path: Path) -> CommunityNetwork:
     """The network of a file that was not written by srcli, in evaluation mode.
 
-    Args:
-        path: A .pth, .pt, .ckpt or .safetensors file.
-
     Raises:
         UsageError: If the extra for such files is not installed.
-        WeightsError: If the file is missing, damaged, no model, or of a network that
-            does not enlarge pictures or is not known.
+        WeightsError: If the file is damaged, no model, or of a network that does not
+            enlarge pictures or is not known.
         DeviceError: If the memory does not suffice.
     """
     spandrel = import_spandrel()
