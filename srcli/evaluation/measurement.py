@@ -117,13 +117,11 @@ class Row:
     @property
     def stages(self) -> tuple[StageResult, ...]:
         """Means after each stage of the network; none if not asked for or not there."""
-        every = zip(*(picture.stages for picture in self.pictures), strict=True)
-        return tuple(
-            StageResult(
-                psnr=fmean(s.psnr for s in one), ssim=fmean(s.ssim for s in one)
-            )
-            for one in every
-        )
+        stages = []
+        for each in zip(*(picture.stages for picture in self.pictures), strict=True):
+            psnr, ssim = fmean(s.psnr for s in each), fmean(s.ssim for s in each)
+            stages.append(StageResult(psnr=psnr, ssim=ssim))
+        return tuple(stages)
 
     @property
     def seconds(self) -> float:

@@ -30,11 +30,6 @@ class Staged(SRModel):
         self.color = network.color
         self.arch = network.arch  # type: ignore[misc] # fixed for any other network
 
-    @property
-    def stage_weights(self) -> Tensor | None:
-        """The network's own."""
-        return self.network.stage_weights
-
     def predictions(self, lr: Tensor, scale: int | None = None) -> tuple[Tensor, ...]:
         """The network's own."""
         return self.network.predictions(lr, scale)

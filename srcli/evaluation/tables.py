@@ -247,10 +247,12 @@ def print_table(
     cut: on a very narrow console lines run over its edge.
     """
     room = console.width if console.is_terminal else _WIDE
-    for few in range(len(spared) + 1):
+    # Space between the columns goes after the first of them.
+    steps = [(0, 1), (1, 1), *((n, 0) for n in range(1, len(spared) + 1))]
+    for few, padding in steps:
         columns = [c for c in table.columns if c.head and c.title not in spared[:few]]
         drawing = rich.table.Table(
-            box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, few < 2, 0, 0)
+            box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, padding, 0, 0)
         )
         _draw(drawing, table, columns)
         unbound = console.options.update(width=_WIDE)
@@ -341,25 +343,18 @@ def build_document(
     that measures them again (`format_command`).
     """
     staged = any(row.stage_names for row in rows)
-    return {
-        "srcli": __version__,
-        "command": command,
-        "rows": [_describe_row(row, per_image, staged) for row in rows],
-    }
+    described = [_describe_row(row, per_image, staged) for row in rows]
+    return {"srcli": __version__, "command": command, "rows": _clean(described)}
 
 
 def _describe_row(row: Row, per_image: bool, staged: bool) -> dict[str, Any]:
-    paper = difference = None
-    if row.paper is not None:
-        names = (*METRICS, "source", "note")
-        paper = {name: getattr(row.paper, name) for name in names}
-        difference = {each: _round_finite(row.difference(each)) for each in METRICS}
+    names = (*METRICS, "source", "note")
     described: dict[str, Any] = {
         **{key: getattr(row, key) for key in (*_KEYS, "device", "precision")},
         "images": len(row.pictures),
         **_describe_figures(row, row, staged),
-        "paper": paper,
-        "difference": difference,
+        "paper": row.paper and {name: getattr(row.paper, name) for name in names},
+        "difference": row.paper and {each: row.difference(each) for each in METRICS},
         "parameters": row.parameters,
         "macs_720p": row.macs_720p,
     }
@@ -375,29 +370,27 @@ def _describe_figures(
     measured: Row | PictureResult, row: Row, staged: bool
 ) -> dict[str, Any]:
     """The figures of a row or of one of its pictures."""
-    described: dict[str, Any] = _round(measured, *METRICS, "seconds")
+    described = {name: getattr(measured, name) for name in (*METRICS, "seconds")}
     if not staged:
         return described
-    stages: list[dict[str, Any]] = [
-        {"stage": number, "name": name, **_round(stage, "psnr", "ssim")}
-        for number, (name, stage) in enumerate(
-            zip(row.stage_names, measured.stages, strict=True), start=1
-        )
-    ]
-    for stage, weight in zip(stages, row.stage_weights, strict=False):
-        stage["weight"] = _round_finite(weight)
+    stages: list[dict[str, Any]] = []
+    for name, stage in zip(row.stage_names, measured.stages, strict=True):
+        figures = {"psnr": stage.psnr, "ssim": stage.ssim}
+        stages.append({"stage": len(stages) + 1, "name": name, **figures})
+    for each, weight in zip(stages, row.stage_weights, strict=False):
+        each["weight"] = weight
     return {**described, "stages": stages}
 
 
-def _round(measured: object, *names: str) -> dict[str, float | None]:
-    return {name: _round_finite(getattr(measured, name)) for name in names}
-
-
-def _round_finite(value: float | None) -> float | None:
-    """`value` rounded; None if it is missing or, which JSON lacks, not finite."""
-    if value is None or not math.isfinite(value):
-        return None
-    return round(value, _PRECISION)
+def _clean(value: Any) -> Any:  # noqa: ANN401 - whatever JSON may hold
+    """`value` with its figures rounded, and those that JSON lacks left out."""
+    if isinstance(value, dict):
+        return {key: _clean(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_clean(each) for each in value]
+    if isinstance(value, float):
+        return round(value, _PRECISION) if math.isfinite(value) else None
+    return value
 
 
 def format_csv(rows: Sequence[Row], *, per_image: bool = False) -> str:

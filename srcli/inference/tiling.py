@@ -93,6 +93,8 @@ def plan_tiles(
 
 def _cut(start: int, stop: int, side: int, unit: int) -> list[int]:
     """The edges of equal parts of at most `side`; they lie `unit`s from the start."""
+    if stop - start <= side:
+        return [start, stop]
     units = math.ceil((stop - start) / unit)
     parts = math.ceil(units / (side // unit))
     inner = [start + part * units // parts * unit for part in range(parts)]

@@ -28,13 +28,10 @@ def bundle_export(place: Path) -> str:
         A line to show: the file, its mean PSNR and that of the file it replaces.
 
     Raises:
-        InputError: If there is no export, or its entry cannot be read.
-        WeightsError: If the weights are damaged or not those of the entry.
-        UsageError: If the entry says too little, or a bundled file is as good.
-        OutputError: If the file or the manifest cannot be written.
+        SrcliError: If there is no whole export, its entry says too little, a bundled
+            file is as good, or something cannot be written.
     """
     entry, weights = _read_export(place)
-    _check_entry(entry, weights)
     old = _find_old(entry)
     line = _compare(entry, old)
     entries = [other for other in catalog.manifest() if other is not old] + [entry]
@@ -52,7 +49,7 @@ def bundle_export(place: Path) -> str:
 
 
 def _read_export(place: Path) -> tuple[WeightEntry, Path]:
-    """The manifest entry that an export wrote, and its weights."""
+    """The manifest entry that an export wrote, and its weights, which are its own."""
     folder = place / EXPORT_FOLDER if (place / EXPORT_FOLDER).is_dir() else place
     found = [place] if place.is_file() else folder.glob("*.safetensors")
     listings = [p for path in found if (p := path.with_suffix(".json")).is_file()]
@@ -63,15 +60,11 @@ def _read_export(place: Path) -> tuple[WeightEntry, Path]:
         )
     try:
         entry = catalog.make_entry(json.loads(listings[0].read_text("utf-8")))
-        return entry, listings[0].with_name(entry.file)
+        weights = listings[0].with_name(entry.file)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{listings[0]} is no manifest entry ({error}): export the run again"
         ) from error
-
-
-def _check_entry(entry: WeightEntry, weights: Path) -> None:
-    """Refuse an entry of other weights, or one that leaves figures or terms out."""
     facts = describe_file(weights)
     if any(getattr(entry, name) != value for name, value in facts.items()):
         raise WeightsError(f"{weights} is not what its entry says: export it again")
@@ -83,6 +76,7 @@ def _check_entry(entry: WeightEntry, weights: Path) -> None:
             f"{weights} does not say on whose pictures or terms it was trained: export "
             "it with --set data='...', data_licence='...' or teacher_licence='...'"
         )
+    return entry, weights
 
 
 def _find_old(entry: WeightEntry) -> WeightEntry | None:
@@ -129,9 +123,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     where = "folder of a run or of its export, or a file of the export"
     parser.add_argument("place", metavar="RUN_OR_EXPORT", type=Path, help=where)
-    place = parser.parse_args(arguments).place
     try:
-        sys.stdout.write(show_message(bundle_export(place)) + "\n")
+        line = bundle_export(parser.parse_args(arguments).place)
+        sys.stdout.write(f"{show_message(line)}\n")
     except SrcliError as error:
         parser.exit(error.exit_code, f"error: {show_message(str(error))}\n")
 

@@ -77,12 +77,8 @@ def check_kind(path: Path) -> None:
 def read_tensors(path: Path, entry: WeightEntry | None = None) -> dict[str, Tensor]:
     """The tensors of a safetensors file.
 
-    Args:
-        path: The file.
-        entry: What it must be; None is any.
-
     Raises:
-        WeightsError: If the file is missing, damaged, or another.
+        WeightsError: If the file is missing, damaged, or not what `entry` says.
     """
     check_kind(path)
     try:
@@ -143,9 +139,6 @@ def read_degradation(path: Path) -> str | None:
     """What the pictures suffered that the weights are for; None where nothing says so.
 
     It is the recipe's word, which files of `srcli train` carry.
-
-    Raises:
-        WeightsError: If the file cannot be read.
     """
     if not is_own(path):
         return None
@@ -157,14 +150,11 @@ def read_degradation(path: Path) -> str | None:
 
 
 def read_weights(path: Path, entry: WeightEntry | None = None) -> SRModel:
-    """The network of ours that a file describes, with its weights, not training.
-
-    Args:
-        path: A .safetensors file written by `save_weights`.
-        entry: What the file must be.
+    """The network of a file by `save_weights`, in evaluation mode.
 
     Raises:
-        WeightsError: If the file is missing, damaged, of unknown make, or does not fit.
+        WeightsError: If the file is missing, damaged, of unknown make, does not fit, or
+            is not what `entry` says.
     """
     tensors = read_tensors(path, entry)
     network = _build_network(path, read_metadata(path))

@@ -26,19 +26,12 @@ _Key = tuple[int | None, tuple[tuple[int, tuple[int, ...], float], ...]]
 
 @dataclass(frozen=True, slots=True)
 class Crops:
-    """The crops of one scale in a step.
-
-    Attributes:
-        scale: Enlargement.
-        lr: (N, C, k, k) in [0, 1].
-        hr: (N, C, s*k, s*k) in [0, 1].
-        weight: Of their mean loss in the loss of the step; all weights add up to 1.
-    """
+    """The crops of one scale in a step."""
 
     scale: int
-    lr: Tensor
-    hr: Tensor
-    weight: float
+    lr: Tensor  # (N, C, k, k) in [0, 1]
+    hr: Tensor  # (N, C, s*k, s*k) in [0, 1]
+    weight: float  # of their mean loss in the step's; all weights add up to 1
 
 
 def supervised_loss(
@@ -83,12 +76,8 @@ class Gradients:
 
     Small kernels of small networks wait for the processor that launches them; a CUDA
     graph launches a whole forward and backward pass at once. There is one for each
-    combination of scales, crop counts and recursion limit.
-
-    Args:
-        model: The network, on its device.
-        recipe: Its loss and supervision.
-        precision: dtype of the forward pass under autocast; float32 turns it off.
+    combination of scales, crop counts and recursion limit. Under autocast the forward
+    pass is in `precision`; float32 turns it off.
     """
 
     def __init__(
@@ -107,9 +96,7 @@ class Gradients:
     def compute(self, crops: Sequence[Crops], alpha: float) -> Tensor:
         """The loss, a detached scalar on the device; gradients replace earlier ones.
 
-        Args:
-            crops: Of every scale of the step.
-            alpha: Weight of the intermediate predictions, for DRCN's loss.
+        `crops` are of every scale of the step; `alpha` is for DRCN's loss.
         """
         if self.records and crops:
             return self._replay(crops, alpha)

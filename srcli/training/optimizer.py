@@ -16,63 +16,6 @@ from srcli.training.recipe import Recipe
 log = logging.getLogger(__name__)
 
 _COLOURS = 3  # of a picture, at most
-# Muon's, of Jordan et al.
-_MOMENTUM = 0.95
-_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-_ITERATIONS = 5
-
-
-class _MatrixMuon(torch.optim.Optimizer):
-    """Muon for matrices: what `torch.optim.Muon` does, for all of one shape at once.
-
-    One by one, a network of many kernels would launch a thousand small products a step.
-
-    Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks",
-    2024 (kellerjordan.github.io/posts/muon); Liu et al., "Muon is Scalable for LLM
-    Training", arXiv 2502.16982, section 2.2, for the size of a step.
-    """
-
-    def __init__(self, matrices: list[nn.Parameter], recipe: Recipe) -> None:
-        rate, decay = recipe.learning_rate, recipe.weight_decay
-        super().__init__(matrices, {"lr": rate, "weight_decay": decay})
-
-    @torch.no_grad()
-    def step(self) -> None:  # type: ignore[override]
-        """Change all matrices that have a gradient."""
-        (group,) = self.param_groups
-        alike: dict[torch.Size, list[Tensor]] = {}
-        for matrix in group["params"]:
-            if matrix.grad is not None:
-                alike.setdefault(matrix.shape, []).append(matrix)
-        for shape, matrices in alike.items():
-            for matrix in matrices:
-                if not self.state[matrix]:
-                    self.state[matrix]["momentum_buffer"] = torch.zeros_like(matrix)
-            gradients = [m.grad for m in matrices if m.grad is not None]
-            momenta = [self.state[matrix]["momentum_buffer"] for matrix in matrices]
-            torch._foreach_lerp_(momenta, gradients, 1 - _MOMENTUM)
-            ahead = torch._foreach_lerp(gradients, momenta, _MOMENTUM)
-            steps = _orthogonalise(torch.stack(ahead))
-            if group["weight_decay"]:
-                torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
-            size = 0.2 * math.sqrt(max(shape))  # as large as Adam's steps
-            torch._foreach_add_(
-                matrices, list(steps.float().unbind()), alpha=-group["lr"] * size
-            )
-
-
-def _orthogonalise(matrices: Tensor) -> Tensor:
-    """(K, m, n) with all singular values brought near 1, in bf16, by Newton-Schulz."""
-    x = matrices.bfloat16()
-    tall = x.shape[1] > x.shape[2]
-    x = x.mT if tall else x
-    x = x / torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True).clamp(min=1e-7)
-    a, b, c = _COEFFICIENTS
-    for _ in range(_ITERATIONS):
-        gram = x @ x.mT
-        gram = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        x = torch.baddbmm(x, gram, x, beta=a)
-    return x.mT if tall else x
 
 
 class Muon:
@@ -80,27 +23,29 @@ class Muon:
 
     Muon makes all singular values of a kernel's step alike, so that a direction in
     which gradients are small is learned as fast as the others. Its step is scaled to
-    the size of Adam's, so that one learning rate serves both. A kernel is a matrix of a
-    row per output.
+    the size of Adam's, so that one learning rate serves both. A kernel, which is
+    channels_last, is a matrix of a row per output.
+
+    Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks",
+    2024 (kellerjordan.github.io/posts/muon); Liu et al., "Muon is Scalable for LLM
+    Training", arXiv 2502.16982, section 2.2, for the size of a step.
     """
 
     def __init__(self, model: nn.Module, recipe: Recipe) -> None:
-        """Divide the network's weights.
+        def is_kernel(weight: Tensor) -> bool:
+            return weight.dim() == 4 and min(weight.shape[:2]) > _COLOURS
 
-        Args:
-            model: Its four-dimensional weights are channels_last.
-            recipe: Its rate, momentum and beta2 (Adam's), weight_decay.
-        """
         weights = list(model.parameters())
-        self._kernels = [
-            w for w in weights if w.dim() == 4 and min(w.shape[:2]) > _COLOURS
-        ]
+        self._kernels = [weight for weight in weights if is_kernel(weight)]
         # They share the kernels' memory, and so change them.
         self._matrices = [nn.Parameter(_flatten(w.detach())) for w in self._kernels]
-        known = set(map(id, self._kernels))
-        others = [w for w in weights if id(w) not in known]
-        self._muon = _MatrixMuon(self._matrices, recipe)
-        self._adam = _make_adam(others, recipe)
+        self._muon = torch.optim.Muon(
+            self._matrices,
+            lr=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+            adjust_lr_fn="match_rms_adamw",
+        )
+        self._adam = _make_adam([w for w in weights if not is_kernel(w)], recipe)
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -111,7 +56,7 @@ class Muon:
         """Change all weights that have a gradient."""
         for kernel, matrix in zip(self._kernels, self._matrices, strict=True):
             matrix.grad = None if kernel.grad is None else _flatten(kernel.grad)
-        self._muon.step()
+        self._muon.step()  # type: ignore[no-untyped-call]
         self._adam.step()
 
     def state_dict(self) -> dict[str, Any]:
@@ -128,12 +73,7 @@ Optimizer = torch.optim.Optimizer | Muon
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
-    """The recipe's optimiser over all weights of the network.
-
-    Args:
-        model: On its device; its four-dimensional weights are channels_last.
-        recipe: Which, and its settings.
-    """
+    """The recipe's optimiser over all weights of a network that is on its device."""
     if recipe.optimizer == "muon":
         return Muon(model, recipe)
     if recipe.optimizer == "adam":

@@ -68,13 +68,8 @@ def write_report(
 ) -> None:
     """Write `report.md` and `curves.png` into a run's folder.
 
-    Args:
-        request: The run's.
-        trainer: After its last step.
-        folders: Where its pictures came from.
-        precision: That it was trained in.
-        weights: The file that stands for the run; None: there is none yet.
-        rows: What was measured of it, beside bicubic; none: nothing was.
+    `folders` are where its pictures came from, `weights` the file that stands for the
+    run, `rows` what was measured of it, beside bicubic; None and none: nothing yet.
 
     Raises:
         InputError: If the log cannot be read.

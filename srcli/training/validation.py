@@ -55,12 +55,7 @@ class Validation:
     Of its own pictures no more than 512 x 512 pixels in the middle are measured, so
     that it is cheap however large they are.
 
-    Args:
-        request: Its `val` is settled.
-        recipe: Its scales, crops and degradation.
-        color: The network's, which decides the protocol.
-        device: Where the network runs.
-        precision: As `choose_precision`.
+    The request's `val` is settled; the network's colour decides the protocol.
 
     Raises:
         UsageError: If the recipe needs a validation, and there is to be none.

@@ -28,18 +28,15 @@ CORNERS = {
 
 
 @pytest.mark.parametrize(("rgb", "ycbcr"), CORNERS.values(), ids=CORNERS)
-class TestCorners:
-    def test_luma(self, rgb, ycbcr):
-        picture = np.array([[rgb]], np.uint8)
-        assert rgb_to_y(picture)[0, 0] == pytest.approx(ycbcr[0], abs=1e-9)
-        assert rgb_to_y_uint8(picture).dtype == np.uint8
-        assert rgb_to_y_uint8(picture)[0, 0] == round(ycbcr[0])
-
-    def test_all_three(self, rgb, ycbcr):
-        pixel = torch.tensor(rgb, dtype=torch.float64).view(1, 3, 1, 1) / 255
-        result = rgb_to_ycbcr_torch(pixel).flatten() * 255
-        # MATLAB's table has three decimals of a level.
-        assert result.tolist() == pytest.approx(list(ycbcr), abs=1e-3)
+def test_corners(rgb, ycbcr):
+    picture = np.array([[rgb]], np.uint8)
+    assert rgb_to_y(picture)[0, 0] == pytest.approx(ycbcr[0], abs=1e-9)
+    assert rgb_to_y_uint8(picture).dtype == np.uint8
+    assert rgb_to_y_uint8(picture)[0, 0] == round(ycbcr[0])
+    pixel = torch.tensor(rgb, dtype=torch.float64).view(1, 3, 1, 1) / 255
+    result = rgb_to_ycbcr_torch(pixel).flatten() * 255
+    # MATLAB's table has three decimals of a level.
+    assert result.tolist() == pytest.approx(list(ycbcr), abs=1e-3)
 
 
 def test_uint8_luma_is_the_nearest_level():
@@ -52,27 +49,11 @@ def test_uint8_luma_is_the_nearest_level():
     np.testing.assert_array_equal(result[~ties], nearest[~ties])
 
 
-def test_luma_is_not_rounded_and_takes_any_type():
-    rgb = np.array([[[10, 20, 30]]])
-    expected = 16 + (65.481 * 10 + 128.553 * 20 + 24.966 * 30) / 255
-    for dtype in (np.uint8, np.uint16, np.float32, np.float64):
-        assert rgb_to_y(rgb.astype(dtype))[0, 0] == pytest.approx(expected, abs=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6)], ids=str
-)
-def test_there_and_back(dtype, tolerance):
-    rgb = torch.rand(2, 3, 7, 5, dtype=dtype)
+def test_there_and_back():
+    rgb = torch.rand(2, 3, 7, 5)
     back = ycbcr_to_rgb_torch(rgb_to_ycbcr_torch(rgb))
-    assert back.dtype == dtype
-    torch.testing.assert_close(back, rgb, rtol=0, atol=tolerance)
-
-
-def test_grey_has_no_colour():
-    grey = torch.linspace(0, 1, 20, dtype=torch.float64).expand(1, 3, 1, 20)
-    chroma = rgb_to_ycbcr_torch(grey)[:, 1:] * 255
-    torch.testing.assert_close(chroma, torch.full_like(chroma, 128), rtol=0, atol=1e-9)
+    assert back.dtype == torch.float32
+    assert (back - rgb).abs().max() < 1e-6
 
 
 def test_numpy_and_torch_agree():

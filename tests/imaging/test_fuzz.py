@@ -19,7 +19,7 @@ from mutations import (
 from sample_files import sample
 
 CHOSEN = os.environ.get("SRCLI_FUZZ_EXAMPLES")
-EXAMPLES = int(CHOSEN or 10_000)
+EXAMPLES = int(CHOSEN or 1_500)
 
 # Headers are short and at the beginning, so half of the damage is done there.
 places = st.one_of(st.integers(0, 400), st.integers(0, 20_000))

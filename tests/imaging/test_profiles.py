@@ -106,14 +106,6 @@ def test_deep_cmyk_goes_through_its_profile_as_flat_does():
     assert result.metadata.icc is None
 
 
-def test_lab_becomes_rgb():
-    lab = Image.new("LAB", (3, 2), (138, 208, 195))  # L* 54, a* 80, b* 67
-    result = read_picture(save(lab, "tiff"))
-    red, green, blue = result.pixels[0, 0].tolist()
-    assert red > 245
-    assert max(green, blue) < 25
-
-
 # Stripped
 
 PROFILES = {
@@ -143,8 +135,10 @@ def in_srgb(planes, icc):
     return np.asarray(converted)[:, :, : planes.shape[2]].astype(float)
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-@pytest.mark.parametrize("kind", PROFILES)
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [("wide", np.uint8), ("grey", np.uint16), ("linear", np.float32)],
+)
 def test_stripped_colours_are_srgb(kind, dtype):
     icc, alpha = PROFILES[kind](), dtype != np.uint8
     channels = 1 if kind == "grey" else 3
@@ -176,18 +170,16 @@ def test_colours_that_srgb_lacks_are_kept_in_floating_point():
     assert bright.pixels[0, 0, 1] > 1.5
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-def test_srgb_is_left_as_it_is(dtype):
-    planes = make_planes(3, dtype)
+def test_srgb_is_left_as_it_is():
+    planes = make_planes(3, np.uint16)
     for icc in (srgb_profile(), imagecodecs.cms_profile("srgb"), None):
         result = strip_metadata(Picture(planes, None, Metadata(icc=icc)))
         assert result.pixels is planes
         assert result.metadata == Metadata()
 
 
-@pytest.mark.parametrize("length", [128, 140, 300])
-def test_unusable_profile_is_said_once_stripped(length, caplog):
-    icc = PROFILES["wide"]()[:length]
+def test_unusable_profile_is_said_once_stripped(caplog):
+    icc = PROFILES["wide"]()[:140]
     picture = Picture(make_planes(3), None, Metadata(icc=icc))
     result = strip_metadata(picture, "a.png")
     assert result.pixels is picture.pixels
@@ -278,8 +270,10 @@ def camera_exif(space=65535, index="R03"):
     return exif
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-@pytest.mark.parametrize("said", [(65535, "R03"), (None, "R03"), (2, None)])
+@pytest.mark.parametrize(
+    ("said", "dtype"),
+    [((65535, "R03"), np.uint8), ((None, "R03"), np.float32), ((2, None), np.uint16)],
+)
 def test_adobe_rgb_of_a_camera_is_converted_once_stripped(said, dtype):
     planes = make_planes(3, dtype)
     exif = camera_exif(*said)
@@ -296,9 +290,7 @@ def test_adobe_rgb_of_a_camera_is_converted_once_stripped(said, dtype):
     assert np.abs(expected - in_parts(planes)).max() > 0.05
 
 
-@pytest.mark.parametrize(
-    "said", [(1, "R98"), (1, "R03"), (65535, "R98"), (65535, None)]
-)
+@pytest.mark.parametrize("said", [(1, "R03"), (65535, "R98"), (65535, None)])
 def test_other_cameras_mean_srgb(said):
     data = save(make_planes(3), "jpeg", exif=camera_exif(*said))
     source = read_picture(data)
@@ -319,14 +311,6 @@ def test_adobe_rgb_of_a_camera_is_kept_as_it_is_said(caplog):
     ]
 
 
-def test_a_grey_camera_picture_in_adobe_rgb():
-    flat = make_planes(1)
-    data = png_of(flat, before=chunk(b"eXIf", camera_exif().tobytes()[6:]))
-    result = strip_metadata(read_picture(data))
-    expected = encode(in_parts(flat) ** 2.19921875)
-    assert np.abs(in_parts(result.pixels) - expected).max() < 1.1 / 255
-
-
 def primaries(*numbers):
     return chunk(b"cHRM", struct.pack(">8I", *(round(n * 1e5) for n in numbers)))
 
@@ -339,11 +323,6 @@ WIDE = (0.3127, 0.329, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06)
 SAID = {
     "linear": (gamma(1), lambda levels: levels),
     "gamma 1.8": (gamma(1 / 1.8), lambda levels: levels**1.8),
-    "Adobe's primaries": (
-        gamma(256 / 563) + primaries(*WIDE),
-        # The nearest gamma is taken for the curve of sRGB.
-        lambda levels: decode(levels) @ ADOBE.T,
-    ),
     "linear, wide": (gamma(1) + primaries(*WIDE), lambda levels: levels @ ADOBE.T),
     "Display P3": (
         chunk(b"cICP", bytes((12, 13, 0, 1))),
@@ -360,11 +339,11 @@ SAID = {
 }
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("kind", SAID)
-def test_colours_that_chunks_say(kind, dtype):
+def test_colours_that_chunks_say(kind):
     """Converted once stripped, and a profile where the format has no such chunks."""
     said, linear = SAID[kind]
+    dtype = np.uint16 if "linear" in kind else np.uint8
     planes = make_planes(3, dtype)
     source = read_picture(png_of(planes, before=said))
     expected = encode(linear(in_parts(planes)))

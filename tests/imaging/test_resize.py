@@ -23,9 +23,6 @@ from srcli.imaging.resize import (
     resize_part,
 )
 
-FACTORS = [1 / 2, 1 / 3, 1 / 4, 2, 3, 4, 1.7, 0.37]
-SIZES = [(12, 19), (7, 9), (11, 30), (23, 5), (1, 3)]
-
 
 def random_plane(height, width, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
@@ -50,41 +47,34 @@ def exact(
 
 
 CASES = [
-    *[{"scale": factor} for factor in FACTORS],
-    *[{"scale": factor, "antialias": False} for factor in (1 / 2, 1 / 3, 0.37, 3)],
-    *[{"size": size} for size in SIZES],
+    *[{"scale": factor} for factor in (1 / 2, 1 / 3, 0.37, 1.7, 4)],
+    *[{"scale": factor, "antialias": False} for factor in (1 / 2, 0.37)],
+    *[{"size": size} for size in ((7, 9), (11, 30), (23, 5))],
     {"size": (5, 31), "antialias": False},
 ]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-@pytest.mark.parametrize("shape", [(11, 14), (8, 9)], ids=str)
-class TestAgainstExactReference:
-    def test_floating_point_pictures_are_never_rounded(self, case, shape):
-        expected, _ = exact(*shape, **case)
-        result = imresize(random_plane(*shape).astype(np.float64), **case)
-        assert result.dtype == np.float64
-        np.testing.assert_allclose(result, expected, rtol=0, atol=1e-10)
-
-    def test_integer_pictures_are_rounded_after_each_pass(self, case, shape):
-        expected, margin = exact(*shape, **case, rounded=True)
-        result = imresize(random_plane(*shape), **case)
-        assert result.dtype == np.uint8
-        # Near a tie the answer hangs on the last bit of the weights, unless these are
-        # whole fractions of a power of two: then ties are met, and go up.
-        if margin > 1e-9 or case.get("scale") in (1 / 2, 1 / 4, 2, 4):
-            np.testing.assert_array_equal(result, expected)
-        else:
-            assert np.abs(result - expected).max() <= 1
-
-    def test_the_torch_version_equals_the_exact_one(self, case, shape):
-        expected, _ = exact(*shape, **case)
-        lines = torch.from_numpy(random_plane(*shape)) / 255
-        double = imresize_torch(lines.double(), **case).numpy()
-        single = imresize_torch(lines, **case).numpy()
-        assert single.dtype == np.float32
-        np.testing.assert_allclose(double, expected / 255, rtol=0, atol=1e-7)
-        np.testing.assert_allclose(single, expected / 255, rtol=0, atol=1e-6)
+def test_it_is_the_exact_reference(case):
+    """In floating point never rounded, of integers after each pass; and with torch."""
+    plane, (expected, _) = random_plane(11, 14), exact(11, 14, **case)
+    result = imresize(plane.astype(np.float64), **case)
+    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-10)
+    lines = torch.from_numpy(plane) / 255
+    double = imresize_torch(lines.double(), **case).numpy()
+    single = imresize_torch(lines, **case).numpy()
+    assert (result.dtype, single.dtype) == (np.float64, np.float32)
+    np.testing.assert_allclose(double, expected / 255, rtol=0, atol=1e-7)
+    np.testing.assert_allclose(single, expected / 255, rtol=0, atol=1e-6)
+    rounded, margin = exact(11, 14, **case, rounded=True)
+    result = imresize(plane, **case)
+    assert result.dtype == np.uint8
+    # Near a tie the answer hangs on the last bit of the weights, unless these are
+    # whole fractions of a power of two: then ties are met, and go up.
+    if margin > 1e-9 or case.get("scale") in (1 / 2, 4):
+        np.testing.assert_array_equal(result, rounded)
+    else:
+        assert np.abs(result - rounded).max() <= 1
 
 
 def test_every_channel_is_resampled_alone():
@@ -94,14 +84,6 @@ def test_every_channel_is_resampled_alone():
     for channel, seed in enumerate(range(3)):
         expected, _ = exact(13, 17, scale=1 / 2, rounded=True, seed=seed)
         np.testing.assert_array_equal(result[:, :, channel], expected)
-
-
-def test_the_rounding_between_the_passes_can_be_seen():
-    """The reference with one rounding at the end must differ, else nothing is shown."""
-    once = np.floor(exact(13, 17, scale=1 / 2)[0] + 0.5).clip(0, 255)
-    twice, _ = exact(13, 17, scale=1 / 2, rounded=True)
-    assert np.mean(once != twice) > 0.03
-    np.testing.assert_array_equal(imresize(random_plane(13, 17), 1 / 2), twice)
 
 
 def test_uint16_pictures_keep_their_depth():
@@ -122,7 +104,7 @@ def test_doubling_an_impulse_gives_the_known_weights():
     np.testing.assert_array_equal(imresize(line, 2)[0, 5:13], expected)
 
 
-@pytest.mark.parametrize("size", [(20, 16), (30, 55), (60, 48), (91, 70)], ids=str)
+@pytest.mark.parametrize("size", [(30, 55), (91, 16)], ids=str)
 def test_pillow_agrees_away_from_the_edges(size):
     """Pillow has the same kernel and grid, yet drops what lies outside the picture."""
     plane = np.random.default_rng(3).random((60, 48)).astype(np.float32)
@@ -136,7 +118,7 @@ def test_pillow_agrees_away_from_the_edges(size):
 lengths = st.integers(1, 40)
 
 
-@settings(deadline=None, max_examples=100, database=None)
+@settings(deadline=None, max_examples=40, database=None)
 @given(
     length=lengths,
     out_length=lengths,
@@ -150,21 +132,7 @@ def test_weights_sum_to_one_and_stay_in_the_picture(length, out_length, antialia
     assert indices.max() < length
 
 
-@settings(deadline=None, max_examples=60, database=None)
-@given(
-    value=st.integers(0, 255),
-    shape=st.tuples(lengths, lengths),
-    size=st.tuples(lengths, lengths),
-)
-def test_flat_pictures_stay_flat(value, shape, size):
-    flat = np.full(shape, value, np.uint8)
-    np.testing.assert_array_equal(imresize(flat, size=size), value)
-    np.testing.assert_allclose(
-        imresize(flat.astype(np.float64), size=size), value, rtol=0, atol=1e-9
-    )
-
-
-@settings(deadline=None, max_examples=60, database=None)
+@settings(deadline=None, max_examples=20, database=None)
 @given(
     shape=st.tuples(lengths, lengths),
     size=st.tuples(lengths, lengths),
@@ -192,15 +160,15 @@ def test_tall_and_wide_pictures_are_worked_through_without_seams():
         np.testing.assert_array_equal(heightened[:, strip], expected)
 
 
-@pytest.mark.parametrize("size", [(900, 40), (31, 1300), (260, 257)], ids=str)
-def test_the_torch_version_equals_numpy_on_long_sides(size):
+def test_the_torch_version_equals_numpy_on_long_sides():
+    size = (900, 40)
     picture = np.random.default_rng(1).random((300, 270))
     result = imresize_torch(torch.from_numpy(picture), size=size).numpy()
     np.testing.assert_allclose(result, imresize(picture, size=size), rtol=0, atol=1e-12)
 
 
 class TestTorch:
-    @pytest.mark.parametrize("scale", [2, 3, 4, 0.5, 1.7, 1])
+    @pytest.mark.parametrize("scale", [3, 0.5, 1])
     def test_batches_and_channels_are_resampled_alone(self, scale):
         batch = torch.rand(2, 3, 13, 10, dtype=torch.float64)
         result = imresize_torch(batch, scale)
@@ -210,22 +178,19 @@ class TestTorch:
                 resized.permute(1, 2, 0).numpy(), expected, rtol=0, atol=1e-12
             )
 
-    @pytest.mark.parametrize("scale", [3, 0.5])
-    def test_gradients_are_exact(self, scale):
+    def test_gradients_are_exact(self):
         images = torch.rand(1, 1, 5, 4, dtype=torch.float64, requires_grad=True)
-        assert torch.autograd.gradcheck(lambda x: imresize_torch(x, scale), (images,))
+        assert torch.autograd.gradcheck(lambda x: imresize_torch(x, 0.5), (images,))
 
-    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-    def test_half_precision_is_rounded_only_at_the_end(self, dtype):
-        images = torch.rand(1, 3, 9, 11).to(dtype)
+    def test_half_precision_is_rounded_only_at_the_end(self):
+        images = torch.rand(1, 3, 9, 11).half()
         result = imresize_torch(images, 2)
-        assert result.dtype == dtype
-        assert torch.equal(result, imresize_torch(images.float(), 2).to(dtype))
+        assert result.dtype == torch.float16
+        assert torch.equal(result, imresize_torch(images.float(), 2).half())
 
     def test_autocast_leaves_it_in_full_precision(self):
         images = torch.rand(1, 1, 9, 11)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            assert torch.equal(imresize_torch(images, 2), imresize_torch(images, 2))
             result = imresize_torch(images, 2)
         assert result.dtype == torch.float32
         assert torch.equal(result, imresize_torch(images, 2))
@@ -237,19 +202,8 @@ class TestTorch:
         imresize_torch(images, 2).square().sum().backward()
         assert images.grad is not None
 
-    def test_sizes_are_known_without_computing(self):
-        images = torch.empty(1, 3, 12, 10, device="meta")
-        assert imresize_torch(images, 3).shape == (1, 3, 36, 30)
-
 
 class TestSizes:
-    def test_a_part_of_a_pixel_makes_a_whole_one(self):
-        assert imresize(random_plane(13, 17), 1 / 3).shape == (5, 6)
-
-    def test_products_that_are_whole_but_for_rounding_stay_whole(self):
-        assert 1.1 * 110 > 121  # in floating point
-        assert imresize(random_plane(110, 10), 1.1).shape == (121, 11)
-
     def test_the_same_size_gives_a_copy(self):
         plane = random_plane(5, 6)
         result = imresize(plane, 1)
@@ -262,9 +216,7 @@ class TestSizes:
             {},
             {"scale": 2, "size": (4, 4)},
             {"scale": 0},
-            {"scale": -2},
             {"scale": math.nan},
-            {"scale": math.inf},
             {"scale": 1e-12},
             {"size": (0, 4)},
         ],
@@ -291,10 +243,7 @@ def noise(shape, dtype):
     ("dtype", "size"),
     [
         (np.uint8, (46, 62)),
-        (np.uint16, (69, 93)),
-        (np.float32, (58, 78)),
         (np.uint8, (23, 31)),
-        (np.uint8, (11, 13)),
         (np.uint16, (90, 20)),
         (np.float32, (12, 100)),
     ],
@@ -326,14 +275,6 @@ def test_a_part_of_a_part():
     assert np.array_equal(part, imresize(image, 2)[wanted])
     with pytest.raises(ValueError, match="the part is too small"):
         resize_part(image[20:30, 15:25], (20, 15), (40, 50), (80, 100), wanted)
-
-
-def test_a_part_in_single_precision_is_never_rounded():
-    image = noise((100, 100, 3), np.uint8)
-    expected = imresize(image.astype(np.float64), size=(40, 37))
-    wanted = slice(None), slice(None)
-    part = resize_part(image, (0, 0), (100, 100), (40, 37), wanted, dtype=np.float32)
-    assert np.abs(part - expected).max() < 1e-5 * 255
 
 
 def test_a_picture_of_its_own_size_is_not_copied():

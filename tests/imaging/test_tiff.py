@@ -8,15 +8,15 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from exact import KINDS, check, picture_of, planes_of
 from PIL import Image
 from sample_files import (
-    SAMPLES,
     XMP,
+    check,
     make_page,
     make_planes,
     make_rich_exif,
     make_tiff,
+    planes_of,
     sample,
     save,
     save_tiff,
@@ -33,7 +33,7 @@ from srcli.imaging.files import (
     probe_picture,
     read_picture,
 )
-from srcli.imaging.tiff import layout, read, write
+from srcli.imaging.tiff import layout, read
 
 DTYPES = [np.uint8, np.uint16, np.float32]
 LAYOUTS = {
@@ -91,38 +91,17 @@ def check_boxes(data, frame=None):
     return whole
 
 
-@pytest.mark.parametrize("number", range(len(LAYOUTS) * len(KINDS)))
+@pytest.mark.parametrize("number", range(12))
 def test_tiff_is_read_exactly(number):
-    """Every layout and kind of pixels; of the other parameters each pair."""
-    layout, kind = divmod(number, len(KINDS))
-    planes = make_planes(kind + 1, DTYPES[(layout + kind) % 3])
-    separate = bool((layout // 3 + kind) % 2)
-    data = tiff_of(planes, separate=separate, **list(LAYOUTS.values())[layout])
+    """Every layout, kind of pixels and depth, in pairs."""
+    layout = list(LAYOUTS.values())[number % 9]
+    planes = make_planes((number + number // 9) % 4 + 1, DTYPES[number % 3])
+    data = tiff_of(planes, separate=number // 2 % 2 == 1, **layout)
     check(data, planes)
     check_boxes(data)
 
 
-@pytest.mark.parametrize("channels", KINDS, ids=KINDS.values())
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_tiff_is_written_exactly(dtype, channels, monkeypatch):
-    """As libtiff reads it, which has no part in the writing."""
-    monkeypatch.setattr(write, "_STRIP", 500)
-    sizes = [(24, 32), (1, 7), (9, 1), (1, 1)]
-    height, width = sizes[(channels + np.dtype(dtype).itemsize) % 4]
-    planes = make_planes(channels, dtype)[:height, :width]
-    data = encode_picture(picture_of(planes), "tiff")
-    again = imagecodecs.tiff_decode(data)
-    assert again.dtype == dtype
-    assert (again.reshape(planes.shape) == planes).all()
-    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
-        assert not tiff.is_bigtiff
-        (page,) = tiff.pages
-        kinds = (tifffile.EXTRASAMPLE.UNASSALPHA,) if channels in (2, 4) else ()
-        assert page.extrasamples == kinds
-        assert len(page.dataoffsets) == -(-height // page.rowsperstrip)
-
-
-@pytest.mark.parametrize("bits", range(1, 17))
+@pytest.mark.parametrize("bits", [1, 4, 7, 12, 16])
 def test_every_depth_fills_the_range(bits):
     for samples in (1, 3):
         levels = np.random.default_rng(bits).integers(0, 2**bits, (3, 5, samples))
@@ -142,8 +121,9 @@ def test_every_depth_fills_the_range(bits):
         check_boxes(tiff)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("layout", ["strips", "tiles"])
+@pytest.mark.parametrize(
+    ("layout", "dtype"), [("strips", np.uint8), ("tiles", np.float32)]
+)
 def test_zero_may_be_white(layout, dtype):
     planes = make_planes(1, dtype)
     peak = 1 if dtype == np.float32 else np.iinfo(dtype).max
@@ -152,7 +132,7 @@ def test_zero_may_be_white(layout, dtype):
     check_boxes(data)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
 def test_premultiplied_colours_are_divided(dtype):
     peak = 1 if dtype == np.float32 else np.iinfo(dtype).max
     straight = make_planes(3, dtype)
@@ -175,9 +155,7 @@ def test_premultiplied_colours_are_divided(dtype):
     ("channels", "kinds", "alpha", "said", "dtype"),
     [
         (4, [0], None, "1 further channel is", np.uint8),
-        (5, [0, 2], 4, "1 further channel is", np.uint16),
         (6, [2, 0, 0], 3, "2 further channels are", np.float32),
-        (5, [2, 2], 3, "1 further channel is", np.uint8),
     ],
 )
 def test_further_channels_are_left_out_and_said(
@@ -190,8 +168,9 @@ def test_further_channels_are_left_out_and_said(
     check_boxes(data)
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float64])
-@pytest.mark.parametrize("layout", ["plain", "tiles"])
+@pytest.mark.parametrize(
+    ("layout", "dtype"), [("plain", np.float64), ("tiles", np.float16)]
+)
 def test_floating_point_of_other_lengths(layout, dtype, caplog):
     planes = make_planes(4, dtype) * 4 - 1
     planes[:, :, 3] = planes[:, :, 3].clip(0, 1)
@@ -217,7 +196,7 @@ def test_values_beyond_black_and_white_are_kept():
 
 @pytest.mark.parametrize(
     ("dtype", "value"),
-    [(np.float16, np.nan), (np.float32, np.inf), (np.float64, -np.inf)],
+    [(np.float16, np.nan), (np.float32, np.inf), (np.float64, 1e300)],
 )
 def test_values_that_are_not_finite_are_refused(dtype, value):
     planes = make_planes(3, dtype)
@@ -235,13 +214,8 @@ def test_values_that_are_not_finite_are_refused(dtype, value):
         assert opened.levels
 
 
-def test_values_that_overflow_are_refused():
-    with pytest.raises(InputError, match="not finite"):
-        read_picture(save_tiff(np.full((4, 5), 1e300)))
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_cmyk_with_transparency(dtype):
+def test_cmyk_with_transparency():
+    dtype = np.uint16
     planes = make_planes(5, dtype)
     data = tiff_of(planes, photometric="separated", extrasamples=["unassalpha"])
     result = check_boxes(data)
@@ -259,11 +233,6 @@ def test_cmyk_with_transparency(dtype):
         (np.zeros((3, 4), np.uint32), {}, "whole numbers of 32 bits"),
         (np.zeros((3, 4), np.int16), {}, "signed whole numbers"),
         (np.zeros((3, 4), np.complex64), {}, "pixels of an unknown kind"),
-        (
-            np.zeros((3, 4, 3), np.float32),
-            {"photometric": "cielab"},
-            "Lab pixels of 32 bits a channel, which are not supported: save it as RGB",
-        ),
         (
             np.zeros((3, 4, 3), np.uint8),
             {"photometric": "itulab"},
@@ -296,7 +265,7 @@ def test_channels_of_different_depths_are_refused():
         read_picture(data, name="it")
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("orientation", [2, 4, 5, 6, 7, 8])
 def test_boxes_are_turned_upright(orientation):
     layout = ["plain", "lzw"][orientation // 2 % 2]
     turned = [(274, 3, 1, orientation, True)]
@@ -312,8 +281,7 @@ def test_boxes_are_turned_upright(orientation):
     assert (planes_of(whole) >> 8 * (planes.itemsize - 1) == planes_of(other)).all()
 
 
-@pytest.mark.parametrize("mode", ["L", "RGB"])
-@pytest.mark.parametrize("sampling", [(1, 1), (2, 2)])
+@pytest.mark.parametrize(("mode", "sampling"), [("L", (1, 1)), ("RGB", (2, 2))])
 def test_jpegs_in_tiles(sampling, mode):
     """As slide scanners write them."""
     planes = np.tile(make_planes(3 if mode == "RGB" else 1), (2, 2, 1))
@@ -327,7 +295,7 @@ def test_jpegs_in_tiles(sampling, mode):
     check_boxes(save(planes, "tiff", compression="jpeg"))
 
 
-@pytest.mark.parametrize("compression", ["tiff_ccitt", "group3", "group4"])
+@pytest.mark.parametrize("compression", ["group3", "group4"])
 def test_fax(compression):
     planes = make_planes(1)[:, :, 0] > 99
     data = save(planes, "tiff", compression=compression)
@@ -335,7 +303,7 @@ def test_fax(compression):
     check_boxes(data)
 
 
-@pytest.mark.parametrize("codec", ["webp", "png", "jpeg2000", "jpegxl", "lerc", "lzma"])
+@pytest.mark.parametrize("codec", ["webp", "jpeg2000", "lerc", "lzma"])
 def test_other_codecs(codec):
     """As tifffile reads them; those of pictures lose something."""
     data = tiff_of(make_planes(3), compression=codec, tile=(16, 16))
@@ -344,9 +312,9 @@ def test_other_codecs(codec):
     )
 
 
-@pytest.mark.parametrize("name", [name for name in SAMPLES if "tiff" in name])
-def test_every_sample_is_read_by_box(name):
-    check_boxes(sample(name), 2 if "pages" in name else None)
+def test_samples_are_read_by_box():
+    for kind in ("1bit", "half", "full", "16-cmyk", "pages-deep"):
+        check_boxes(sample(f"tiff-{kind}"), 2 if "pages" in kind else None)
 
 
 def test_old_jpeg_is_read_as_libtiff_reads_it():
@@ -380,15 +348,6 @@ def test_metadata_are_those_of_the_whole():
     assert metadata.dpi == (300, 300)
     said = [(274, 3, 1, 1, True), (700, 1, len(XMP), XMP, True)]
     assert check_boxes(tiff_of(make_planes(3), extratags=said)).metadata.xmp
-
-
-def test_resolution_is_handed_on_as_it_is_said():
-    """Also in a unit of its own, where only the proportion counts."""
-    tags = {256: (3, [4]), 257: (3, [2]), 258: (3, [8]), 262: (3, [1])}
-    tags |= {282: (5, [40000, 1]), 283: (5, [20001, 2]), 296: (3, [1])}
-    with open_picture(make_page(">", [bytes(8)], tags), by_box=True) as opened:
-        said = opened._opened.exif
-    assert [said[tag] for tag in (282, 283, 296)] == [40000, 10000.5, 1]
 
 
 def test_colours_of_boxes_are_converted_as_those_of_the_whole():
@@ -463,12 +422,7 @@ def test_a_giant_that_cannot_be_read_by_box(monkeypatch):
     said = "^giant.tif has too many channels, and has more than 0 million pixels: save"
     with pytest.raises(InputError, match=said):
         probe_picture(tiff, name="giant.tif")
-
-
-def test_a_pixel_of_thousands_of_channels_is_not_read_by_box():
-    tiff = make_tiff(
-        "<", bytes(70 * 4), width=2, height=2, bits=8, samples=70, photometric=1
-    )
+    monkeypatch.undo()
     assert not probe_picture(tiff).is_windowed
     refusal = pytest.raises(InputError, match="it has too many channels, and cannot")
     with refusal, open_picture(tiff, name="it", by_box=True):
@@ -520,7 +474,7 @@ def attempt(look, data):
     return None
 
 
-@pytest.mark.parametrize("layout", ["plain", "strips", "deflate", "lzw", "zstd-big"])
+@pytest.mark.parametrize("layout", ["plain", "lzw"])
 def test_damage_is_one_line_or_does_not_show(layout):
     data = tiff_of(make_planes(3), **LAYOUTS[layout])
     expected = read_picture(data).pixels
@@ -540,10 +494,8 @@ def test_damage_is_one_line_or_does_not_show(layout):
 
 
 CUT = {
-    **{name: LAYOUTS[name] for name in ("plain", "strips", "tiles", "lzw", "deflate")},
+    **{name: LAYOUTS[name] for name in ("plain", "tiles", "deflate")},
     "packbits": {"compression": "packbits"},
-    "zstd": {"compression": "zstd"},
-    "lzma": {"compression": "lzma", "tile": (16, 16)},
     "webp": {"compression": "webp"},
     "jpeg": {"compression": "jpeg", "tile": (16, 16)},
     "jpeg2000": {"compression": "jpeg2000"},
@@ -568,9 +520,8 @@ def test_a_strip_that_ends_too_early_has_no_rows_made_up(layout):
         assert result is None or (share > 0.5 and np.array_equal(result, expected))
 
 
-@pytest.mark.parametrize("compression", ["tiff_ccitt", "group4"])
-def test_a_fax_that_ends_too_early_has_no_rows_made_up(compression):
-    data = save(make_planes(1)[:, :, 0] > 99, "tiff", compression=compression)
+def test_a_fax_that_ends_too_early_has_no_rows_made_up():
+    data = save(make_planes(1)[:, :, 0] > 99, "tiff", compression="group4")
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
         tag = tiff.pages.first.tags[279]
     expected = read_whole(data)

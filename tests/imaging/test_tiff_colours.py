@@ -7,9 +7,8 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from exact import check
 from PIL import Image
-from sample_files import make_page, make_planes, save, save_tiff
+from sample_files import check, make_page, make_planes, save, save_tiff
 from test_tiff import BOXES, attempt, read_box, read_whole
 
 from srcli.errors import InputError
@@ -87,7 +86,7 @@ def check_boxes(data):
     return whole.astype(int)
 
 
-@pytest.mark.parametrize("number", range(len(FACTORS) * 2))
+@pytest.mark.parametrize("number", range(len(FACTORS)))
 def test_ycbcr(number):
     """Every subsampling; of the other parameters each pair."""
     factors = FACTORS[number % 9]
@@ -100,8 +99,7 @@ def test_ycbcr(number):
         assert np.abs(result - by_libtiff(data)).max() <= 2
 
 
-@pytest.mark.parametrize("size", [(23, 47), (21, 45), (1, 1)])
-@pytest.mark.parametrize("cut", ["strips", "tiles"])
+@pytest.mark.parametrize(("cut", "size"), [("strips", (21, 45)), ("tiles", (23, 47))])
 def test_ycbcr_of_sizes_that_are_no_whole_units(cut, size):
     planes = ycbcr(COLOURS)[: size[0], : size[1]]
     data = make_ycbcr((4, 2), "lzw", cut, planes=planes)
@@ -124,13 +122,12 @@ def test_ycbcr_as_further_tags_say(tags):
     assert np.abs(check_boxes(data) - by_libtiff(data)).max() <= 3
 
 
-@pytest.mark.parametrize("compression", [None, "lzw", "deflate"])
-def test_ycbcr_in_planes(compression):
+def test_ycbcr_in_planes():
     data = save_tiff(
         np.moveaxis(ycbcr(COLOURS), 2, 0),
         photometric="ycbcr",
         planarconfig="separate",
-        compression=compression,
+        compression="lzw",
         extratags=[(530, 3, 2, (1, 1), True)],
     )
     result = check_boxes(data)
@@ -153,7 +150,7 @@ def test_ycbcr_that_no_decoder_is_known_for_is_refused(factors, tags):
         read_picture(make_ycbcr(factors, **tags), name="it")
 
 
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("codec", ["plain", "deflate"])
 def test_ycbcr_that_ends_too_early(codec):
     cut = "tiles" if "deflate" in codec else "strips"
     tag = 325 if cut == "tiles" else 279
@@ -163,21 +160,6 @@ def test_ycbcr_that_ends_too_early(codec):
     data = make_ycbcr((2, 2), codec, cut, **{f"_{tag}": (4, counts)})
     for look in (read_box, read_whole):
         assert attempt(look, data) is None
-
-
-def test_ycbcr_on_a_later_page_and_in_a_bigtiff():
-    buffer = io.BytesIO()
-    with tifffile.TiffWriter(buffer, bigtiff=True) as writer:
-        writer.write(COLOURS, photometric="rgb", metadata=None)
-        writer.write(
-            ycbcr(COLOURS),
-            photometric="ycbcr",
-            metadata=None,
-            compression="lzw",
-            extratags=[(530, 3, 2, (1, 1), True)],
-        )
-    result = read_picture(buffer.getvalue(), frame=2).pixels
-    assert np.abs(result.astype(int) - COLOURS).max() <= 3
 
 
 def from_lab(lab):
@@ -225,9 +207,9 @@ def stored_lab(photometric, bits):
 
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("photometric", ["cielab", "icclab"])
-@pytest.mark.parametrize("planar", ["contig", "separate"])
-def test_lab(photometric, bits, planar):
-    compression = "lzw" if (bits == 8) == (planar == "contig") else None
+def test_lab(photometric, bits):
+    planar = "contig" if (bits == 8) == (photometric == "cielab") else "separate"
+    compression = "lzw" if bits == 8 else None
     levels, exact = stored_lab(photometric, bits)
     number = {"cielab": 8, "icclab": 9}[photometric]
     stored = levels if planar == "contig" else np.moveaxis(levels, 2, 0)
@@ -256,16 +238,7 @@ def test_lab_of_known_colours(lab, rgb):
     assert (result == result[0, 0]).all()
 
 
-def test_lab_with_transparency():
-    planes = np.dstack((stored_lab("cielab", 8)[0], make_planes(1)))
-    data = save_tiff(planes, photometric="cielab", extrasamples=["unassalpha"])
-    plain = read_picture(save_tiff(planes[:, :, :3], photometric="cielab"))
-    result = read_picture(data)
-    assert np.array_equal(result.pixels, plain.pixels)
-    assert np.array_equal(result.alpha, planes[:, :, 3])
-
-
-@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize("bits", [1, 4, 8])
 def test_palettes(bits):
     image = Image.fromarray(make_planes(3)).quantize(1 << bits)
     data = save(image, "tiff", bits=bits, compression="packbits")
@@ -273,15 +246,14 @@ def test_palettes(bits):
     check_boxes(data)
 
 
-@pytest.mark.parametrize("kind", [2, 0])
-def test_a_palette_with_a_further_channel(kind):
+def test_a_palette_with_a_further_channel():
     colours = np.random.default_rng(3).integers(0, 256, (3, 256), np.uint16)
     planes = make_planes(2)
     tags = {256: (3, [32]), 257: (3, [24]), 258: (3, [8] * 2), 262: (3, [3])}
-    tags |= {277: (3, [2]), 338: (3, [kind]), 320: (3, (colours * 257).ravel())}
+    tags |= {277: (3, [2]), 338: (3, [2]), 320: (3, (colours * 257).ravel())}
     data = make_page(">", [planes.tobytes()], tags)
     expected = colours.T[planes[:, :, 0]].astype(np.uint8)
-    check(data, np.dstack((expected, planes[:, :, 1])) if kind else expected)
+    check(data, np.dstack((expected, planes[:, :, 1])))
 
 
 def test_a_palette_of_levels_of_8_bits():

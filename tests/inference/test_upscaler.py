@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from srcli.errors import DeviceError, UsageError, WeightsError
 from srcli.imaging.color import RGB_TO_YCBCR, YCBCR_OFFSET, YCBCR_TO_RGB
-from srcli.imaging.files import Metadata, Picture
+from srcli.imaging.metadata import Metadata
+from srcli.imaging.picture import Picture
 from srcli.imaging.resize import imresize
 from srcli.inference import choice
 from srcli.inference import upscaler as module
@@ -21,9 +22,9 @@ from srcli.inference.upscaler import Upscaler, upscale
 from srcli.models.base import ModelConfig, SRModel
 from srcli.models.drrn import DRRN, DRRNConfig
 from srcli.models.mrnet import MRNet, MRNetConfig
-from srcli.pretrained.weight_file import save_weights
 
-EXACT = {"device": "cpu", "precision": "fp32", "overlap": "exact"}
+FP32 = {"device": "cpu", "precision": "fp32"}
+EXACT = {**FP32, "overlap": "exact"}
 
 
 class Constant(SRModel):
@@ -55,17 +56,25 @@ class Luma(Constant):
 
 
 def small_mrnet() -> MRNet:
-    config = MRNetConfig(width=4, blocks=1, recursions=(1, 1, 1))
-    return MRNet(config).eval()
+    return MRNet(MRNetConfig(width=4, blocks=1, recursions=(1, 1, 1))).eval()
 
 
 def small_drrn() -> DRRN:
     return DRRN(DRRNConfig(width=6, units=2)).eval()
 
 
-def levels(values: np.ndarray, dtype=np.uint8) -> np.ndarray:
-    peak = np.iinfo(dtype).max
-    return np.clip(np.floor(values * peak + 0.5), 0, peak).astype(dtype)
+def run(model, planes, scale):
+    """What a network makes of (C, h, w) in [0, 1], in float64."""
+    lr = torch.from_numpy(np.ascontiguousarray(planes)).float()[None]
+    with torch.inference_mode():
+        return model(lr, scale)[0].double().numpy()
+
+
+def check_levels(result, values, off=5):
+    """Levels of 8 bits are rounded values in [0, 1], but for a rounding or so."""
+    expected = np.clip(np.floor(values * 255 + 0.5), 0, 255)
+    assert np.abs(result.astype(int) - expected).max() <= 1
+    assert np.count_nonzero(result != expected) <= off
 
 
 # How far, in which steps
@@ -75,12 +84,8 @@ def levels(values: np.ndarray, dtype=np.uint8) -> np.ndarray:
     ("factor", "available", "steps"),
     [
         (1, (2, 3, 4), (2,)),
-        (2, (2, 3, 4), (2,)),
         (2.5, (2, 3, 4), (3,)),
-        (3.01, (2, 3, 4), (4,)),
         (5, (2, 3, 4), (3, 2)),
-        (6, (2, 3, 4), (3, 2)),
-        (6.5, (2, 3, 4), (4, 2)),
         (8, (2, 3, 4), (4, 2)),
         (8, (2,), (2, 2, 2)),
         (2, (4,), (4,)),
@@ -91,29 +96,22 @@ def test_steps(factor, available, steps):
     assert plan_steps(factor, available) == steps
 
 
-@given(
-    st.floats(1, 8),
-    st.sets(st.sampled_from([2, 3, 4]), min_size=1),
-)
+@given(st.floats(1, 8), st.sets(st.sampled_from([2, 3, 4]), min_size=1))
 @settings(deadline=None)
 def test_steps_reach_the_factor_and_waste_nothing(factor, available):
     steps = plan_steps(factor, available)
     assert set(steps) <= available
     assert math.prod(steps) >= factor
-    without = math.prod(steps[:-1])
-    assert len(steps) == 1 or without < factor
+    assert len(steps) == 1 or math.prod(steps[:-1]) < factor
 
 
 @pytest.mark.parametrize(
     ("options", "size"),
     [
-        ({"scale": 4}, (40, 60)),
         ({"scale": 2.25}, (23, 34)),
         ({"scale": 1}, (10, 15)),
-        ({"width": 45}, (30, 45)),
         ({"height": 25}, (25, 38)),
         ({"width": 40, "height": 55}, (55, 40)),
-        ({"width": 30, "height": 5}, (5, 30)),
     ],
 )
 def test_the_result_has_the_size_asked_for(picture, options, size):
@@ -126,8 +124,7 @@ def test_the_result_has_the_size_asked_for(picture, options, size):
     "options",
     [
         {"scale": 0.5}, {"scale": 8.5}, {"scale": math.nan}, {"width": 0},
-        {"height": -3}, {"precision": "fp8"}, {"device": "gpu"}, {"tile": -1},
-        {"overlap": "wide"}, {"degradation": "noisy"},
+        {"precision": "fp8"}, {"device": "gpu"}, {"tile": -1}, {"overlap": "wide"},
     ],
 )  # fmt: skip
 def test_options_that_mean_nothing_are_refused_at_once(options):
@@ -135,157 +132,115 @@ def test_options_that_mean_nothing_are_refused_at_once(options):
         Upscaler(Constant(), **{"device": "cpu", **options})
 
 
-@pytest.mark.parametrize("options", [{"width": 7}, {"width": 200}, {"height": 81}])
+@pytest.mark.parametrize("options", [{"width": 7}, {"height": 81}])
 def test_sizes_out_of_reach_are_refused(picture, options):
     upscaler = Upscaler(Constant(), device="cpu", **options)
     with pytest.raises(UsageError, match="enlarged by 1 to 8"):
         upscaler(Picture(picture(10, 15)))
 
 
-def test_without_a_factor_it_is_4_or_what_the_network_does():
-    assert Upscaler("bicubic").scale == 4
-    assert Upscaler(Constant(), device="cpu").scale == 4
-    assert Upscaler(Constant(scales=(2, 3)), device="cpu").plan(5, 5) == (3,)
-    assert Upscaler(Constant(), width=10, device="cpu").scale is None
-
-
 def test_the_steps_are_described():
     def describe(**options):
         return Upscaler(Constant(), device="cpu", **options).describe(80, 100)
 
-    assert describe(scale=4) == "constant x4"
+    assert describe() == "constant x4"
     assert describe(scale=8) == "constant x4, then constant x2"
     assert describe(scale=2.5) == "constant x3, then bicubic to 250x200"
     assert describe(width=300) == "constant x3"
     assert Upscaler("bicubic", 2).describe(80, 100) == "bicubic to 200x160"
+    assert Upscaler("bicubic").scale == 4
+    assert Upscaler(Constant(scales=(2, 3)), device="cpu").plan(5, 5) == (3,)
 
 
 # Colour, depth and transparency
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("build", [small_mrnet, small_drrn])
-def test_tiles_join_without_a_seam(picture, build, dtype):
-    pixels = picture(45, 38).astype(dtype) * (257 if dtype == np.uint16 else 1)
+def test_tiles_join_without_a_seam(picture, build):
+    pixels = picture(45, 38).astype(np.uint16) * 257
     model = build()
     tiled = Upscaler(model, 2, tile=9, **EXACT)(Picture(pixels)).pixels
     whole = Upscaler(model, 2, tile=0, **EXACT)(Picture(pixels)).pixels
-    assert tiled.dtype == dtype
-    difference = np.abs(tiled.astype(int) - whole)
-    assert difference.max() <= (1 if dtype == np.uint8 else 2)
-    if dtype == np.uint8:
-        assert np.count_nonzero(difference) <= 2
+    assert tiled.dtype == np.uint16
+    assert np.abs(tiled.astype(int) - whole).max() <= 2
 
 
 def test_an_rgb_network_gives_its_own_colours(picture):
-    pixels = picture(12, 17)
-    model = small_mrnet()
-    lr = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
-    with torch.inference_mode():
-        expected = levels(model(lr, 3)[0].permute(1, 2, 0).double().numpy())
+    pixels, model = picture(12, 17), small_mrnet()
+    expected = run(model, pixels.transpose(2, 0, 1) / 255, 3).transpose(1, 2, 0)
     result = Upscaler(model, 3, tile=0, **EXACT)(Picture(pixels)).pixels
-    assert np.abs(result.astype(int) - expected).max() <= 1
-    assert np.count_nonzero(result != expected) <= 3
+    check_levels(result, expected)
+    grey = pixels[:, :, :1]  # which stays grey
+    planes = np.broadcast_to(grey[:, :, 0] / 255, (3, 12, 17))
+    result = Upscaler(model, 2, tile=0, **EXACT)(Picture(grey)).pixels
+    check_levels(result, run(model, planes, 2).mean(0)[:, :, None])
 
 
 def test_a_y_network_takes_chroma_from_bicubic(picture):
-    pixels = picture(21, 26)
-    model = small_drrn()
+    pixels, model = picture(21, 26), small_drrn()
     ycbcr = (pixels @ RGB_TO_YCBCR.T + YCBCR_OFFSET) / 255
-    luma = torch.from_numpy(ycbcr[None, None, :, :, 0]).float()
-    with torch.inference_mode():
-        large = model(luma, 3)[0, 0].double().numpy()
-    chroma = imresize(ycbcr[:, :, 1:], 3)
-    joined = np.dstack((large, chroma)) - YCBCR_OFFSET / 255
-    expected = levels(joined @ YCBCR_TO_RGB.T)
+    large = run(model, ycbcr[None, :, :, 0], 3)[0]
+    joined = np.dstack((large, imresize(ycbcr[:, :, 1:], 3))) - YCBCR_OFFSET / 255
     result = Upscaler(model, 3, tile=8, **EXACT)(Picture(pixels)).pixels
-    assert np.abs(result.astype(int) - expected).max() <= 1
-    assert np.count_nonzero(result != expected) <= 5
-
-
-def test_a_grey_picture_is_its_own_luma(picture):
-    pixels = picture(14, 11, channels=1)
-    model = small_drrn()
-    with torch.inference_mode():
-        large = model(torch.from_numpy(pixels[None, None, :, :, 0]) / 255, 2)[0, 0]
-    result = Upscaler(model, 2, tile=0, **EXACT)(Picture(pixels)).pixels
-    assert result.shape == (28, 22, 1)
-    expected = levels(large.double().numpy())
-    assert np.abs(result[:, :, 0].astype(int) - expected).max() <= 1
-
-
-def test_a_grey_picture_stays_grey_with_an_rgb_network(picture):
-    pixels = picture(14, 11, channels=1)
-    model = small_mrnet()
-    lr = (torch.from_numpy(pixels).permute(2, 0, 1) / 255).expand(3, -1, -1)[None]
-    with torch.inference_mode():
-        expected = levels(model(lr, 2)[0].mean(0).double().numpy())
-    result = Upscaler(model, 2, tile=0, **EXACT)(Picture(pixels)).pixels
-    assert result.shape == (28, 22, 1)
-    assert np.abs(result[:, :, 0].astype(int) - expected).max() <= 1
+    check_levels(result, joined @ YCBCR_TO_RGB.T)
+    grey = pixels[:, :, :1]  # which is its own luma
+    result = Upscaler(model, 2, tile=0, **EXACT)(Picture(grey)).pixels
+    check_levels(result, run(model, grey.transpose(2, 0, 1) / 255, 2)[0][:, :, None])
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-@pytest.mark.parametrize("model", [Constant(), Luma()])
-def test_every_level_survives(dtype, model):
+def test_every_level_survives(dtype):
     peak = np.iinfo(dtype).max
     pixels = np.linspace(0, peak, 600).round().astype(dtype).reshape(20, 30, 1)
-    result = Upscaler(model, 2, device="cpu", precision="fp32")(Picture(pixels)).pixels
-    np.testing.assert_array_equal(result, pixels.repeat(2, 0).repeat(2, 1))
+    for model in (Constant(), Luma()):
+        result = Upscaler(model, 2, **FP32)(Picture(pixels)).pixels
+        np.testing.assert_array_equal(result, pixels.repeat(2, 0).repeat(2, 1))
 
 
 @pytest.mark.parametrize(
     ("value", "level"), [(100.5 / 255, 101), (100.49 / 255, 100), (1.3, 255), (-0.2, 0)]
 )
 def test_values_are_rounded_halves_up_and_clamped(picture, value, level):
-    upscaler = Upscaler(Constant(value), 2, device="cpu", precision="fp32")
+    upscaler = Upscaler(Constant(value), 2, **FP32)
     assert np.unique(upscaler(Picture(picture(5, 6))).pixels).tolist() == [level]
 
 
-@pytest.mark.parametrize("model", ["bicubic", Constant()])
-@pytest.mark.parametrize("level", [0, 1, 77, 255])
-def test_constant_alpha_stays_constant(picture, model, level):
-    alpha = np.full((9, 8), level, np.uint8)
-    result = Upscaler(model, 2.5, device="cpu")(Picture(picture(9, 8), alpha))
-    assert result.alpha.shape == (23, 20)
-    assert np.unique(result.alpha).tolist() == [level]
-
-
-def test_alpha_is_bicubic(picture):
-    alpha = picture(13, 16)[:, :, 0]
-    result = Upscaler(Constant(), 3, device="cpu", tile=5)(
-        Picture(picture(13, 16), alpha)
-    )
-    np.testing.assert_array_equal(result.alpha, imresize(alpha, 3))
-
-
 @pytest.mark.parametrize("model", ["bicubic", Luma(), Constant()])
-def test_hidden_colours_leave_no_fringe(model):
+def test_alpha_is_bicubic_and_leaves_no_fringe(picture, model):
+    alpha = picture(13, 16)[:, :, 0]
+    upscaler = Upscaler(model, 3, tile=5, **FP32)
+    result = upscaler(Picture(picture(13, 16), alpha))
+    np.testing.assert_array_equal(result.alpha, imresize(alpha, 3))
+    flat = upscaler(Picture(picture(9, 8), np.full((9, 8), 77, np.uint8)))
+    assert np.unique(flat.alpha).tolist() == [77]
     alpha = np.zeros((16, 16), np.uint8)
     alpha[:, 5:11] = 255
     pixels = np.zeros((16, 16, 3), np.uint8)
     pixels[:, 5:11] = (200, 150, 90)
-    result = Upscaler(model, 2, device="cpu", precision="fp32")(Picture(pixels, alpha))
+    result = upscaler(Picture(pixels, alpha))
     seen = result.pixels[result.alpha > 0].astype(int)
     assert np.abs(seen - (200, 150, 90)).max() <= 1
 
 
-def test_bicubic_is_matlabs(picture):
-    pixels = picture(15, 19)
+def test_what_a_picture_says_of_itself_is_kept(picture):
+    metadata = Metadata(xmp=b"<x/>", dpi=(300.0, 300.0))
     upscaler = Upscaler("bicubic", 3)
-    np.testing.assert_array_equal(upscaler(Picture(pixels)).pixels, imresize(pixels, 3))
+    pixels = picture(15, 19)
+    result = upscaler(Picture(pixels, None, metadata, "webp"))
+    np.testing.assert_array_equal(result.pixels, imresize(pixels, 3))
+    assert (result.metadata, result.format) == (metadata, "webp")
     assert upscaler.stats.tiles == 0
 
 
-def test_what_a_picture_says_of_itself_is_kept(picture):
-    metadata = Metadata(xmp=b"<x/>", dpi=(300.0, 300.0))
-    result = upscale_picture(Picture(picture(6, 7), None, metadata, "webp"))
-    assert result.metadata == metadata
-    assert result.format == "webp"
-
-
-def upscale_picture(picture):
-    return Upscaler(Constant(), 2, device="cpu")(picture)
+def test_a_few_pixels_keep_their_colour():
+    """Zeros around the picture are not taken for a part of it."""
+    colour = np.array([225, 192, 165])
+    upscaler = Upscaler("mrnet", 4, precision="fp32")
+    for size in ((1, 1), (1, 30), (5, 3)):
+        pixels = np.broadcast_to(colour, (*size, 3)).astype(np.uint8)
+        larger = upscaler(Picture(pixels)).pixels
+        assert larger.shape == (4 * size[0], 4 * size[1], 3)
+        assert np.abs(larger[:, :4].astype(int) - colour).max() <= 4
 
 
 # Networks, weights and memory
@@ -293,26 +248,17 @@ def upscale_picture(picture):
 
 def test_a_chain_runs_every_scale_and_adds_up(picture):
     upscaler = Upscaler(Constant(), 5, device="cpu", tile=10, overlap=0)
-    result = upscaler(Picture(picture(20, 20))).pixels
-    assert result.shape == (100, 100, 3)
+    assert upscaler(Picture(picture(20, 20))).pixels.shape == (100, 100, 3)
     assert upscaler.stats.tiles == 2 * 2 + 6 * 6
     assert upscaler.stats.device == "cpu"
 
 
-def test_an_enlarged_picture_scaled_back_is_nearly_the_picture(picture):
-    smooth = imresize(picture(12, 12), 2)
-    result = upscale(smooth, Constant(), 1, device="cpu")
-    assert np.abs(result.astype(int) - smooth).max() <= 2
-
-
-def test_a_weight_file_is_a_model(picture, tmp_path):
-    model = small_mrnet()
+def test_a_weight_file_is_a_model(picture, tmp_path, save_rrrn):
     path = tmp_path / "mine.safetensors"
-    save_weights(model, path, {})
-    options = {"device": "cpu", "precision": "fp32"}
-    expected = upscale(picture(8, 9), model, 2, **options)
+    model = save_rrrn(path, 2)
+    expected = upscale(picture(8, 9), model, 2, **FP32)
     for way in ({"weights": path}, {"model": path}, {"model": str(path)}):
-        result = upscale(picture(8, 9), **{"scale": 2, **way, **options})
+        result = upscale(picture(8, 9), **{"scale": 2, **way, **FP32})
         np.testing.assert_array_equal(result, expected)
     assert Upscaler(path, 2, device="cpu").describe(8, 9) == "mine x2"
 
@@ -364,13 +310,3 @@ def test_results_too_large_for_the_memory_are_refused_before_the_work(
     monkeypatch.setattr(Constant, "predictions", never)
     with pytest.raises(DeviceError, match="240x160 pixels"):
         upscaler(Picture(picture(40, 60)))
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 30), (2, 2), (5, 3)])
-def test_a_few_pixels_keep_their_colour(size):
-    """Zeros around the picture are not taken for a part of it."""
-    colour = np.array([225, 192, 165])
-    pixels = np.broadcast_to(colour, (*size, 3)).astype(np.uint8)
-    larger = Upscaler("mrnet", 4, precision="fp32")(Picture(pixels)).pixels
-    assert larger.shape == (4 * size[0], 4 * size[1], 3)
-    assert np.abs(larger[:, :4].astype(int) - colour).max() <= 4

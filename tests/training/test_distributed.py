@@ -243,7 +243,8 @@ def test_under_torchrun_the_same_command_goes_on(request_of, caplog, monkeypatch
 
 def test_two_devices_print_what_one_prints(run_process, tmp_path, pictures):
     command = (
-        "train", "-m", "mrnet", "--data", pictures, "--val", pictures, "--steps", "2",
+        "train", "-m", "mrnet", "-x", "2", "--data", pictures, "--val", pictures,
+        "--steps", "2",
         *(word for field in FIELDS for word in ("--set", field)),
         "--device", "cpu", "--precision", "fp32", "--json",
     )  # fmt: skip
@@ -251,7 +252,7 @@ def test_two_devices_print_what_one_prints(run_process, tmp_path, pictures):
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert (document["steps"], document["best_step"]) == (2, 2)
-    assert (tmp_path / "run" / "export" / "mrnet.json").is_file()
+    assert (tmp_path / "run" / "export" / "mrnet_x2.json").is_file()
     assert b"2 x cpu" in done.stderr
 
 

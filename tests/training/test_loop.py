@@ -124,31 +124,6 @@ def test_best_average_is_kept_with_its_figures(trainer):
     assert torch.equal(last.recurse.encode.weight, expected)
 
 
-def test_plateau_cuts_the_rate_and_ends_the_run(trainer):
-    run = trainer(
-        steps=1000,
-        validate=lambda model: {4: 20.0},
-        schedule="plateau",
-        decay_every=10,
-        decay_factor=0.1,
-        learning_rate=1e-3,
-        min_rate=2e-5,
-        validate_every=5,
-        warmup=0,
-    )
-    run.run()
-    # Best at 5; cut at 15 and 25, where the rate falls below the least.
-    assert run.step == 25
-    assert run.plateau.factor == pytest.approx(0.01)
-
-
-def test_minutes_end_the_run_with_a_checkpoint(trainer):
-    run = trainer(steps=1000)
-    run.run(max_minutes=0.0)
-    assert run.step == 1
-    assert load_checkpoint(run.folder)["step"] == 1
-
-
 def poison(run, wanted):
     """Make the crops of the steps that `wanted` chooses no numbers."""
     draw = run.sampler.draw
@@ -358,16 +333,6 @@ def test_average_is_the_exponential_moving_average():
     assert layer.weight.item() == 14.0
 
 
-def test_momentum_waits_for_a_weights_first_gradient(trainer):
-    run = trainer("mrnet", optimizer="sgd", learning_rate=1e-3, momentum=0.9)
-    scales = iter([(2,), (2,), (4,), (3,)])
-    run.sampler.draw_scales = lambda: next(scales)
-    before = run.model.heads["4"].reconstruct[0].weight.clone()
-    for _ in range(4):
-        run.train_step()
-    assert not torch.equal(run.model.heads["4"].reconstruct[0].weight, before)
-
-
 def test_a_better_best_is_not_forgotten_by_going_back(trainer):
     figures = {5: 25.0, 10: 20.0, 15: 21.0, 20: 22.0}
     run = trainer(steps=20, validate_every=5, checkpoint_every=100)
@@ -389,17 +354,6 @@ def test_a_rate_that_a_resumed_run_is_given_is_the_rate(trainer):
     same = trainer(schedule="constant", warmup=0, learning_rate=1e-3)
     same.restore(run.state())
     assert (same.rate, same.setbacks) == (pytest.approx(1e-3 / 2**8), 8)
-
-
-def test_a_signal_during_the_last_validation_counts(trainer):
-    def terminate(model):
-        os.kill(os.getpid(), signal.SIGTERM)
-        return {4: 20.0}
-
-    run = trainer(steps=3, validate=terminate)
-    with pytest.raises(TrainingTerminatedError, match="at step 3"):
-        run.run()
-    assert (run.folder / "last.safetensors").exists()
 
 
 class Clock:

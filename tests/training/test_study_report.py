@@ -137,9 +137,8 @@ def test_seeds_count_on_from_the_first(tmp_path):
     assert load_study("drrn").folder(tmp_path, "drrn", 0) == tmp_path / "drrn"
 
 
-@pytest.mark.parametrize(
-    ("model", "overrides", "message"),
-    [
+def test_what_makes_no_study():
+    for model, overrides, message in (
         ("drrnn", {}, "did you mean drrn"),
         ("rrrn", {}, "rrrn has no recipe ablation; what has one: drcn, drrn, dsrn"),
         ("drrn-b3u4", {}, "-m drrn --set variants=drrn-b3u4"),
@@ -156,11 +155,9 @@ def test_seeds_count_on_from_the_first(tmp_path):
         ("drrn", {"scales": [2]}, "-x names it"),
         ("drrn", {"schedule": "plateau", "decay_every": 5}, "as many steps"),
         ("drrn", {"config": {"units": 0, "blocks": 3}}, "the same network"),
-    ],
-)
-def test_what_makes_no_study(model, overrides, message):
-    with pytest.raises(UsageError, match=message):
-        load_study(model, overrides)
+    ):
+        with pytest.raises(UsageError, match=message):
+            load_study(model, overrides)
 
 
 def test_several_scales_make_no_study():
@@ -168,9 +165,8 @@ def test_several_scales_make_no_study():
         load_study("drrn", scales=(2, 3))
 
 
-@pytest.mark.parametrize(
-    ("better", "than", "at_least", "difference", "text"),
-    [
+def test_verdicts(run_of):
+    for better, than, at_least, difference, text in (
         ([30.02], [30.0], False, 0.02, "shown"),
         ([30.019], [30.0], False, 0.019, "not shown: no difference"),
         ([29.98], [30.0], False, -0.02, "not shown: it is worse"),
@@ -183,15 +179,15 @@ def test_several_scales_make_no_study():
         # Only what both have been trained for.
         ([30.1, 99.0], [30.0, None], False, 0.1, "shown"),
         ([None], [30.0], False, None, "open"),
-    ],
-)
-def test_verdicts(run_of, better, than, at_least, difference, text):
-    names = ("drrn-b3u4", "drrn-ns-b3u4") if at_least else ("drrn-b2u3", "drrn-b1u3")
-    overrides = {"variants": ",".join(names), "seeds": len(better)}
-    figures = dict(zip(names, (better, than), strict=True))
-    (claim,) = build_study_document(run_of("drrn", overrides, figures))["claims"]
-    assert (claim["better"], claim["at_least"]) == (names[0], at_least)
-    assert (claim["difference"], claim["verdict"]) == (difference, text)
+    ):
+        names = (
+            ("drrn-b3u4", "drrn-ns-b3u4") if at_least else ("drrn-b2u3", "drrn-b1u3")
+        )
+        overrides = {"variants": ",".join(names), "seeds": len(better)}
+        figures = dict(zip(names, (better, than), strict=True))
+        (claim,) = build_study_document(run_of("drrn", overrides, figures))["claims"]
+        assert (claim["better"], claim["at_least"]) == (names[0], at_least)
+        assert (claim["difference"], claim["verdict"]) == (difference, text)
 
 
 def test_means_and_gains_are_over_the_seeds_that_all_have(run_of):
@@ -268,9 +264,8 @@ def test_a_variant_of_two_tables_stands_in_each_in_its_place(run_of, tmp_path):
     assert "| dsrn | T = 7 |" in report
 
 
-@pytest.mark.parametrize(
-    ("model", "names", "places"),
-    [
+def test_tables_of_named_variants(run_of):
+    for model, names, places in (
         # One row of a table compares nothing.
         ("drrn", "drrn-b3u2,drrn-b3u3,drrn-b3u4", [None]),
         # Nor does the only one that no table has, if it comes first.
@@ -279,32 +274,27 @@ def test_a_variant_of_two_tables_stands_in_each_in_its_place(run_of, tmp_path):
         ("dsrn", "dsrn", [None]),
         ("dsrn", "dsrn-untied,dsrn", ["DSRN Table 2"]),
         ("drcn", "drcn-basic,drcn-no-skip,drcn-no-supervision,drcn", [None]),
-    ],
-)
-def test_tables_of_named_variants(run_of, model, names, places):
-    run = run_of(model, {"variants": names})
-    found = names_of(build_study_document(run))
-    assert list(found) == places
-    standing = {name for table in found.values() for name in table}
-    assert standing == set(names.split(","))
-    if len(standing) > 1:
-        assert all(len(table) > 1 for table in found.values())
-    if None in places:
-        assert "\nNamed variants\n" in draw(run)
+    ):
+        run = run_of(model, {"variants": names})
+        found = names_of(build_study_document(run))
+        assert list(found) == places
+        standing = {name for table in found.values() for name in table}
+        assert standing == set(names.split(","))
+        if len(standing) > 1:
+            assert all(len(table) > 1 for table in found.values())
+        if None in places:
+            assert "\nNamed variants\n" in draw(run)
 
 
-@pytest.mark.parametrize(
-    ("overrides", "scales", "text"),
-    [
+def test_why_no_printed_figure_is_there(run_of):
+    for overrides, scales, text in (
         ({"degradation": "bd"}, (), "no figure of these networks on set5 x3 with deg"),
         ({}, (2,), "print no figure of these networks on set5 x2."),
         ({"config": {"width": 4}}, (), 'networks are not as published ({"width": 4})'),
-    ],
-)
-def test_why_no_printed_figure_is_there(run_of, overrides, scales, text):
-    found = draw(run_of("drrn", overrides, scales=scales))
-    assert text in found
-    assert "33." not in found
+    ):
+        found = draw(run_of("drrn", overrides, scales=scales))
+        assert text in found
+        assert "33." not in found
 
 
 def test_a_variant_that_does_not_train_is_named(run_of):

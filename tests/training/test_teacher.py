@@ -194,27 +194,6 @@ def test_the_fingerprint_says_who_taught(square, tmp_path, teacher, luma_teacher
     assert taught(teacher, teacher_megapixels=1.0) != taught(teacher)
 
 
-def test_each_scale_of_a_luma_network_has_a_teacher_of_its_own_kind(
-    tmp_path, luma_teacher, picture
-):
-    hr = picture(60, 60)
-    (tmp_path / "one").mkdir()
-    Image.fromarray(hr).save(tmp_path / "one" / "a.png")
-    only = tmp_path / "x3.safetensors"
-    save_weights(MRNet(MRNetConfig(scales=(3,), width=4, blocks=1)), only)
-    recipe = Recipe(model="drrn", scales=(2, 3), crop=20, augment=False)
-    weights = [luma_teacher, only]
-    teachers = Teachers(weights, recipe, "y", CPU, cache=tmp_path / "cache")
-    paths = find_pictures([tmp_path / "one"])
-    sampler = CropSampler(paths, recipe, "y", CPU, seed=1, teachers=teachers)
-    _, target = sampler.draw(3, 1)  # the whole picture is one crop
-    taught = rgb_to_y_uint8(enlarged(only, degrade(hr, 3, "bi"), 3))
-    assert np.abs(picture_of(target)[:, :, 0] - taught).max() <= 1
-    lr, target = sampler.draw(2, 1)
-    assert lr.shape == (1, 1, 20, 20)
-    assert target.shape == (1, 1, 40, 40)
-
-
 def detailed(pictures, megapixels, crop=8):
     recipe = Recipe(
         model="mrnet", scales=(4,), crop=crop, teacher_megapixels=megapixels
@@ -251,25 +230,6 @@ def test_so_many_megapixels_are_trained_on(tmp_path, teacher, picture):
     lr, target = sampler.draw(2, 50)
     assert lr.shape == (50, 3, 20, 20)
     assert target.shape == (50, 3, 40, 40)
-
-
-def test_two_runs_may_make_the_same_pictures_at_once(
-    square, tmp_path, teacher, monkeypatch
-):
-    enlarge = Runner.enlarge
-    other = []
-
-    def overtaken(self, lr):
-        sr = enlarge(self, lr)
-        if not other:  # another run does all of it meanwhile
-            other.append(1)
-            sampler_of(square, tmp_path, teacher)
-        return sr
-
-    monkeypatch.setattr(Runner, "enlarge", overtaken)
-    _, target = sampler_of(square, tmp_path, teacher).draw(2, 1)
-    assert torch.equal(target, sampler_of(square, tmp_path, teacher).draw(2, 1)[1])
-    assert len([p for p in (tmp_path / "cache").rglob("*") if p.is_file()]) == 1
 
 
 def test_a_cache_that_cannot_be_written_is_told(tmp_path, teacher, pictures):

@@ -1,4 +1,4 @@
-"""Tiled BigTIFFs written in pieces: what other libraries read of them."""
+"""TIFFs written whole or in pieces, in tiles: what other libraries read of them."""
 
 import io
 
@@ -6,11 +6,10 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from exact import KINDS, check
 from PIL import Image
-from sample_files import make_planes, make_rich_exif, srgb_profile
+from sample_files import check, make_planes, make_rich_exif, picture_of, srgb_profile
 
-from srcli.imaging.files import Metadata, read_picture
+from srcli.imaging.files import Metadata, encode_picture, read_picture
 from srcli.imaging.tiff import write as tiff_write
 from srcli.imaging.tiff.write import TileWriter
 
@@ -37,8 +36,10 @@ def write(planes, cuts, metadata=None):
     return file.getvalue()
 
 
-@pytest.mark.parametrize("channels", KINDS, ids=KINDS.values())
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+KINDS = [(1, np.uint8), (2, np.uint16), (3, np.float32), (4, np.uint8)]
+
+
+@pytest.mark.parametrize(("channels", "dtype"), KINDS)
 def test_a_picture_written_in_pieces(dtype, channels):
     """As libtiff reads it, which has no part in the writing."""
     planes = make_planes(channels, dtype)
@@ -56,10 +57,21 @@ def test_a_picture_written_in_pieces(dtype, channels):
         assert page.extrasamples == kinds
 
 
-def test_a_picture_of_one_tile():
-    planes = make_planes(3)[:3, :5]
-    data = write(planes, [(0, 3, 0, 5)])
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), planes)
+@pytest.mark.parametrize(("channels", "dtype"), KINDS)
+def test_a_picture_written_in_strips(dtype, channels, monkeypatch):
+    monkeypatch.setattr(tiff_write, "_STRIP", 500)
+    height, width = [(24, 32), (1, 7), (9, 1), (1, 1)][channels - 1]
+    planes = make_planes(channels, dtype)[:height, :width]
+    data = encode_picture(picture_of(planes), "tiff")
+    again = imagecodecs.tiff_decode(data)
+    assert again.dtype == dtype
+    assert (again.reshape(planes.shape) == planes).all()
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        assert not tiff.is_bigtiff
+        (page,) = tiff.pages
+        kinds = (tifffile.EXTRASAMPLE.UNASSALPHA,) if channels in (2, 4) else ()
+        assert page.extrasamples == kinds
+        assert len(page.dataoffsets) == -(-height // page.rowsperstrip)
 
 
 def test_metadata_are_written_as_in_strips():
