@@ -10,6 +10,9 @@ import numpy as np
 import tifffile
 from PIL import Image, ImageCms
 
+from srcli.imaging.files import probe_picture, read_picture
+from srcli.imaging.picture import Picture
+
 HEIGHT, WIDTH = 24, 32
 
 XMP = (
@@ -381,3 +384,34 @@ SAMPLES = {
 def sample(name):
     """The bytes of the file of that kind."""
     return SAMPLES[name]()
+
+
+# Pictures compared with what they have to be, level by level
+
+
+def planes_of(picture):
+    """Colours and opacity as one array."""
+    if picture.alpha is None:
+        return picture.pixels
+    return np.dstack((picture.pixels, picture.alpha))
+
+
+def picture_of(planes):
+    if planes.shape[2] in (2, 4):
+        return Picture(planes[:, :, :-1], planes[:, :, -1])
+    return Picture(planes)
+
+
+def check(data, expected, *, frame=None):
+    """A file is read exactly so, and its header says no more and no less."""
+    result = read_picture(data, frame=frame)
+    planes = planes_of(result)
+    assert planes.dtype == expected.dtype
+    assert planes.shape == expected.shape
+    assert (planes == expected).all()
+    info = probe_picture(data, frame=frame)
+    assert (info.width, info.height) == (result.width, result.height)
+    assert (info.depth, info.format) == (result.depth, result.format)
+    assert info.alpha == (result.alpha is not None)
+    assert info.channels == result.pixels.shape[2]
+    return result

@@ -8,14 +8,15 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from exact import check, planes_of
 from PIL import Image
 from sample_files import (
     XMP,
+    check,
     make_page,
     make_planes,
     make_rich_exif,
     make_tiff,
+    planes_of,
     sample,
     save,
     save_tiff,

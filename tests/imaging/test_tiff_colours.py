@@ -7,9 +7,8 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from exact import check
 from PIL import Image
-from sample_files import make_page, make_planes, save, save_tiff
+from sample_files import check, make_page, make_planes, save, save_tiff
 from test_tiff import BOXES, attempt, read_box, read_whole
 
 from srcli.errors import InputError
