@@ -247,7 +247,7 @@ def test_only_models_with_weights_are_listed(mrnet_x2, entries):
 
 
 def test_weights_that_are_nowhere(mrnet_x2, entries, get):
-    with pytest.raises(WeightsError, match="srcli train -m mrnet"):
+    with pytest.raises(WeightsError, match="no weights are bundled yet"):
         get()
     entries.append(mrnet_x2())
     with pytest.raises(WeightsError, match="neither bundled nor published"):
