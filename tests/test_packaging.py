@@ -6,32 +6,20 @@ import sys
 import zipfile
 from pathlib import Path
 
-import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 LIMIT = 95_000_000  # bytes, docs/design.md
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    return next(folder.glob("*.whl"))
-
-
-@pytest.fixture(scope="module")
-def installed(wheel, tmp_path_factory):
-    """A folder that holds the unpacked wheel and nothing else of ours."""
-    folder = tmp_path_factory.mktemp("installed")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder)
-    return folder
-
-
-def test_wheel_is_small_and_has_what_is_read_at_run_time(wheel):
+def test_wheel_is_small_and_complete_and_upscales_a_picture(tmp_path, picture):
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
     assert wheel.stat().st_size < LIMIT
-    names = zipfile.ZipFile(wheel).namelist()
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        archive.extractall(tmp_path / "installed")
     for name in (
         "srcli/weights_manifest.json",
         "srcli/py.typed",
@@ -44,24 +32,14 @@ def test_wheel_is_small_and_has_what_is_read_at_run_time(wheel):
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not any(name.startswith(("tests/", "docs/")) for name in names)
 
-
-def test_wheel_upscales_a_picture(installed, tmp_path):
+    Image.fromarray(picture(12, 16)).save(tmp_path / "a.png")
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "srcli",
-            "upscale",
-            ROOT / "docs" / "sample" / "astronaut.png",
-            "-o",
-            tmp_path / "out.png",
-            "-x",
-            "2",
-        ],
+        [sys.executable, "-m", "srcli", "upscale", "a.png", "-o", "b.png", "-x", "2"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(installed)},
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "installed")},
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "out.png").is_file()
+    assert (done.returncode, done.stdout) == (0, "b.png\n"), done.stderr
+    with Image.open(tmp_path / "b.png") as image:
+        assert image.size == (32, 24)

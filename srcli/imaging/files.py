@@ -10,8 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-import numpy as np
-
 from srcli.errors import InputError
 from srcli.imaging import pillow
 from srcli.imaging.box import Box
@@ -19,7 +17,12 @@ from srcli.imaging.encode import encode
 from srcli.imaging.formats import format_of
 from srcli.imaging.geometry import find_stored, turn_upright
 from srcli.imaging.metadata import Metadata, read_metadata
-from srcli.imaging.picture import Picture, PictureInfo, strip_metadata
+from srcli.imaging.picture import (
+    Picture,
+    PictureInfo,
+    find_stripped,
+    strip_metadata,
+)
 from srcli.imaging.pillow import PillowFile, choose_frame, open_frame
 from srcli.imaging.planes import Planes
 from srcli.imaging.profiles import convert_to_srgb
@@ -44,24 +47,13 @@ class PictureFile:
         info: What its header says.
     """
 
-    def __init__(
-        self, file: IO[bytes], opened: PillowFile | Page, frames: int, name: str
-    ) -> None:
+    def __init__(self, file: IO[bytes], opened: PillowFile | Page, name: str) -> None:
         self._file, self._opened, self._name = file, opened, name
+        self.info = opened.info
         self._whole: Picture | None = None
         self._own = Metadata()
-        self._colours: Metadata | None = None  # that boxes are converted from
+        self._icc: bytes | None = None  # that boxes are converted from
         self._turned = opened.orientation  # which Pillow forgets once it has turned it
-        self.info = PictureInfo(
-            opened.format,
-            opened.width,
-            opened.height,
-            alpha=opened.has_alpha,
-            depth=opened.depth,
-            channels=opened.channels,
-            frames=frames,
-            is_windowed=opened.is_windowed,
-        )
 
     @property
     def metadata(self) -> Metadata:
@@ -98,7 +90,7 @@ class PictureFile:
         """
         if self._whole is None:
             part = self._part(box or Box(0, 0, self.info.height, self.info.width))
-            return replace(part, metadata=self._own, whole_levels=self.levels)
+            return replace(part, whole_levels=self.levels)
         if box is None:
             return self._whole
         alpha = self._whole.alpha
@@ -126,29 +118,17 @@ class PictureFile:
     def _prepare(self, *, keep_metadata: bool) -> None:
         """Have boxes read from the file."""
         opened = self._opened
-        if isinstance(opened, PillowFile):
+        if isinstance(opened, PillowFile) or not self.info.is_windowed:
             raise InputError(
-                f"{self._name} cannot be read by box: only TIFFs can, and not all"
-            )
-        if opened.obstacle is not None:
-            raise InputError(
-                f"{self._name} {opened.obstacle}, and cannot be read by box: save it "
-                "as a tiled TIFF in grey or RGB"
+                f"{self._name} cannot be read by box: only TIFFs can, in tiles or "
+                "strips of moderate size and with few channels"
             )
         with pillow.blame(self._name):
-            channels = opened.channels if opened.has_own_colours else 0
-            self._own = own = self._describe(channels)
-            if keep_metadata:
-                return
-            pixel = np.zeros((1, 1, opened.channels), np.uint8)
-            # Says what is wrong with a profile, which is not tried again for each box.
-            sample = Picture(pixel, metadata=own)
-            self._own = strip_metadata(sample, self._name).metadata
-            try:
-                convert_to_srgb(pixel, own.icc or b"")
-            except ValueError:
-                own = replace(own, icc=None)
-            self._colours = own
+            channels = self.info.channels
+            self._own = self._describe(channels if opened.has_own_colours else 0)
+            if not keep_metadata:
+                own = self._own, channels, self._name
+                self._own, self._icc = find_stripped(*own)
 
     @cached_property
     def _reader(self) -> PageReader:
@@ -159,7 +139,7 @@ class PictureFile:
 
     def _describe(self, channels: int) -> Metadata:
         """The metadata of the file; see `read_metadata`."""
-        said = self._opened.info, self._opened.exif, self._opened.chunks
+        said = self._opened.said, self._opened.exif, self._opened.chunks
         size = self.info.width, self.info.height
         return read_metadata(*said, self._name, channels, size, self._turned)
 
@@ -168,9 +148,10 @@ class PictureFile:
         height, width = self.info.height, self.info.width
         stored = find_stored(box, height, width, self._opened.orientation)
         with pillow.blame(self._name):
-            planes = self._reader.read(stored)
-        part = self._upright(planes, self._colours or Metadata())
-        return part if self._colours is None else strip_metadata(part, self._name)
+            part = self._upright(self._reader.read(stored), self._own)
+        if self._icc is None:
+            return part
+        return replace(part, pixels=convert_to_srgb(part.pixels, self._icc))
 
     def _upright(self, planes: Planes, metadata: Metadata) -> Picture:
         turned, alpha = self._opened.orientation, planes.alpha
@@ -254,12 +235,11 @@ def _opened(
             raise InputError(f"{name} is a camera's raw file: develop it first")
         with pillow.blame(name, file):
             is_tiff = head[:4] in _TIFF_MAGIC
-            opened, frames = (_open_page if is_tiff else open_frame)(file, name, frame)
-            most = pillow.MAX_PIXELS
-            if opened.is_windowed:
-                most = pillow.MAX_WINDOWED_PIXELS
-            pillow.check_size(opened.width, opened.height, name, most)
-            picture = PictureFile(file, opened, frames, name)
+            opened = (_open_page if is_tiff else open_frame)(file, name, frame)
+            info = opened.info
+            most = pillow.MAX_WINDOWED_PIXELS if info.is_windowed else pillow.MAX_PIXELS
+            pillow.check_size(info.width, info.height, name, most)
+            picture = PictureFile(file, opened, name)
         yield picture
 
 
@@ -291,19 +271,17 @@ def _open_stream(source: Place | bytes, name: str) -> Iterator[IO[bytes]]:
         yield file
 
 
-def _open_page(
-    file: IO[bytes], name: str, frame: int | None
-) -> tuple[PillowFile | Page, int]:
-    """A page of a TIFF, and how many it has."""
+def _open_page(file: IO[bytes], name: str, frame: int | None) -> PillowFile | Page:
+    """A page of a TIFF."""
     from srcli.imaging.tiff import layout  # noqa: PLC0415 - few pictures need tifffile
 
     pages = layout.list_pages(file, name)
     chosen = pages[choose_frame(name, frame, len(pages), "page")]
     if chosen.compression not in layout.ONLY_LIBTIFF:
-        return layout.Page(file, chosen, name), len(pages)
+        return layout.Page(file, chosen, name, len(pages))
     image = pillow.identify(file)
     image.seek(chosen.index)
-    return PillowFile(file, image, name, chosen.index), len(pages)
+    return PillowFile(file, image, name, chosen.index, len(pages))
 
 
 def encode_picture(picture: Picture, format: str, quality: int = 95) -> bytes:

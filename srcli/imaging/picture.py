@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,9 +12,7 @@ from srcli.imaging.alpha import peak_level
 from srcli.imaging.formats import find_misfit
 from srcli.imaging.metadata import Metadata
 from srcli.imaging.planes import in_bands
-from srcli.imaging.profiles import convert_to_srgb
-
-log = logging.getLogger(__name__)
+from srcli.imaging.profiles import check_profile, convert_to_srgb
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32]
 
@@ -111,15 +108,19 @@ def join_planes(picture: Picture) -> NDArray[Any]:
 
 def strip_metadata(picture: Picture, name: str = "the picture") -> Picture:
     """The picture with nothing beside its pixels, which are converted to sRGB."""
-    metadata = picture.metadata.stripped()
-    if metadata.icc is None:
-        return replace(picture, metadata=metadata)
-    try:
-        pixels = convert_to_srgb(picture.pixels, metadata.icc)
-    except ValueError:
-        log.warning("%s: its colour profile cannot be used: left out", name)
-        pixels = picture.pixels
-    return replace(picture, pixels=pixels, metadata=Metadata())
+    metadata, icc = find_stripped(picture.metadata, picture.pixels.shape[2], name)
+    pixels = convert_to_srgb(picture.pixels, icc) if icc else picture.pixels
+    return replace(picture, pixels=pixels, metadata=metadata)
+
+
+def find_stripped(
+    metadata: Metadata, channels: int, name: str
+) -> tuple[Metadata, bytes | None]:
+    """What stays of metadata, and the profile from which pixels are converted."""
+    kept = metadata.stripped()
+    fault = f"{name}: its colour profile cannot be used: left out"
+    icc = check_profile(kept.icc, channels, fault)
+    return (Metadata() if kept.icc else kept), icc
 
 
 def reduce_depth(picture: Picture, depth: int) -> Picture:

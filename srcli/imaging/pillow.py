@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import io
 import logging
 import re
@@ -17,7 +16,7 @@ from typing import IO, Any
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, PngImagePlugin, UnidentifiedImageError, _imaging, features
+from PIL import Image, PngImagePlugin, UnidentifiedImageError, features
 
 from srcli.errors import InputError
 from srcli.imaging.chunks import (
@@ -31,14 +30,18 @@ from srcli.imaging.chunks import (
 )
 from srcli.imaging.exif import MALFORMED, read_orientation
 from srcli.imaging.formats import FORMATS
+from srcli.imaging.picture import PictureInfo
 from srcli.imaging.planes import Planes, split_alpha, widen
-from srcli.imaging.profiles import check_cmyk, convert_cmyk
+from srcli.imaging.profiles import convert_cmyk, find_cmyk
 
 log = logging.getLogger(__name__)
 
 MAX_PIXELS = 500_000_000  # an input of more is taken for a decompression bomb
 MAX_WINDOWED_PIXELS = 100_000_000_000  # of what is never decoded as a whole
-_TOO_LARGE = "{} claims more than {} million pixels: refused; cut it into parts"
+_TOO_LARGE = (
+    "{} claims more than {} million pixels: refused; save it as a tiled TIFF in grey "
+    "or RGB, or cut it into parts"
+)
 _MOST_SAID = 200  # characters of a library's message that are passed on
 _HEAD = 1 << 16  # bytes in which a header is looked for
 _MAX_TEXT = 32 << 20  # bytes; so is a text of more in a PNG
@@ -116,7 +119,6 @@ class _Settings:
                 # A profile or a text may be larger than Pillow's cautious megabyte.
                 self._set(PngImagePlugin, "MAX_TEXT_CHUNK", _MAX_TEXT)
                 self._set(PngImagePlugin, "MAX_TEXT_MEMORY", _MAX_TEXT)
-                self._saved.enter_context(_silent_libtiff())
             self._inside += 1
         try:
             yield
@@ -128,25 +130,6 @@ class _Settings:
 
 
 quiet = _Settings().hold
-
-
-@contextmanager
-def _silent_libtiff() -> Iterator[None]:
-    """libtiff, which Pillow decodes with, printing nothing on stderr by itself.
-
-    Pillow offers no way to say so. Where its libtiff cannot be reached, it prints.
-    """
-    try:
-        set_handler = ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler
-    except (OSError, AttributeError):
-        yield
-        return
-    set_handler.argtypes, set_handler.restype = (ctypes.c_void_p,), ctypes.c_void_p
-    handler = set_handler(None)
-    try:
-        yield
-    finally:
-        set_handler(handler)
 
 
 @contextmanager
@@ -232,28 +215,19 @@ class PillowFile:
     """A file that Pillow reads, except that other libraries decode deep pixels.
 
     Attributes:
-        format: The file format, a key of `FORMATS`.
-        width: In pixels, turned upright.
-        height: In pixels, turned upright.
-        has_alpha: Whether it has transparency.
-        depth: Bits a channel that its pixels come in: 8 or 16.
-        channels: Of colour, 1 or 3.
+        info: What its header says.
         chunks: PNG chunks that say its colours and what it is about.
-        info: What Pillow calls so: profile, EXIF, XMP, resolution, texts.
+        said: What Pillow calls info: profile, EXIF, XMP, resolution, texts.
         exif: Its EXIF; empty where it cannot be read.
     """
 
-    is_windowed = False  # cannot be read by box
-
     def __init__(
-        self, file: IO[bytes], image: Image.Image, name: str, frame: int
+        self, file: IO[bytes], image: Image.Image, name: str, frame: int, frames: int
     ) -> None:
         """Read the header of a file; `image`, opened from it, stands at the frame."""
         self._file, self._image, self._name, self._frame = file, image, name, frame
         file.seek(0)
         head = file.read(_HEAD)
-        formats = {entry.pillow: key for key, entry in FORMATS.items()} | {"MPO": "jpg"}
-        self.format = formats.get(image.format or "", "png")
         self.chunks: tuple[Chunk, ...] = ()
         self._is_whole = True
         spoken = image  # that knows what is said beside the pixels
@@ -263,21 +237,28 @@ class PillowFile:
             spoken = identify(io.BytesIO(one_pixel(chunks)))
         elif image.format == "AVIF":
             self.chunks = find_nclx(head)
-        self.info = spoken.info
+        self.said = spoken.info
         try:
             self.exif = spoken.getexif()
         except MALFORMED:
             self.exif = Image.Exif()
-        self._size = self.width, self.height = image.size
+        self._size = width, height = image.size
         # Pillow gives a TIFF's size as it will be once turned, others' as stored.
         if image.format != "TIFF" and self.orientation >= 5:
-            self.width, self.height = self.height, self.width
-        self.has_alpha = image.has_transparency_data
+            width, height = height, width
         self._bits, is_grey = _read_depth(image, head)
         # An animated PNG's frames are composed by Pillow, in 8 bits.
         self._is_deep = self._bits > 8 and not (image.format == "PNG" and frame)
-        self.depth = 16 if self._is_deep else 8
-        self.channels = 1 if is_grey else 3
+        formats = {entry.pillow: key for key, entry in FORMATS.items()} | {"MPO": "jpg"}
+        self.info = PictureInfo(
+            formats.get(image.format or "", "png"),
+            width,
+            height,
+            alpha=image.has_transparency_data,
+            depth=16 if self._is_deep else 8,
+            channels=1 if is_grey else 3,
+            frames=frames,
+        )
 
     @property
     def orientation(self) -> int:
@@ -306,13 +287,13 @@ class PillowFile:
             raise ValueError("its frames differ in size")
         if not self._is_whole:
             log.warning("%s: its metadata are damaged: some may be lost", self._name)
-        if self.channels < planes.pixels.shape[2]:
+        if self.info.channels < planes.pixels.shape[2]:
             return planes._replace(pixels=planes.pixels[:, :, :1])  # all are the same
         return planes
 
     def _decode_deep(self) -> Planes:
         """The pixels of a PNG or AVIF of more than 8 bits, in the full 16-bit range."""
-        if self.format == "png":
+        if self.info.format == "png":
             levels = imagecodecs.png_decode(read_critical(self._file))
         else:
             self._file.seek(0)
@@ -321,13 +302,8 @@ class PillowFile:
         return split_alpha(widen(levels, self._bits))
 
 
-def open_frame(file: IO[bytes], name: str, frame: int | None) -> tuple[PillowFile, int]:
-    """A file that Pillow reads, not yet decoded, and how many frames it has.
-
-    Args:
-        file: The file.
-        name: What messages call it.
-        frame: Which of several frames, from 1; None is the only one.
+def open_frame(file: IO[bytes], name: str, frame: int | None) -> PillowFile:
+    """A file that Pillow reads, not yet decoded; see `files.open_picture`.
 
     Raises:
         InputError: If it has several frames and none was chosen, has no such frame, or
@@ -343,7 +319,7 @@ def open_frame(file: IO[bytes], name: str, frame: int | None) -> tuple[PillowFil
     for number in range(frames > 1 and index + 1):
         image.seek(number)
         check_size(*image.size, name)  # frames of a GIF may outgrow it
-    return PillowFile(file, image, name, index), frames
+    return PillowFile(file, image, name, index, frames)
 
 
 def choose_frame(name: str, frame: int | None, frames: int, kind: str) -> int:
@@ -415,7 +391,7 @@ def decode_planes(image: Image.Image, name: str) -> tuple[NDArray[np.uint8], boo
         InputError: If the pixels are of a kind that would lose what they hold.
     """
     if image.mode == "CMYK":
-        icc = check_cmyk(image.info.get("icc_profile"), name)
+        icc = find_cmyk(image.info.get("icc_profile"), name)
         return convert_cmyk(np.asarray(image), icc), False
     if image.mode not in _GREY_MODES + _COLOUR_MODES:
         raise InputError(

@@ -149,16 +149,24 @@ def convert_to_srgb(planes: NDArray[Any], icc: bytes) -> NDArray[Any]:
     return in_bands(convert, planes, channels=channels, dtype=planes.dtype)
 
 
-def check_cmyk(icc: bytes | None, name: str) -> bytes | None:
+def check_profile(icc: bytes | None, channels: int, fault: str) -> bytes | None:
+    """A profile that can be used for so many channels; else None, which is logged."""
+    if not icc:
+        return None
+    try:
+        convert_to_srgb(np.zeros((1, 1, channels), np.uint8), icc)
+    except ValueError:
+        log.warning(fault)
+        return None
+    return icc
+
+
+def find_cmyk(icc: bytes | None, name: str) -> bytes | None:
     """A file's profile, if it is one for CMYK that can be used."""
     if not icc or not profile_fits(icc, 4):
         return None
-    try:
-        convert_to_srgb(np.zeros((1, 1, 4), np.uint8), icc)
-    except ValueError:
-        log.warning("%s: its CMYK profile cannot be used: converted plainly", name)
-        return None
-    return icc
+    fault = f"{name}: its CMYK profile cannot be used: converted plainly"
+    return check_profile(icc, 4, fault)
 
 
 def convert_cmyk(planes: NDArray[Any], icc: bytes | None) -> NDArray[Any]:

@@ -28,7 +28,7 @@ from srcli.models.base import ModelConfig, SRModel
 from srcli.pretrained.catalog import PICKLES
 from srcli.pretrained.weight_file import WANTED, read_tensors
 
-SCALES = (1, 2, 3, 4, 8)
+READ_SCALES = (1, 2, 3, 4, 8)
 # LR pixels. Measured on convolutional networks (docs/design.md, "Tiles").
 _OVERLAP = 32
 # LR pixels. Windows of attention are mostly 8, 16 or 32 wide, and few networks say.
@@ -51,7 +51,6 @@ class CommunityNetwork(SRModel):
 
     Args:
         descriptor: What spandrel has read, an `ImageModelDescriptor`.
-        scale: Enlargement, one of `SCALES`.
     """
 
     config_class = CommunityConfig
@@ -59,9 +58,9 @@ class CommunityNetwork(SRModel):
     # Such networks reshape their features by `view`, which another layout breaks.
     memory_format = torch.contiguous_format
 
-    def __init__(self, descriptor: Any, scale: int) -> None:  # noqa: ANN401 - no types
+    def __init__(self, descriptor: Any) -> None:  # noqa: ANN401 - no types
         super().__init__()
-        self.config = CommunityConfig(scales=(scale,))
+        self.config = CommunityConfig(scales=(descriptor.scale,))
         self.arch = descriptor.architecture.name  # type: ignore[misc] # unlike ours
         self.color = "y" if descriptor.input_channels == 1 else "rgb"
         bf16 = ("bf16",) if descriptor.supports_bfloat16 else ()
@@ -161,7 +160,7 @@ def read_community(path: Path) -> CommunityNetwork:
                 "of spandrel (docs/usage.md)"
             ) from error
     _check_use(path, found)
-    network = CommunityNetwork(found, found.scale).eval()
+    network = CommunityNetwork(found).eval()
     if not all(value.isfinite().all() for value in network.parameters()):
         raise WeightsError(f"the weights {path} are damaged: some are no numbers")
     return network
@@ -227,8 +226,8 @@ def _check_use(path: Path, found: Any) -> None:  # noqa: ANN401 - spandrel's
             f"takes pictures of {channels[0]} channels and makes some of "
             f"{channels[1]}: networks on grey or RGB pictures are read"
         )
-    elif found.scale not in SCALES:
-        known = ", ".join(f"x{scale}" for scale in SCALES)
+    elif found.scale not in READ_SCALES:
+        known = ", ".join(f"x{scale}" for scale in READ_SCALES)
         fault = f"enlarges by {found.scale}: {known} are read"
     else:
         return

@@ -111,10 +111,7 @@ def install(
     if isinstance(item, PublicSet):
         return _install_set(item, data_folder, keep_archive, progress)
     if not item.entries:
-        raise WeightsError(
-            f"there are no weights of {item.name} yet: "
-            f"`srcli train -m {item.name}` makes your own"
-        )
+        catalog.find_entry(item.name)  # which says that there are none
     done = {_install_weights(entry, progress) for entry in item.entries}
     return next(s for s in ("downloaded", "installed", "bundled") if s in done)
 

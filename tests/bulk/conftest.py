@@ -37,9 +37,9 @@ def make_work():
 
 @pytest.fixture
 def many(tmp_path, picture):
-    """A folder of 200 small pictures in two folders, and three that are broken."""
+    """A folder of 100 small pictures in two folders, and three that are broken."""
     root = tmp_path / "many"
-    for number in range(200):
+    for number in range(100):
         place = root / f"part{number % 2}" / f"{number:03}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture(12 + number % 7, 16)).save(place)

@@ -243,7 +243,7 @@ def noise(shape, dtype):
     ("dtype", "size"),
     [
         (np.uint8, (46, 62)),
-        (np.uint8, (11, 13)),
+        (np.uint8, (23, 31)),
         (np.uint16, (90, 20)),
         (np.float32, (12, 100)),
     ],

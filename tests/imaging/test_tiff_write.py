@@ -6,9 +6,8 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from exact import check, picture_of
 from PIL import Image
-from sample_files import make_planes, make_rich_exif, srgb_profile
+from sample_files import check, make_planes, make_rich_exif, picture_of, srgb_profile
 
 from srcli.imaging.files import Metadata, encode_picture, read_picture
 from srcli.imaging.tiff import write as tiff_write

@@ -34,16 +34,8 @@ def test_the_first_step_can_be_given(factor, later, steps):
 
 
 def test_a_factor_that_one_pass_does_not_reach_needs_more_networks():
-    with pytest.raises(UsageError, match="no network that enlarges by 4"):
+    with pytest.raises(UsageError, match="enlarges by 4"):
         plan_steps(4, (), first=(3,))
-
-
-@pytest.mark.usefixtures("shelf")
-def test_the_factor_is_what_there_are_weights_for():
-    upscaler = Upscaler("RRRN", degradation="dn", **CPU)
-    assert (upscaler.scale, upscaler.degradation) == (3, "dn")
-    assert upscaler.describe(10, 12) == "rrrn dn x3"
-    assert upscaler.target_size(10, 12) == (30, 36)
 
 
 def test_noisy_pictures_are_cleaned_once_and_then_enlarged(picture, shelf):
@@ -68,34 +60,26 @@ def test_noisy_pictures_are_cleaned_once_and_then_enlarged(picture, shelf):
 @pytest.mark.parametrize(
     ("options", "description"),
     [
+        ({}, "rrrn dn x3"),
         ({"scale": 2}, "rrrn dn x3, then bicubic to 24x20"),
         ({"scale": 4}, "rrrn dn x3, then rrrn x2, then bicubic to 48x40"),
         ({"scale": 8}, "rrrn dn x3, then rrrn x3, then bicubic to 96x80"),
-        ({"width": 36}, "rrrn dn x3"),
         ({"width": 48}, "rrrn dn x3, then rrrn x2, then bicubic to 48x40"),
         ({"scale": 3, "degradation": "bi"}, "rrrn x3"),
     ],
 )
-def test_the_passes_are_described(picture, options, description):
-    upscaler = Upscaler("rrrn", **{"degradation": "dn", **options, **CPU})
+def test_the_passes_are_described(options, description):
+    upscaler = Upscaler("RRRN", **{"degradation": "dn", **options, **CPU})
     assert upscaler.describe(10, 12) == description
-    size = upscaler.target_size(10, 12)
-    assert upscaler(Picture(picture(10, 12))).pixels.shape == (*size, 3)
 
 
 @pytest.mark.usefixtures("shelf")
-@pytest.mark.parametrize("options", [{}, {"scale": 3}, {"scale": 2}, {"width": 20}])
+@pytest.mark.parametrize("options", [{}, {"scale": 2}, {"width": 20}])
 def test_a_model_without_such_weights_names_one_that_has_them(options):
-    with pytest.raises(WeightsError) as caught:
+    with pytest.raises(WeightsError, match="rrrn has: use -m rrrn"):
         Upscaler("mrnet", degradation="dn", device="cpu", **options)
-    message = "mrnet has no weights for dn; rrrn has: use -m rrrn"
-    assert str(caught.value) == message
-    with pytest.raises(WeightsError) as caught:
+    with pytest.raises(WeightsError, match="nor has any other model"):
         Upscaler("rrrn", degradation="bd", device="cpu", **options)
-    assert str(caught.value) == (
-        "rrrn has no weights for bd; nor has any other model: "
-        "`srcli train -m rrrn -x 3 --set degradation=bd` makes your own"
-    )
 
 
 @pytest.mark.usefixtures("shelf")
@@ -139,18 +123,20 @@ def test_a_weight_file_says_what_it_is_for(picture, shelf, tmp_path, save_rrrn):
     assert upscaler.describe(6, 5) == "mine x3, then rrrn x2"
 
 
-@pytest.mark.parametrize(("made_for", "named"), [("dn", "bi"), ("bi", "dn")])
+@pytest.mark.parametrize(
+    ("made_for", "named"), [("dn", "bi"), ("bi", "dn"), ("bd-bicubic", "dn")]
+)
 def test_a_file_for_another_degradation_is_refused(
     made_for, named, tmp_path, save_rrrn
 ):
     path = tmp_path / "mine.safetensors"
     save_rrrn(path, 3, made_for)
-    with pytest.raises(UsageError) as caught:
+    said = f"is for degradation {made_for.removesuffix('-bicubic')}, not {named}"
+    with pytest.raises(UsageError, match=said):
         Upscaler(weights=path, degradation=named, device="cpu")
-    assert f"{path} is for degradation {made_for}, not {named}" in str(caught.value)
 
 
-@pytest.mark.parametrize("recipe", [None, "{", "[]", "{}"])
+@pytest.mark.parametrize("recipe", [None, "[]", "{}"])
 def test_a_file_that_says_nothing_is_what_the_user_says(recipe, tmp_path, save_rrrn):
     path = tmp_path / "mine.safetensors"
     network = save_rrrn(path)
@@ -169,8 +155,6 @@ def test_a_file_for_the_blur_with_bicubic_is_one_for_the_blur(tmp_path, save_rrr
     save_rrrn(path, 3, "bd-bicubic")
     for named in (None, "bd"):
         assert Upscaler(path, degradation=named, **CPU).degradation == "bd"
-    with pytest.raises(UsageError, match="is for degradation bd, not dn"):
-        Upscaler(path, degradation="dn", **CPU)
 
 
 def test_enlarging_further_needs_ordinary_weights(
@@ -179,27 +163,21 @@ def test_enlarging_further_needs_ordinary_weights(
     path = tmp_path / "mine.safetensors"
     save_rrrn(path, 3, "dn")
     monkeypatch.setattr(catalog, "manifest", tuple)
-    message = (
-        "mine makes the first pass, x3; enlarging further needs ordinary rrrn "
-        "weights, which are not here: use -x 3 or less"
-    )
-    with pytest.raises(WeightsError) as caught:
+    message = "mine makes the first pass, x3; .* use -x 3 or less"
+    with pytest.raises(WeightsError, match=message):
         Upscaler(path, 4, **CPU)
-    assert str(caught.value) == message
     wide = Upscaler(path, width=30, **CPU)
     assert wide(Picture(picture(8, 10))).pixels.shape == (24, 30, 3)
-    with pytest.raises(WeightsError) as caught:
+    with pytest.raises(WeightsError, match=message):
         wide(Picture(picture(8, 9)))
-    assert str(caught.value) == message
 
 
 def test_files_that_are_no_weights(tmp_path):
     path = tmp_path / "mine.safetensors"
-    with pytest.raises(WeightsError, match="no weight file at"):
-        Upscaler(path, device="cpu")
     # What the system says of such a name is told, or taken for a file that is missing.
-    with pytest.raises(WeightsError, match=r"cannot read .*too long|no weight file at"):
-        Upscaler(tmp_path / f"{'a' * 300}.safetensors", device="cpu")
+    for missing in (path, tmp_path / f"{'a' * 300}.safetensors"):
+        with pytest.raises(WeightsError, match=r"cannot read .*long|no weight file at"):
+            Upscaler(missing, device="cpu")
     path.write_bytes(b"no weights")
     with pytest.raises(WeightsError, match="no readable safetensors"):
         Upscaler(weights=path, degradation="dn", device="cpu")

@@ -45,12 +45,6 @@ def test_parameters_are_those_counted_by_hand(scale, total):
     assert count_parameters(model) == total
 
 
-@pytest.mark.parametrize("steps", [2, 3, 9])
-def test_more_steps_cost_two_slopes_each(steps):
-    total = ENDS + 2 * BLOCK + 2 * between(2) + 2 * steps
-    assert count_parameters(DSRN(DSRNConfig(steps=steps))) == total
-
-
 @pytest.mark.parametrize(
     ("name", "total"),
     [
@@ -65,8 +59,7 @@ def test_parameters_of_the_studied_variants(name, total):
     assert count_parameters(DSRN(DSRN.variants[name])) == total
 
 
-@pytest.mark.parametrize("scale", [2, 3, 4])
-@pytest.mark.parametrize("feedback", [True, False])
+@pytest.mark.parametrize(("scale", "feedback"), [(2, True), (3, False), (4, True)])
 def test_macs_are_those_counted_by_hand(scale, feedback):
     hr, lr = 1280 * 720, 1280 * 720 / scale**2
     block, between = 2 * 9 * 128 * 128, KERNELS[scale] ** 2 * 128 * 128
@@ -76,15 +69,6 @@ def test_macs_are_those_counted_by_hand(scale, feedback):
     expected += lr * (enter + 7 * block + 7 * between + feedback * 6 * between)
     config = DSRNConfig(scales=(scale,), feedback=feedback)
     assert count_macs(DSRN(config), scale) == round(expected)
-
-
-def test_macs_of_the_single_state_are_all_at_hr_size():
-    pixel = 9 * 64 + 9 * 64 * 128 + 7 * (2 * 9 * 128 * 128) + 9 * 128
-    for scale in (2, 3, 4):
-        config = dataclasses.replace(
-            DSRN.variants["dsrn-single-state"], scales=(scale,)
-        )
-        assert count_macs(DSRN(config), scale) == 1280 * 720 * pixel
 
 
 def transcribe(model: DSRN, lr: torch.Tensor) -> torch.Tensor:
@@ -137,23 +121,21 @@ def transcribe(model: DSRN, lr: torch.Tensor) -> torch.Tensor:
     return bicubic + torch.stack(residuals).mean(dim=0)
 
 
-@pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize(
-    "options",
+    ("scale", "options"),
     [
-        {},
-        {"steps": 1},
-        {"untied": True},
-        {"feedback": False},
-        {"dual": False},
-        {"dual": False, "untied": True},
-        {"width": 5, "kernel": (2, 3, 4)},
-        {"kernel": (3, 4, 5)},
-        {"kernel": (3, 6, 7)},
-        {"kernel": (4, 7, 10)},
-        {"activation": "shared-prelu"},
-        {"activation": "relu"},
-        {"activation": "none", "dual": False},
+        (2, {}),
+        (3, {}),
+        (4, {"steps": 1}),
+        (2, {"untied": True}),
+        (3, {"feedback": False}),
+        (4, {"dual": False, "untied": True}),
+        (2, {"width": 5, "kernel": (2, 3, 4)}),
+        (3, {"kernel": (3, 6, 7)}),
+        (4, {"kernel": (4, 7, 10)}),
+        (2, {"activation": "shared-prelu"}),
+        (3, {"activation": "relu"}),
+        (4, {"activation": "none", "dual": False}),
     ],
 )
 def test_the_network_follows_the_equations(scale, options):
@@ -164,11 +146,12 @@ def test_the_network_follows_the_equations(scale, options):
         assert expected.shape == (1, 1, 7 * scale, 5 * scale)
         (estimate,) = model.predictions(lr)
         torch.testing.assert_close(estimate, expected, atol=1e-10, rtol=0)
-        torch.testing.assert_close(model(lr), expected, atol=1e-10, rtol=0)
+    # Gradients need another way to the same PReLU.
+    torch.testing.assert_close(model(lr).detach(), expected, atol=1e-10, rtol=0)
 
 
-@pytest.mark.parametrize("scale", [2, 3, 4])
-def test_one_output_convolution_on_the_mean_state_is_the_mean_of_seven(scale):
+def test_one_output_convolution_on_the_mean_state_is_the_mean_of_seven():
+    scale = 2
     model = DSRN(DSRNConfig(scales=(scale,))).eval()
     nn.init.normal_(model.leave.weight, std=0.05)  # a residual of some size
     given = []
@@ -185,23 +168,7 @@ def test_one_output_convolution_on_the_mean_state_is_the_mean_of_seven(scale):
     torch.testing.assert_close(sr, bicubic + mean, atol=1e-5, rtol=0)
 
 
-def test_training_and_inference_activate_alike():
-    # Gradients need another way to the same PReLU.
-    model = build(steps=3)
-    lr = torch.rand(1, 1, 6, 5, dtype=torch.float64)
-    with torch.no_grad():
-        expected = model(lr)
-    torch.testing.assert_close(model(lr).detach(), expected, atol=1e-12, rtol=0)
-
-
-def test_two_states_and_no_feedback_build_only_what_they_run():
-    assert len(build(feedback=False).down) == 0
-    single = build(dual=False)
-    assert not any((len(single.low), len(single.up), len(single.down)))
-    assert len(build(untied=True, steps=4).high) == 3
-
-
-@pytest.mark.parametrize("limit", [1, 2, 3])
+@pytest.mark.parametrize("limit", [1, 3])
 def test_a_recursion_limit_is_the_shorter_network(limit):
     model = build(steps=5)
     model.limit_recursions(limit)
@@ -243,15 +210,6 @@ def test_a_raised_limit_goes_on_with_what_the_last_step_learned(
         torch.testing.assert_close(value, known[name])
 
 
-def test_what_a_lowered_limit_left_out_begins_anew_when_it_is_raised():
-    model = build(steps=4)
-    slopes = model.slopes.detach().clone()
-    model.limit_recursions(2)
-    torch.testing.assert_close(model.slopes.detach(), slopes)
-    model.limit_recursions(None)
-    torch.testing.assert_close(model.slopes.detach(), slopes[:, [0, 1, 1, 1]])
-
-
 # Of two states, `high` and `down` begin with the second step.
 @pytest.mark.parametrize(
     ("known", "wanted", "limit", "low", "high"),
@@ -265,13 +223,12 @@ def test_what_a_lowered_limit_left_out_begins_anew_when_it_is_raised():
         ((4, False), (6, False), 3, [0], [0]),
     ],
 )
-@pytest.mark.parametrize("scale", [2, 3])
 def test_every_step_starts_from_the_same_one_or_the_last_that_ran(
-    known, wanted, limit, low, high, scale
+    known, wanted, limit, low, high
 ):
     source, target = (
         build(scales=(each,), steps=steps, untied=untied)
-        for each, (steps, untied) in ((2, known), (scale, wanted))
+        for each, (steps, untied) in ((2, known), (3, wanted))
     )
     source.limit_recursions(limit)
     before = {name: value.clone() for name, value in source.state_dict().items()}
@@ -315,78 +272,14 @@ def test_a_single_state_starts_from_the_hr_states_steps():
         assert torch.equal(back[f"high.{use}.conv1.weight"], expected)
 
 
-def test_slopes_of_another_number_of_steps_are_taken_over():
-    source, target = build(steps=3), build(steps=5)
-    started = target.fitting_weights(source)["slopes"]
-    torch.testing.assert_close(started, source.slopes.detach()[:, [0, 1, 2, 2, 2]])
-    started = source.fitting_weights(target)["slopes"]
-    torch.testing.assert_close(started, target.slopes.detach()[:, :3])
-    for options in ({"dual": False}, {"activation": "relu"}):
-        assert "slopes" not in build(**options).fitting_weights(source)
-
-
-@pytest.mark.parametrize("scale", [2, 3, 4])
-@pytest.mark.parametrize("kernel", [(4, 5, 6), (2, 3, 4), (3, 6, 8)])
-def test_every_hr_pixel_is_written_and_read(scale, kernel):
-    model = build(scales=(scale,), steps=2, kernel=kernel)
-    for layer in (model.up[0], model.down[0]):
-        nn.init.ones_(layer.weight)
-        nn.init.zeros_(layer.bias)
-    low = torch.ones(1, 6, 3, 4, dtype=torch.float64)
-    assert model.up[0](low).min() > 0
-    high = torch.zeros(1, 6, 3 * scale, 4 * scale, dtype=torch.float64)
-    high.requires_grad_()
-    model.down[0](high).sum().backward()
-    assert high.grad.min() > 0
-
-
-@pytest.mark.parametrize("scale", [2, 3, 4])
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"steps": 1},
-        {"steps": 3},
-        {"steps": 3, "feedback": False},
-        {"steps": 3, "kernel": (2, 3, 4)},
-        {"steps": 3, "kernel": (3, 6, 7)},
-        {"steps": 3, "kernel": (4, 7, 10)},
-        {"steps": 1, "dual": False},
-        {"steps": 2, "dual": False},
-        {"steps": 3, "dual": False},
-    ],
-)
-def test_the_receptive_radius_is_exact(scale, options):
-    model = build(scales=(scale,), width=2, **options)
-    with torch.no_grad():
-        for parameter in model.parameters():  # no gate may block the furthest path
-            parameter.uniform_(0.1, 0.2)
-    centre = model.receptive_radius() + 2
-    lr = torch.rand(1, 1, 2 * centre + 1, 1, dtype=torch.float64, requires_grad=True)
-    model(lr)[:, :, centre * scale : (centre + 1) * scale].sum().backward()
-    touched = lr.grad.flatten().nonzero().flatten() - centre
-    assert touched.min() == -model.receptive_radius()
-    assert touched.max() == model.receptive_radius()
-
-
-@pytest.mark.parametrize("scale", [2, 3, 4])
-def test_an_untrained_network_starts_near_bicubic_however_deep(scale, picture):
+def test_an_untrained_network_starts_near_bicubic_however_deep(picture):
+    scale = 2
     model = DSRN(DSRNConfig(scales=(scale,), steps=9, width=64)).eval()
     lr = torch.from_numpy(picture(16, 16, 1)[None, None, :, :, 0] / np.float32(255))
     with torch.no_grad():
         residual = model(lr) - imresize_torch(lr, float(scale))
     assert torch.isfinite(residual).all()
     assert 0 < residual.std() < 0.1
-
-
-def test_tiles_overlap_by_what_was_measured_or_the_radius():
-    found = {
-        steps: DSRN(DSRNConfig(steps=steps, width=2)).tile_overlap()
-        for steps in (1, 5, 6, 7, 9)
-    }
-    # The radius is 2 T + 3; 2 T was measured at T = 7 alone.
-    assert found == {1: 5, 5: 13, 6: 14, 7: 14, 9: 18}
-    single = DSRN(DSRNConfig(dual=False, width=2))
-    assert single.tile_overlap() == single.receptive_radius() == 10
 
 
 def deviate(inputs: int, outputs: int) -> float:
@@ -425,19 +318,6 @@ def test_a_kernel_of_another_size_starts_where_the_smaller_one_lay():
     for name in ("up.0.weight", "down.0.weight"):
         expected = F.pad(source.state_dict()[name], (0, 1, 0, 1))
         torch.testing.assert_close(started[name], expected)
-
-
-def test_autocast_runs_the_states_in_half_precision():
-    model = DSRN(DSRNConfig(width=8)).eval()
-    lr = torch.rand(1, 1, 6, 6)
-    states = []
-    model.leave.register_forward_hook(lambda _, given, __: states.append(given[0]))
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        sr = model(lr)
-    assert states[0].dtype == torch.bfloat16
-    assert sr.dtype == torch.float32
-    with torch.no_grad():
-        torch.testing.assert_close(sr, model(lr), atol=0.01, rtol=0)
 
 
 @pytest.mark.parametrize(

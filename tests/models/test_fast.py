@@ -86,10 +86,14 @@ def make(function, *, picture: bool = False, **layers: nn.Module) -> Made:
     return model.eval()
 
 
-def check(model: SRModel, scale: int, shape=(2, 7, 6)) -> SRModel:
+BOTH = {torch.float64: 1e-10, torch.float32: 1e-4}
+
+
+def check(model: SRModel, scale: int, shape=(2, 7, 6), dtypes=tuple(BOTH)) -> SRModel:
     """Equal to the last digits in double precision, nearly so in single."""
     fast = model
-    for dtype, allowed in ((torch.float64, 1e-10), (torch.float32, 1e-4)):
+    for dtype in dtypes:
+        allowed = BOTH[dtype]
         model = model.to(dtype)
         fast = make_fast(model, scale)
         assert isinstance(fast, FastModel)
@@ -178,10 +182,9 @@ def test_a_scaled_sum_is_rectified_by_the_convolution_that_makes_it(sign):
     extra = {} if sign == "positive" else {"addcmul": 1, "relu": 1}
     assert count(model) == {"convolution": 2, **extra}
     # A channel that is all but switched off, with a shift as all others have.
-    for scale in (1e-6, 1e-30, 0.0):
-        with torch.no_grad():
-            model.body.norm.weight[3], model.body.norm.bias[3] = scale, 0.8
-        check(model, 2)
+    with torch.no_grad():
+        model.body.norm.weight[3], model.body.norm.bias[3] = 1e-30, 0.8
+    check(model, 2)
 
 
 @needs_onednn
@@ -205,15 +208,6 @@ def test_a_sum_of_three_is_made_by_its_last_convolution():
         one=conv(), two=conv(), last=conv(), down=conv(),
     )  # fmt: skip
     assert count(model) == {"convolution": 4}
-
-
-def test_factors_of_nested_sums_are_each_their_own():
-    def body(own, x):
-        y = x + own.one(x) * 0.2
-        z = (y + own.two(y) * 0.5) * 0.3 + x
-        return own.last((z + own.one(z)) * 0.7 / 3)
-
-    check(make(body, one=conv(), two=conv(), last=conv()), 2)
 
 
 @pytest.mark.parametrize("share", [0.3, -2.0, 0.0])
@@ -301,29 +295,10 @@ ENLARGING = {"one": conv(3), "two": conv(), "expand": conv(WIDTH, 4 * WIDTH),
              "hidden": conv(), "last": conv(WIDTH, 3)}  # fmt: skip
 
 
-class Largest(TorchDispatchMode):
-    """Follows how many values the largest tensor has."""
-
-    most = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        if isinstance(out, Tensor):
-            self.most = max(self.most, out.numel())
-        return out
-
-
-def test_the_largest_maps_are_made_strip_by_strip(monkeypatch):
-    monkeypatch.setattr(fused, "_STRIP", 1)
-    fast = check(make(enlarge, picture=True, **ENLARGING), 2)
-    with torch.inference_mode(), Largest() as largest:
-        fast(torch.rand(1, 3, 100, 20), 2)
-    whole = WIDTH * 4 * 100 * 20  # a map after the shuffle
-    assert largest.most < 0.5 * whole
-
-
-@pytest.mark.parametrize("strip", [1, 600, 1 << 23])
-@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 4, 3), (1, 9, 1), (1, 13, 5)])
+@pytest.mark.parametrize(
+    ("shape", "strip"),
+    [((1, 1, 1), 1), ((2, 4, 3), 600), ((1, 9, 1), 1 << 23), ((1, 13, 5), 1)],
+)
 def test_strips_change_nothing(shape, strip, monkeypatch):
     monkeypatch.setattr(fused, "_STRIP", strip)
     check(make(enlarge, picture=True, **ENLARGING), 2, shape)
@@ -361,12 +336,17 @@ def shrunk(name: str, scale: int | None = None) -> SRModel:
 @pytest.mark.parametrize("name", variant_names())
 def test_a_fast_copy_is_the_network_in_every_variant(name):
     model = shrunk(name)
-    check(model, model.config.scales[-1])
+    check(model, model.config.scales[-1], (1, 5, 6), (torch.float64,))
 
 
-@pytest.mark.parametrize("scale", [2, 3])
-@pytest.mark.parametrize("limit", [1, 2])
-@pytest.mark.parametrize("name", [*MODELS, "dsrn-untied", "drcn-no-supervision"])
+@pytest.mark.parametrize(
+    ("name", "limit", "scale"),
+    [
+        *zip(MODELS, (1, 2, 1, 2, 1), (2, 3, 3, 2, 2), strict=True),
+        ("dsrn-untied", 2, 2),
+        ("drcn-no-supervision", 2, 3),
+    ],
+)
 def test_below_the_limit_and_in_strips(name, limit, scale, monkeypatch):
     monkeypatch.setattr(fused, "_STRIP", 600)
     model = shrunk(name, scale)
@@ -374,9 +354,10 @@ def test_below_the_limit_and_in_strips(name, limit, scale, monkeypatch):
     check(model, scale)
 
 
-@pytest.mark.parametrize("norm", ["affine", "batch"])
-@pytest.mark.parametrize("path", ["multi", "chain"])
-@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize(
+    ("mixed", "path", "norm"),
+    [(False, "chain", "batch"), (True, "multi", "batch"), (True, "chain", "affine")],
+)
 def test_normalisations_of_any_sign(mixed, path, norm):
     config = DRRNConfig(scales=(2,), blocks=2, units=3, width=8, path=path, norm=norm)
     model = DRRN(config).double().eval()
@@ -405,12 +386,12 @@ def test_half_precision_stays_near_the_network(name):
 
 # Bytes of an LR pixel in bf16.
 MEMORY: dict[str, tuple[int, int]] = {
-    "mrnet": (4, 2764), "drrn": (3, 7004), "dsrn": (4, 17241), "drcn": (3, 10472),
-    "rrrn": (4, 24600),
+    "mrnet": (4, 2764), "drrn-b1u9": (3, 7004), "dsrn": (4, 17241),
+    "drcn-d6": (3, 10472), "rrrn-g1": (4, 24600),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", MEMORY)
 def test_memory_is_that_of_few_maps(name):
     scale, most = MEMORY[name]
     network, config = variant(name, scale)
@@ -446,7 +427,7 @@ def test_other_threads_compute_as_ever_while_one_writes():
 
 
 def test_several_threads_write_at_once():
-    networks = [make(lambda own, x: own.layer(x), layer=conv()) for _ in range(12)]
+    networks = [make(lambda own, x: own.layer(x), layer=conv()) for _ in range(6)]
     with ThreadPoolExecutor(4) as pool:
         copies = list(pool.map(lambda each: make_fast(each, 2), networks))
     assert all(isinstance(each, FastModel) for each in copies)

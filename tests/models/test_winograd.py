@@ -35,8 +35,10 @@ def by_definition(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("channels", [(64, 48), (32, 64)])
-@pytest.mark.parametrize("size", [(1, 1), (3, 70), (37, 61), (8, 8)])
+@pytest.mark.parametrize(
+    ("size", "channels"),
+    [((1, 1), (64, 48)), ((3, 70), (32, 64)), ((37, 61), (64, 48)), ((8, 8), (32, 32))],
+)
 @torch.inference_mode()
 def test_a_convolution_and_what_follows(size, channels, dtype):
     inputs, outputs = channels
@@ -62,8 +64,7 @@ def test_a_convolution_and_what_follows(size, channels, dtype):
         check(run(other[:, :, :-1]), plain[:, :, :-1])
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
-@pytest.mark.parametrize("tiles", [1, 40, 10**6])
+@pytest.mark.parametrize(("threads", "tiles"), [(1, 40), (2, 1), (3, 10**6)])
 @torch.inference_mode()
 def test_strips_and_threads_change_nothing(tiles, threads, monkeypatch):
     monkeypatch.setattr(winograd, "TILES", tiles)
@@ -110,7 +111,7 @@ def test_several_callers_at_once_do_not_disturb_each_other():
 
     def work() -> None:
         with torch.inference_mode():
-            for _ in range(5):
+            for _ in range(2):
                 results.append(winograd.convolve(x, kernel, bias, torch.empty_like(x)))
 
     threads = [threading.Thread(target=work) for _ in range(3)]
@@ -118,7 +119,7 @@ def test_several_callers_at_once_do_not_disturb_each_other():
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(results) == 15
+    assert len(results) == 6
     for result in results:
         check(result, by_definition(x, weight, bias))
 

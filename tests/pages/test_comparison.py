@@ -16,6 +16,7 @@ from srcli.pages import comparison
 from srcli.pages.comparison import write_comparison
 
 FACTS = {"Model": "mrnet", "Scale": "x4"}
+WHITE = {np.uint8: 255, np.uint16: 65535, np.float32: 1}
 
 
 @pytest.fixture
@@ -39,12 +40,8 @@ def pair(picture):
         opacity = picture(height, width, 1)[:, :, 0] if alpha else None
         if opacity is not None:
             opacity[: height // 3] = 0
-        if dtype == np.uint16:
-            pixels = pixels.astype(np.uint16) * 257
-            opacity = None if opacity is None else opacity.astype(np.uint16) * 257
-        if dtype == np.float32:
-            pixels = pixels.astype(np.float32) / 255
-            opacity = None if opacity is None else opacity.astype(np.float32) / 255
+            opacity = (opacity / 255 * WHITE[dtype]).astype(dtype)
+        pixels = (pixels / 255 * WHITE[dtype]).astype(dtype)
         larger = pixels.repeat(scale, 0).repeat(scale, 1)
         size = larger.shape[:2]
         opaque = None if opacity is None else imresize(opacity, size=size)
@@ -83,12 +80,11 @@ def test_both_pictures_are_shown_to_the_last_pixel(
 ):
     source, result = pair(100, 130, scale, channels, dtype)
     page = compare(source, result)
-    white = 1 if dtype == np.float32 else np.iinfo(dtype).max
     bicubic = imresize(source.pixels, size=result.pixels.shape[:2])
     assert [image.kind for image in page.images[:2]] == ["before", "after"]
     before, after = (image.pixels for image in page.images[:2])
     for shown, expected in ((before, bicubic), (after, result.pixels)):
-        difference = np.abs(shown - squeezed(narrow(expected, white)))
+        difference = np.abs(shown - squeezed(narrow(expected, WHITE[dtype])))
         # Floating point may fall on either side of a tie.
         assert difference.max() <= (1 if dtype == np.float32 else 0)
     found = list(shots(page))

@@ -2,15 +2,121 @@
 
 from __future__ import annotations
 
+import io
+import json
+import shutil
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from srcli.imaging.files import Picture
 from srcli.pages.comparison import write_comparison
 from srcli.pages.html import Shot, show_crop, show_table, write_page
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 RED, BLUE = (200, 30, 0), (0, 40, 190)
 WIDTH, HEIGHT = 400, 300
+
+
+class Browser:
+    """Headless Chromium at one device pixel for each CSS pixel."""
+
+    def __init__(self, driver):
+        self.driver = driver
+
+    def open(self, path, width=1000, height=900, scheme="light"):
+        """Show a page; nothing of the one before is left in the logs."""
+        call = self.driver.execute_cdp_cmd
+        metrics = {"width": width, "height": height, "mobile": False}
+        call("Emulation.setDeviceMetricsOverride", {"deviceScaleFactor": 1, **metrics})
+        media = [{"name": "prefers-color-scheme", "value": scheme}]
+        call("Emulation.setEmulatedMedia", {"features": media})
+        for log in ("browser", "performance"):
+            self.driver.get_log(log)
+        self.driver.get(path.as_uri())
+
+    def ask(self, script, *arguments):
+        """What a script returns."""
+        return self.driver.execute_script(f"return {script}", *arguments)
+
+    def find(self, selector):
+        """Every element that a CSS selector names."""
+        return self.driver.find_elements("css selector", selector)
+
+    def look(self, element):
+        """The element's pixels on the screen, (H, W, 3)."""
+        shot = Image.open(io.BytesIO(element.screenshot_as_png))
+        return np.asarray(shot.convert("RGB"))
+
+    def press(self, *keys):
+        """Type into whatever has the focus."""
+        from selenium.webdriver import ActionChains
+
+        ActionChains(self.driver, duration=0).send_keys(*keys).perform()
+
+    def drag(self, element, start, end, kind):
+        """Pull a finger or a mouse over an element, from one x to another."""
+        from selenium.webdriver import ActionChains
+        from selenium.webdriver.common.actions.pointer_input import PointerInput
+
+        left = element.rect["width"] / 2
+        chain = ActionChains(self.driver, 0, [PointerInput(kind, kind)])
+        chain.move_to_element_with_offset(element, round(start - left), 0)
+        chain.click_and_hold()
+        chain.move_to_element_with_offset(element, round(end - left), 0)
+        chain.release().perform()
+
+    @property
+    def complaints(self):
+        """What the console says."""
+        return [entry["message"] for entry in self.driver.get_log("browser")]
+
+    @property
+    def requests(self):
+        """Every address that was asked for, but those that hold what they name."""
+        logged = self.driver.get_log("performance")
+        events = [json.loads(entry["message"])["message"] for entry in logged]
+        asked = (
+            event["params"]["request"]["url"]
+            for event in events
+            if event["method"] == "Network.requestWillBeSent"
+        )
+        return [address for address in asked if not address.startswith("data:")]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """A `Browser`; tests are skipped where Chromium or its driver is missing."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    from selenium.common.exceptions import SessionNotCreatedException
+
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    driver = shutil.which("chromedriver")
+    if program is None or driver is None:
+        pytest.skip("no Chromium with its driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    profile = tmp_path_factory.mktemp("browser")
+    for argument in (
+        "headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage",
+        "hide-scrollbars", "no-first-run", "disable-background-networking",
+        "force-color-profile=srgb", f"user-data-dir={profile}",
+    ):  # fmt: skip
+        options.add_argument(f"--{argument}")
+    logs = {"browser": "ALL", "performance": "ALL"}
+    options.set_capability("goog:loggingPrefs", logs)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SE_OFFLINE", "true")
+        patch.setenv("NO_PROXY", "localhost,127.0.0.1")
+        patch.setenv("no_proxy", "localhost,127.0.0.1")
+        service = webdriver.ChromeService(executable_path=driver)
+        try:
+            session = webdriver.Chrome(options=options, service=service)
+        except SessionNotCreatedException as error:  # a driver of another version, say
+            pytest.skip(f"{program} cannot be driven: {error.msg}")
+        with session:
+            yield Browser(session)
 
 
 @pytest.fixture
@@ -48,24 +154,21 @@ def find_border(browser, frame):
     return border
 
 
-def test_handle_begins_in_the_middle(browser, slider):
+def test_keys_move_the_handle_from_the_middle(browser, slider):
+    from selenium.webdriver.common.keys import Keys
+
     assert find_border(browser, slider) == pytest.approx(WIDTH / 2, abs=4)
     assert [side.text for side in browser.find(".sides span")] == ["Bicubic", "mrnet"]
     (shown,) = browser.find(".shown")
     assert not shown.is_displayed()  # the picture is not reduced
-
-
-def test_keys_move_the_handle(browser, slider):
-    from selenium.webdriver.common.keys import Keys
-
-    browser.press(Keys.TAB, *[Keys.ARROW_LEFT] * 10)
-    assert find_border(browser, slider) == pytest.approx(0.4 * WIDTH, abs=4)
-    browser.press(*[Keys.ARROW_RIGHT] * 30)
-    assert find_border(browser, slider) == pytest.approx(0.7 * WIDTH, abs=4)
-    browser.press(Keys.HOME)
-    assert find_border(browser, slider) == 0
-    browser.press(Keys.END)
-    assert find_border(browser, slider) == pytest.approx(WIDTH, abs=4)
+    for keys, share in (
+        ([Keys.TAB, *[Keys.ARROW_LEFT] * 10], 0.4),
+        ([Keys.ARROW_RIGHT] * 30, 0.7),
+        ([Keys.HOME], 0),
+        ([Keys.END], 1),
+    ):
+        browser.press(*keys)
+        assert find_border(browser, slider) == pytest.approx(share * WIDTH, abs=4)
     (control,) = browser.find(".frame input")
     assert control.accessible_name.endswith("shows Bicubic")
     assert control.aria_role == "slider"
@@ -94,38 +197,37 @@ def test_nothing_shines_through_a_transparent_picture(browser, show):
     assert {tuple(colour) for colour in right} == {(204,) * 3, (255,) * 3}
 
 
-def test_page_asks_for_nothing_and_shows_crops_pixel_by_pixel(browser, show, picture):
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_page_asks_for_nothing_and_shows_crops_pixel_by_pixel(
+    browser, show, picture, scheme
+):
     pixels = picture(240, 320)
-    path = show(Picture(picture(60, 80)), Picture(pixels))
+    path = show(Picture(picture(60, 80)), Picture(pixels), scheme=scheme)
     assert browser.requests == [path.as_uri()]
     assert browser.complaints == []
     images = browser.find(".shot img")
     assert len(images) >= 6
-    assert browser.ask("devicePixelRatio") == 1
     for image in images:
         box = browser.ask("arguments[0].getBoundingClientRect().toJSON()", image)
-        natural = [browser.ask(f"arguments[0].natural{side}", image)
-                   for side in ("Width", "Height")]  # fmt: skip
-        assert [box["width"], box["height"]] == natural
+        for side in ("Width", "Height"):
+            natural = browser.ask(f"arguments[0].natural{side}", image)
+            assert box[side.lower()] == natural
     caption = browser.find(".crop > figcaption")[0].text.replace(",", "").split()
     left, top = int(caption[-3]), int(caption[-1])
     seen = browser.look(images[1])
     height, width, _ = seen.shape
     assert np.array_equal(seen, pixels[top : top + height, left : left + width])
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_colours_follow_the_system(browser, show, picture, scheme):
-    show(Picture(picture(60, 80)), Picture(picture(240, 320)), scheme=scheme)
-    style = "getComputedStyle(document.body)"
-    channels = [
-        sum(map(int, browser.ask(f"{style}.{name}")[4:-1].split(",")))
+    colours = [  # of the text and of what is behind it
+        browser.ask(f"getComputedStyle(document.body).{name}")[4:-1].split(",")
         for name in ("color", "backgroundColor")
     ]
-    assert (channels[0] > channels[1]) == (scheme == "dark")
+    text, ground = (sum(map(int, channels)) for channels in colours)
+    assert (text > ground) == (scheme == "dark")
 
 
-def test_a_phone_shows_all_of_it_without_scrolling_sideways(browser, show, picture):
+def test_a_phone_shows_all_of_it_without_scrolling_sideways(
+    browser, show, picture, tmp_path
+):
     source, result = (Picture(picture(*size)) for size in ((120, 200), (480, 800)))
     show(source, result, "name_without_a_place_to_break" * 3, width=360, height=740)
     assert browser.ask("document.documentElement.scrollWidth") <= 360
@@ -134,14 +236,11 @@ def test_a_phone_shows_all_of_it_without_scrolling_sideways(browser, show, pictu
     assert frame.rect["width"] / frame.rect["height"] == pytest.approx(800 / 480, 0.01)
     (shown,) = browser.find(".shown")
     assert shown.text == f"Shown at {round(frame.rect['width'] / 8)} % of its size."
-
-
-def test_tables_and_crops_of_any_length_fit_a_phone(browser, tmp_path, picture):
-    path = tmp_path / "page.html"
+    # So it is with tables and crops of any length.
     titles = [f"Column {number}" for number in range(12)]
     shots = [Shot("a" * 90, picture(128, 128)) for _ in range(3)]
     table = show_table(titles, [True] * 12, [[titles]])
-    write_page(path, "page", [table, show_crop(shots, "b" * 90)])
-    browser.open(path, width=360)
+    write_page(tmp_path / "b.html", "page", [table, show_crop(shots, "b" * 90)])
+    browser.open(tmp_path / "b.html", width=360)
     assert browser.ask("document.documentElement.scrollWidth") <= 360
     assert browser.complaints == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import stat
 import tarfile
 import zipfile
@@ -11,61 +10,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from archives import pack, special
 
 from srcli.errors import InputError, OutputError
 from srcli.pretrained.archive import unpack
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """An empty folder two levels down, so that an escape shows."""
-    inner = tmp_path / "outer" / "inner"
-    inner.mkdir(parents=True)
-    return inner
-
-
-def make_tar(path, members):
-    """A tar of (name, bytes) or of TarInfo."""
-    with tarfile.open(path, "w") as archive:
-        for member in members:
-            if isinstance(member, tarfile.TarInfo):
-                archive.addfile(member)
-            else:
-                info = tarfile.TarInfo(member[0])
-                info.size = len(member[1])
-                archive.addfile(info, io.BytesIO(member[1]))
-    return path
-
-
-def make_tgz(path, members):
-    """A tgz of (name, bytes) or of TarInfo."""
-    make_tar(path, members)
-    path.write_bytes(gzip.compress(path.read_bytes(), mtime=0))
-    return path
-
-
-def make_zip(path, members):
-    """A zip of (name, bytes) or of (ZipInfo, bytes)."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in members:
-            archive.writestr(name, data)
-    return path
-
-
-def special(name, kind, target=""):
-    info = tarfile.TarInfo(name)
-    info.type = kind
-    info.linkname = target
-    return info
-
-
-def files_below(folder):
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != ".tar"
-    }
-
 
 PICTURES = [
     ("Set5/HR/baby.png", b"baby" * 1000),
@@ -78,33 +26,53 @@ LITTER = [
     ("Set5/HR/._baby.png", b"junk"),
     ("Set5/.DS_Store", b"junk"),
 ]
+ZEROS = [("zeros.png", bytes(8 * 2**20))]
+ANY = pytest.mark.parametrize("suffix", [".tar", ".tgz", ".zip"])
 
 
-ANY = pytest.mark.parametrize(
-    ("make", "name"), [(make_tar, "a.tar"), (make_tgz, "a.tgz"), (make_zip, "a.zip")]
-)
-PACKED = pytest.mark.parametrize(
-    ("make", "name"), [(make_tgz, "a.tgz"), (make_zip, "a.zip")]
-)
+@pytest.fixture
+def put(tmp_path):
+    """A function that unpacks bytes two levels down and returns the files by name.
+
+    Everything that an archive leaves anywhere counts.
+    """
+    folder = tmp_path / "outer" / "inner"
+    folder.mkdir(parents=True)
+
+    def left():
+        return {
+            path.relative_to(folder).as_posix(): path.read_bytes()
+            for path in sorted((tmp_path / "outer").rglob("*"))
+            if path.is_file() and path.name != ".tar"
+        }
+
+    def run(suffix, data, error=None, said=""):
+        (tmp_path / f"a{suffix}").write_bytes(data)
+        if error is None:
+            unpack(tmp_path / f"a{suffix}", folder)
+        else:
+            with pytest.raises(error, match=said):
+                unpack(tmp_path / f"a{suffix}", folder)
+        return left()
+
+    return run
 
 
 @ANY
-def test_files_arrive_and_litter_does_not(tmp_path, folder, make, name):
-    unpack(make(tmp_path / name, PICTURES + LITTER), folder)
-    assert files_below(folder) == dict(PICTURES)
+def test_files_arrive_and_litter_does_not(put, suffix):
+    assert put(suffix, pack(suffix, PICTURES + LITTER)) == dict(PICTURES)
 
 
-def test_a_zip_with_the_separators_of_windows(tmp_path, folder):
+def test_a_zip_with_the_separators_of_windows(put):
     members = [(name.replace("/", "\\"), data) for name, data in PICTURES + LITTER]
     members += [("Set5\\HR\\", b""), ("Set5/new\\", b"")]
-    unpack(make_zip(tmp_path / "a.zip", members), folder)
-    assert files_below(folder) == dict(PICTURES)
+    assert put(".zip", pack(".zip", members)) == dict(PICTURES)
 
 
-def test_folders_of_an_archive_do_no_harm(tmp_path, folder):
-    folders = [special("./", tarfile.DIRTYPE), special("./Set5", tarfile.DIRTYPE)]
-    unpack(make_tar(tmp_path / "a.tar", [*folders, ("./Set5/a.png", b"a")]), folder)
-    assert files_below(folder) == {"Set5/a.png": b"a"}
+def test_folders_of_an_archive_do_no_harm(put):
+    folders = [(special(n, tarfile.DIRTYPE), b"") for n in ("./", "./Set5")]
+    data = pack(".tar", [*folders, ("./Set5/a.png", b"a")])
+    assert put(".tar", data) == {"Set5/a.png": b"a"}
 
 
 NAMES = [
@@ -118,110 +86,85 @@ NAMES = [
 
 
 @pytest.mark.parametrize("bad", NAMES)
-@pytest.mark.parametrize(("make", "name"), [(make_tar, "a.tar"), (make_zip, "a.zip")])
-def test_names_that_lead_out_are_refused(tmp_path, folder, make, name, bad):
-    archive = make(tmp_path / name, [("good.txt", b"good"), (bad, b"evil")])
-    with pytest.raises(InputError, match="would leave the folder"):
-        unpack(archive, folder)
-    assert files_below(tmp_path / "outer") == {}
+@pytest.mark.parametrize("suffix", [".tar", ".zip"])
+def test_names_that_lead_out_are_refused(put, suffix, bad):
+    data = pack(suffix, [("good.txt", b"good"), (bad, b"evil")])
+    assert put(suffix, data, InputError, "would leave the folder") == {}
 
 
-SPECIALS = [
-    special("link", tarfile.SYMTYPE, "/etc"),
-    special("link", tarfile.SYMTYPE, "good.txt"),
-    special("link", tarfile.LNKTYPE, "../../climbs"),
-    special("device", tarfile.BLKTYPE),
-    special("pipe", tarfile.FIFOTYPE),
-]
+@pytest.mark.parametrize(
+    ("kind", "target"),
+    [
+        (tarfile.SYMTYPE, "/etc"),
+        (tarfile.SYMTYPE, "good.txt"),
+        (tarfile.LNKTYPE, "../../climbs"),
+        (tarfile.BLKTYPE, ""),
+        (tarfile.FIFOTYPE, ""),
+    ],
+)
+def test_links_and_devices_are_refused(put, kind, target):
+    members = [("good.txt", b"good"), (special("link", kind, target), b"")]
+    assert put(".tgz", pack(".tgz", members), InputError, "a link or a device") == {}
 
 
-@pytest.mark.parametrize("member", SPECIALS, ids=lambda info: info.linkname)
-def test_links_and_devices_are_refused(tmp_path, folder, member):
-    archive = make_tgz(tmp_path / "a.tgz", [("good.txt", b"good"), member])
-    with pytest.raises(InputError, match="a link or a device"):
-        unpack(archive, folder)
-    assert files_below(folder) == {}
-
-
-def test_a_link_in_a_zip_is_refused(tmp_path, folder):
+def test_a_link_in_a_zip_is_refused(put):
     info = zipfile.ZipInfo("link")
     info.create_system = 3
     info.external_attr = (stat.S_IFLNK | 0o777) << 16
-    with pytest.raises(InputError, match="is a link"):
-        unpack(make_zip(tmp_path / "a.zip", [(info, b"/etc")]), folder)
-    assert list(folder.iterdir()) == []
+    assert put(".zip", pack(".zip", [(info, b"/etc")]), InputError, "is a link") == {}
 
 
-@PACKED
-def test_an_archive_that_swells_is_refused(tmp_path, folder, make, name):
-    archive = make(tmp_path / name, [("zeros.png", bytes(8 * 2**20))])
-    assert archive.stat().st_size < 20_000
-    with pytest.raises(InputError, match="more than its size allows"):
-        unpack(archive, folder)
-    assert sum(path.stat().st_size for path in folder.iterdir()) < 2 * 2**20
+@pytest.mark.parametrize("suffix", [".tgz", ".zip"])
+def test_an_archive_that_swells_is_refused(put, suffix, tmp_path):
+    data = pack(suffix, ZEROS)
+    assert len(data) < 20_000
+    put(suffix, data, InputError, "more than its size allows")
+    written = [p.stat().st_size for p in (tmp_path / "outer").rglob("*") if p.is_file()]
+    assert sum(written) < 2 * 2**20
 
 
 @pytest.mark.parametrize("claimed", [1000, 2**32 - 1])
-def test_a_zip_that_lies_about_its_files_is_refused(tmp_path, folder, claimed):
-    archive = make_zip(tmp_path / "a.zip", [("zeros.png", bytes(8 * 2**20))])
-    honest = (8 * 2**20).to_bytes(4, "little")
-    data = archive.read_bytes()
+def test_a_zip_that_lies_about_its_files_is_refused(put, claimed):
+    data, honest = pack(".zip", ZEROS), (8 * 2**20).to_bytes(4, "little")
     assert data.count(honest) == 2  # beside the file, and in the directory
-    archive.write_bytes(data.replace(honest, claimed.to_bytes(4, "little")))
-    with pytest.raises(InputError, match="not unpacked"):
-        unpack(archive, folder)
-    assert sum(map(len, files_below(folder).values())) <= 1000
+    lie = data.replace(honest, claimed.to_bytes(4, "little"))
+    left = put(".zip", lie, InputError, "not unpacked")
+    assert sum(map(len, left.values())) <= 1000
 
 
-def test_a_header_that_swells_is_refused_before_it_is_read(tmp_path, folder):
+def test_a_header_that_swells_is_refused(put):
     header = special("header", tarfile.XHDTYPE)
     header.size = 8 * 2**30 - 1
-    (tmp_path / "a.tgz").write_bytes(gzip.compress(header.tobuf() + bytes(2**20)))
-    with pytest.raises(InputError, match="not unpacked"):
-        unpack(tmp_path / "a.tgz", folder)
+    data = gzip.compress(header.tobuf() + bytes(2**20))
+    assert put(".tgz", data, InputError, "not unpacked") == {}
 
 
-def test_an_encrypted_zip_is_refused(tmp_path, folder):
-    archive = make_zip(tmp_path / "a.zip", [("x.png", b"data")])
-    data = bytearray(archive.read_bytes())
-    directory = data.index(b"PK\x01\x02")
+def test_an_encrypted_zip_is_refused(put):
+    data = bytearray(pack(".zip", [("x.png", b"data")]))
     data[6] |= 1
-    data[directory + 8] |= 1
-    archive.write_bytes(data)
-    with pytest.raises(InputError, match="not unpacked"):
-        unpack(archive, folder)
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    assert put(".zip", bytes(data), InputError, "not unpacked") == {}
 
 
 @ANY
 @pytest.mark.parametrize("keep", [0, 100, 700])
-def test_a_cut_archive_is_refused(tmp_path, folder, make, name, keep):
+def test_a_cut_archive_is_refused(put, suffix, keep):
     noise = np.random.default_rng(0).bytes(20_000)
-    archive = make(tmp_path / name, [("x.png", noise)])
-    archive.write_bytes(archive.read_bytes()[:keep])
-    with pytest.raises(InputError, match="not unpacked"):
-        unpack(archive, folder)
+    put(suffix, pack(suffix, [("x.png", noise)])[:keep], InputError, "not unpacked")
 
 
-@PACKED
-def test_a_damaged_archive_is_refused(tmp_path, folder, make, name):
-    archive = make(tmp_path / name, [("x.png", bytes(range(256)) * 100)])
-    data = bytearray(archive.read_bytes())
+@pytest.mark.parametrize("suffix", [".tgz", ".zip"])
+def test_a_damaged_archive_is_refused(put, suffix):
+    data = bytearray(pack(suffix, [("x.png", bytes(range(256)) * 100)]))
     data[60] ^= 255
-    archive.write_bytes(data)
-    with pytest.raises(InputError, match="not unpacked"):
-        unpack(archive, folder)
+    put(suffix, bytes(data), InputError, "not unpacked")
 
 
-def test_a_tar_that_is_called_tgz_is_refused(tmp_path, folder):
-    with pytest.raises(InputError, match="not unpacked"):
-        unpack(make_tar(tmp_path / "a.tgz", PICTURES), folder)
-    assert files_below(folder) == {}
+def test_a_tar_that_is_called_tgz_is_refused(put):
+    assert put(".tgz", pack(".tar", PICTURES), InputError, "not unpacked") == {}
 
 
-def test_too_little_room_is_seen_before_unpacking(tmp_path, folder, monkeypatch):
-    archive = make_tar(tmp_path / "a.tar", PICTURES)
+def test_too_little_room_is_seen_before_unpacking(put, monkeypatch):
     nearly_full = SimpleNamespace(free=100)
     monkeypatch.setattr("shutil.disk_usage", lambda _: nearly_full)
-    with pytest.raises(OutputError, match="make room"):
-        unpack(archive, folder)
-    assert list(folder.iterdir()) == []
+    assert put(".tar", pack(".tar", PICTURES), OutputError, "make room") == {}

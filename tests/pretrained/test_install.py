@@ -3,39 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import gzip
 import hashlib
-import io
 import json
-import tarfile
-import zipfile
 from functools import partial
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from archives import pack
 
 from srcli.errors import InputError, UsageError, WeightsError
 from srcli.pretrained import catalog
 from srcli.pretrained.datasets import find_dataset, public_sets
 from srcli.pretrained.install import install, list_items, select_items
-
-
-def pack_tar(members):
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as archive:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return stream.getvalue()
-
-
-def pack_zip(members):
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
-        for name, data in members.items():
-            archive.writestr(name, data)
-    return stream.getvalue()
 
 
 def find_set(name):
@@ -45,11 +25,11 @@ def find_set(name):
 
 @pytest.fixture
 def serve(file_server):
-    """Makes the server give out `body` for a set of the catalogue."""
+    """Makes the server give out these files for a set of the catalogue."""
 
-    def make(name, body, **known):
-        file_server.body = body
+    def make(name, members, **known):
         real = find_set(name)
+        body = file_server.body = pack(Path(real.archive).suffix, members.items())
         known.setdefault("md5", hashlib.md5(body).hexdigest())
         known = {"sha256": None, "bytes": None, **known}
         return dataclasses.replace(
@@ -97,11 +77,10 @@ IMAGES = "BSR/BSDS500/data/images"
 
 
 @pytest.mark.parametrize(
-    ("name", "pack", "members", "left"),
+    ("name", "members", "left"),
     [
         (
             "bsds200",  # whose val are the pictures of B100
-            lambda members: gzip.compress(pack_tar(members)),
             {
                 f"{IMAGES}/test/100007.jpg": b"test",
                 f"{IMAGES}/train/100075.jpg": b"train",
@@ -113,7 +92,6 @@ IMAGES = "BSR/BSDS500/data/images"
         ),
         (
             "t91",
-            pack_zip,
             {
                 "SRCNN/generate_train.m": b"code",
                 "SRCNN/Test/Set5/baby_GT.bmp": b"Set5",
@@ -123,10 +101,8 @@ IMAGES = "BSR/BSDS500/data/images"
         ),
     ],
 )
-def test_only_training_pictures_leave_an_archive(
-    serve, tmp_path, name, pack, members, left
-):
-    wanted = serve(name, pack(members))
+def test_only_training_pictures_leave_an_archive(serve, tmp_path, name, members, left):
+    wanted = serve(name, members)
     assert install(wanted, tmp_path) == "downloaded"
     assert wanted.find(tmp_path) == ((tmp_path / left).parent,)
     files = [p for p in tmp_path.rglob("*") if p.is_file() and p.suffix != ".json"]
@@ -134,7 +110,7 @@ def test_only_training_pictures_leave_an_archive(
 
 
 def test_the_benchmark_archive_serves_four_names(serve, file_server, tmp_path):
-    assert install(serve("set5", pack_tar(BENCHMARK)), tmp_path) == "downloaded"
+    assert install(serve("set5", BENCHMARK), tmp_path) == "downloaded"
     found = find_dataset("set5", tmp_path).pictures(2)
     assert [path.read_bytes() for path in found] == [b"baby"]
     for name in ("set5", "set14", "b100", "urban100", "benchmark"):
@@ -146,19 +122,23 @@ def test_the_benchmark_archive_serves_four_names(serve, file_server, tmp_path):
 
 
 def test_a_kept_archive_is_used_again_without_the_network(serve, file_server, tmp_path):
-    wanted = serve("div2k-valid", pack_zip({"DIV2K_valid_HR/0801.png": b"x"}))
+    wanted = serve("div2k-valid", {"DIV2K_valid_HR/0801.png": b"x"})
+    wanted = dataclasses.replace(
+        wanted, sha256=hashlib.sha256(file_server.body).hexdigest()
+    )
     install(wanted, tmp_path, keep_archive=True)
     (tmp_path / "DIV2K_valid_HR" / "0801.png").unlink()
     assert install(wanted, tmp_path) == "unpacked"
     assert (tmp_path / "DIV2K_valid_HR" / "0801.png").read_bytes() == b"x"
-    assert not (tmp_path / "DIV2K_valid_HR.zip").exists()
+    # Neither the archive is left, nor a record of a checksum that is published.
+    assert [path.name for path in tmp_path.iterdir()] == ["DIV2K_valid_HR"]
     assert len(file_server.asked) == 1
 
 
 def test_folders_of_ones_own_are_left_alone(serve, tmp_path):
     (tmp_path / "Set5").mkdir()
     (tmp_path / "Set5" / "mine.png").write_bytes(b"mine")
-    install(serve("set14", pack_tar(BENCHMARK)), tmp_path)
+    install(serve("set14", BENCHMARK), tmp_path)
     assert [path.name for path in (tmp_path / "Set5").iterdir()] == ["mine.png"]
     assert (tmp_path / "Set14" / "HR" / "zebra.png").is_file()
 
@@ -166,7 +146,7 @@ def test_folders_of_ones_own_are_left_alone(serve, tmp_path):
 def test_the_validation_sets_lr_pictures_lie_together(serve, tmp_path):
     for scale in (2, 3):
         member = f"DIV2K_valid_LR_bicubic/X{scale}/0801x{scale}.png"
-        wanted = serve(f"div2k-valid-lr-x{scale}", pack_zip({member: b"x"}))
+        wanted = serve(f"div2k-valid-lr-x{scale}", {member: b"x"})
         assert install(wanted, tmp_path) == "downloaded"
         assert (tmp_path / member).is_file()
 
@@ -180,45 +160,37 @@ def test_the_validation_sets_lr_pictures_lie_together(serve, tmp_path):
 )
 def test_a_wrong_or_hostile_archive_leaves_nothing(serve, tmp_path, members, words):
     with pytest.raises(InputError, match=words):
-        install(serve("benchmark", pack_tar(members)), tmp_path / "data")
+        install(serve("benchmark", members), tmp_path / "data")
     assert [path.name for path in tmp_path.rglob("*")] == ["data"]
 
 
 def test_the_first_checksum_is_kept_and_holds_for_later_downloads(
-    serve, tmp_path, caplog
+    serve, tmp_path, file_server, caplog
 ):
     caplog.set_level("INFO", "srcli")
-    body = pack_tar(BENCHMARK)
-    wanted = serve("benchmark", body, md5=None)
+    wanted = serve("benchmark", BENCHMARK, md5=None)
     install(wanted, tmp_path)
     assert "no SHA-256 of benchmark.tar is published" in caplog.text
     record = json.loads((tmp_path / "srcli-checksums.json").read_text())
-    kept = {"url": wanted.url, "sha256": hashlib.sha256(body).hexdigest()}
+    kept = {"url": wanted.url, "sha256": hashlib.sha256(file_server.body).hexdigest()}
     assert record == {"benchmark.tar": kept}
 
     other = tmp_path / "again"
     other.mkdir()
     (tmp_path / "srcli-checksums.json").rename(other / "srcli-checksums.json")
-    changed = serve("benchmark", body.replace(b"zebra", b"horse"), md5=None)
+    changed = {**BENCHMARK, "benchmark/Set14/HR/zebra.png": b"horse"}
     with pytest.raises(InputError, match="wrong SHA-256"):
-        install(changed, other)
+        install(serve("benchmark", changed, md5=None), other)
     assert f"first download in {other / 'srcli-checksums.json'}" in caplog.text
     assert [path.name for path in other.iterdir()] == ["srcli-checksums.json"]
-    assert install(serve("benchmark", body, md5=None), other) == "downloaded"
-
-
-def test_a_published_checksum_needs_no_record(serve, tmp_path):
-    body = pack_zip({"DIV2K_valid_HR/0801.png": b"x"})
-    known = hashlib.sha256(body).hexdigest()
-    install(serve("div2k-valid", body, sha256=known), tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["DIV2K_valid_HR"]
+    assert install(serve("benchmark", BENCHMARK, md5=None), other) == "downloaded"
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"benchmark.tar": 5}'])
 def test_a_damaged_record_is_not_ignored(serve, file_server, tmp_path, text):
     (tmp_path / "srcli-checksums.json").write_text(text)
     with pytest.raises(InputError, match="cannot be read"):
-        install(serve("benchmark", pack_tar(BENCHMARK)), tmp_path)
+        install(serve("benchmark", BENCHMARK), tmp_path)
     assert not file_server.asked
 
 
@@ -275,7 +247,7 @@ def test_only_models_with_weights_are_listed(mrnet_x2, entries):
 
 
 def test_weights_that_are_nowhere(mrnet_x2, entries, get):
-    with pytest.raises(WeightsError, match="srcli train -m mrnet"):
+    with pytest.raises(WeightsError, match="no weights are bundled yet"):
         get()
     entries.append(mrnet_x2())
     with pytest.raises(WeightsError, match="neither bundled nor published"):

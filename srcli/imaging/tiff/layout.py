@@ -25,6 +25,7 @@ from srcli.errors import InputError
 from srcli.imaging import pillow
 from srcli.imaging.chunks import Chunk
 from srcli.imaging.exif import MALFORMED
+from srcli.imaging.picture import PictureInfo
 
 _GREY = PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MINISBLACK
 LAB = PHOTOMETRIC.CIELAB, PHOTOMETRIC.ICCLAB
@@ -65,8 +66,8 @@ _SIZES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8)  # of values,
 # Bytes that the largest picture has a pixel: RGB and alpha in single precision; and
 # that a tile may have beyond those of four pictures.
 _MOST_BYTES, _SPARE_BYTES = 16, 1 << 28
-# Of what is read by box, bytes of a strip or tile, and of a pixel with all channels.
-_MOST_PIECE, _MOST_PIXEL = 1 << 30, 64
+# Of what is read by box, bits of a strip or tile, and of a pixel with all channels.
+_MOST_BITS, _MOST_PIXEL = 1 << 33, 512
 _PART = 1 << 20  # bytes of an uncompressed strip that are read at a time
 
 
@@ -74,10 +75,9 @@ class Page:
     """What the tags of a page say of its pixels; lengths in pixels.
 
     Attributes:
+        info: What the header says of the picture, upright.
         directory: The tags as tifffile has them.
         name: What messages call the file.
-        width: Turned upright.
-        height: Turned upright.
         stored: Rows and columns, not turned.
         orientation: As in EXIF, 1 to 8.
         photometric: How samples are colours, once a strip or tile is decoded.
@@ -85,8 +85,6 @@ class Page:
         samples: Of a pixel.
         colours: Samples of a pixel that are its colours; the others come behind.
         opacity: Which sample is the opacity; None where there is none.
-        depth: Bits a channel that its pixels come in: 8, 16, or 32 for floating point.
-        channels: Of colour that its pixels come in, 1 or 3.
         planes: That have strips or tiles of their own.
         tile: Rows and columns of one strip or tile, those at the edge too. What is
             plain, rows in a row without compression, is cut into strips of some rows.
@@ -96,13 +94,13 @@ class Page:
             each has its own, or the decoder sees to it.
         offsets: Where in the file each strip or tile is.
         counts: How many bytes it has there.
-        obstacle: Why it cannot be read by box, to follow the file's name, or None.
     """
 
-    format = "tiff"
     chunks: tuple[Chunk, ...] = ()
 
-    def __init__(self, file: IO[bytes], directory: Directory, name: str) -> None:
+    def __init__(
+        self, file: IO[bytes], directory: Directory, name: str, pages: int
+    ) -> None:
         """Check the tags.
 
         Raises:
@@ -118,34 +116,24 @@ class Page:
         self._find_pieces(file.seek(0, 2))
         turned = directory.tags.valueof(274, 1)
         self.orientation = turned if turned in range(1, 9) else 1
-        self.height, self.width = self.stored[:: 1 if self.orientation < 5 else -1]
-        size = math.prod(self.tile) * self.samples // self.planes * self.bits / 8
-        self.obstacle = None
-        if self.samples * self.bits > 8 * _MOST_PIXEL:
-            self.obstacle = "has too many channels"
-        elif size > _MOST_PIECE:
-            self.obstacle = "is not cut into tiles, or into too large ones"
-        if self.obstacle and self.width * self.height > pillow.MAX_PIXELS:
-            raise InputError(
-                f"{name} {self.obstacle}, and has more than "
-                f"{pillow.MAX_PIXELS // 10**6} million pixels: save it as a tiled TIFF "
-                "in grey or RGB, or cut it into parts"
-            )
-
-    @property
-    def has_alpha(self) -> bool:
-        """Whether it has transparency."""
-        return self.opacity is not None
+        pixel = self.samples * self.bits
+        piece = math.prod(self.tile) * pixel // self.planes
+        height, width = self.stored[:: 1 if self.orientation < 5 else -1]
+        self.info = PictureInfo(
+            "tiff",
+            width,
+            height,
+            alpha=self.opacity is not None,
+            depth=32 if self.is_float else 16 if self.bits > 8 else 8,
+            channels=1 if self.photometric in _GREY else 3,
+            frames=pages,
+            is_windowed=pixel <= _MOST_PIXEL and piece <= _MOST_BITS,
+        )
 
     @property
     def has_own_colours(self) -> bool:
         """Whether its pixels come in the file's own colours, not in sRGB."""
         return self.photometric not in (PHOTOMETRIC.SEPARATED, *LAB)
-
-    @property
-    def is_windowed(self) -> bool:
-        """Whether it can be read by box."""
-        return self.obstacle is None
 
     @property
     def exif(self) -> Image.Exif:
@@ -160,11 +148,11 @@ class Page:
         return exif
 
     @property
-    def info(self) -> dict[str, bytes]:
+    def said(self) -> dict[str, bytes]:
         """What Pillow's `info` would hold: profile, XMP, IPTC."""
         tags = {"icc_profile": 34675, "xmp": 700, "photoshop": 34377}
-        said = {key: self.directory.tags.valueof(tag) for key, tag in tags.items()}
-        return {key: value for key, value in said.items() if isinstance(value, bytes)}
+        found = {key: self.directory.tags.valueof(tag) for key, tag in tags.items()}
+        return {key: value for key, value in found.items() if isinstance(value, bytes)}
 
     @cached_property
     def palette(self) -> NDArray[np.uint8]:
@@ -202,13 +190,13 @@ class Page:
             InputError: If it is.
             ValueError: If it claims implausibly many bytes a pixel.
         """
-        if self.width * self.height > pillow.MAX_PIXELS:
+        if math.prod(self.stored) > pillow.MAX_PIXELS:
             raise InputError(
                 f"{self.name} has more than {pillow.MAX_PIXELS // 10**6} million "
                 "pixels: too many to be read at once; srcli upscale takes it where "
                 "the result is a TIFF"
             )
-        size = self.width * self.height * self.samples * self.dtype.itemsize
+        size = math.prod(self.stored) * self.samples * self.dtype.itemsize
         if size > _MOST_BYTES * pillow.MAX_PIXELS:
             raise ValueError("its tags make no sense")
 
@@ -228,8 +216,6 @@ class Page:
                 self.subsampling = int(across), int(down)
         self.colours = _COLOURS.get(self.photometric, 1)
         self.is_float = tags.sampleformat == SAMPLEFORMAT.IEEEFP
-        self.depth = 32 if self.is_float else 16 if self.bits > 8 else 8
-        self.channels = 1 if self.photometric in _GREY else 3
         extra = tags.extrasamples[: max(self.samples - self.colours, 0)]
         kinds = EXTRASAMPLE.ASSOCALPHA, EXTRASAMPLE.UNASSALPHA
         opaque = [place for place, kind in enumerate(extra) if kind in kinds]
@@ -241,52 +227,31 @@ class Page:
         tags, is_float = self.directory, self.is_float
         codec, is_int = tags.compression, tags.sampleformat == SAMPLEFORMAT.INT
         title = _TITLES.get(self.photometric, "unknown")
-        bits = _BITS.get(self.photometric)
         layout = self.planes, self.samples, tags.predictor
         is_known = is_float or is_int or tags.sampleformat == SAMPLEFORMAT.UINT
-        rgb, other = "as RGB", "with 8 or 16 bits a channel, or in floating point"
-        kinds = (
-            (
-                is_float and self.photometric == PHOTOMETRIC.SEPARATED,
-                "CMYK in floating point",
-                rgb,
-            ),
-            (
-                self.photometric not in _COLOURS
-                or (bits and (is_float or self.bits not in bits)),
-                f"{title} pixels of {self.bits} bits a channel",
-                rgb,
-            ),
-            (
-                (bits and codec not in _BYTE_CODECS)
-                or (self.subsampling != (1, 1) and layout != (1, 3, 1)),
-                f"{title} pixels in an unusual layout",
-                rgb,
-            ),
-            (
-                codec not in (*_BYTE_CODECS, *CCITT, *_PICTURE_CODECS),
-                f"pixels compressed by {getattr(codec, 'name', codec)}",
-                "with another compression",
-            ),
-            (not is_known, "pixels of an unknown kind", other),
-            (
-                not is_float and self.bits > 16,
-                f"whole numbers of {self.bits} bits",
-                other,
-            ),
-            (is_int, "signed whole numbers", other),
-            (
-                not isinstance(tags.bitspersample, int),
-                "channels of different depths",
-                other,
-            ),
-        )
-        for is_so, kind, remedy in kinds:
-            if is_so:
-                raise InputError(
-                    f"{self.name} holds {kind}, which are not supported: save it "
-                    f"{remedy}"
-                )
+        is_odd = self.subsampling != (1, 1) and layout != (1, 3, 1)
+        bits: Sequence[int] = (self.bits,) if self.photometric in _COLOURS else ()
+        if self.photometric in _BITS:
+            is_odd = is_odd or codec not in _BYTE_CODECS
+            bits = () if is_float else _BITS[self.photometric]
+        is_ink = self.photometric == PHOTOMETRIC.SEPARATED
+        has_codec = codec in (*_BYTE_CODECS, *CCITT, *_PICTURE_CODECS)
+        kinds = {
+            "CMYK in floating point": is_float and is_ink,
+            f"{title} pixels of {self.bits} bits a channel": self.bits not in bits,
+            f"{title} pixels in an unusual layout": is_odd,
+            f"pixels compressed by {getattr(codec, 'name', codec)}": not has_codec,
+            "pixels of an unknown kind": not is_known,
+            f"whole numbers of {self.bits} bits": self.bits > 16 and not is_float,
+            "signed whole numbers": is_int,
+            "channels of different depths": not isinstance(tags.bitspersample, int),
+        }
+        kind = next((kind for kind, is_so in kinds.items() if is_so), None)
+        if kind is not None:
+            raise InputError(
+                f"{self.name} holds {kind}, which are not supported: save it deflated "
+                "in grey or RGB, with 8 or 16 bits a channel or in floating point"
+            )
         if self.samples < self.colours:
             raise ValueError("it has too few samples a pixel")
         if {*self.subsampling} - {1, 2, 4}:

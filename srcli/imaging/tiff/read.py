@@ -24,7 +24,7 @@ from srcli.errors import InputError
 from srcli.imaging.alpha import peak_level
 from srcli.imaging.box import Box
 from srcli.imaging.planes import Planes, in_bands, look_up, unmultiply, widen
-from srcli.imaging.profiles import check_cmyk, convert_cmyk
+from srcli.imaging.profiles import convert_cmyk, find_cmyk
 from srcli.imaging.tiff.layout import CCITT, LAB, Page
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class PageReader:
         """
         page = self._page
         samples = self._gather(box)
-        left = page.samples - page.colours - page.has_alpha
+        left = page.samples - page.colours - page.info.alpha
         if left:
             one = "1 further channel is left out"
             self._warn(one if left == 1 else f"{left} further channels are left out")
@@ -231,7 +231,7 @@ def _find_conversion(page: Page) -> partial[NDArray[Any]] | None:
     if page.photometric in LAB:
         return partial(_from_lab, is_icc=page.photometric == PHOTOMETRIC.ICCLAB)
     if page.photometric == PHOTOMETRIC.SEPARATED:
-        icc = check_cmyk(page.info.get("icc_profile"), page.name)
+        icc = find_cmyk(page.said.get("icc_profile"), page.name)
         return partial(convert_cmyk, icc=icc)
     return None
 

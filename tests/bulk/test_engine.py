@@ -153,14 +153,6 @@ def collect(results, disturbances):
     return done
 
 
-def test_on_a_cluster_that_stays_whole(nodes, bulk, local, tmp_path):
-    results = list(bulk())
-    check_same(results, tmp_path / "bulk", local)
-    assert {result.stats.device for result in results if result.error is None} == {
-        "cpu"
-    }
-
-
 def find_victim():
     """A process that holds a network, and the raylet that it belongs to."""
     deadline = time.monotonic() + 300
@@ -185,9 +177,10 @@ def test_a_worker_is_killed_and_a_node_removed(nodes, bulk, local, tmp_path):
         lost.append(raylet)
         nodes.add_node(num_cpus=1)
 
-    results = collect(bulk(), {20: kill, 40: remove})
+    results = collect(bulk(), {6: kill, 12: remove})
     assert len(lost) == 2
     check_same(results, tmp_path / "bulk", local)
+    assert {result.stats.device for result in results if result.stats} == {"cpu"}
 
 
 def raylet_of(node):
@@ -201,7 +194,7 @@ def test_from_store_to_store_by_the_command(nodes, store, run, many, tmp_path):
     done = run(*call)
     assert done.exit_code == 7, done.stderr
     records = [json.loads(line) for line in done.stdout.splitlines()]
-    assert Counter(r["status"] for r in records) == {"done": 100, "failed": 1}
+    assert Counter(r["status"] for r in records) == {"done": 50, "failed": 1}
     assert "error: s3://bucket/in/part0/cut.png is damaged or cut off" in done.stderr
     folder = tmp_path / "local"
     local = run("upscale", many / "part0", *common[3:], "-o", f"{folder}/")
@@ -217,7 +210,7 @@ def test_from_store_to_store_by_the_command(nodes, store, run, many, tmp_path):
     store.rm("bucket/out/part0/000_bicubic_x2.png")
     rest = run(*call, "--skip-existing")
     states = Counter(json.loads(line)["status"] for line in rest.stdout.splitlines())
-    assert states == {"skipped": 99, "done": 1, "failed": 1}
+    assert states == {"skipped": 49, "done": 1, "failed": 1}
 
 
 def test_regions_of_one_picture_are_spread(nodes, run, picture, tmp_path, monkeypatch):
