@@ -35,8 +35,7 @@ from srcli.bulk.steps import (
     write_pictures,
 )
 from srcli.errors import DeviceError, InputError, SrcliError, UsageError
-from srcli.imaging.files import open_picture
-from srcli.inference.batch import Piece, ResultFile, attempt
+from srcli.inference.batch import Piece, ResultFile, attempt, open_source
 from srcli.inference.jobs import Job, Result, Tally, announce, prepare_folders
 from srcli.inference.naming import Naming
 from srcli.inference.sources import Source
@@ -71,7 +70,7 @@ def enlarge_sources(
         upscaler: The fields of `Upscaler`. The device is what each worker has: "cpu" (a
             core), "cuda" (a GPU), or "auto" (a GPU if the cluster has any).
         address: Of the cluster, as `joined`.
-        workers: The most workers that enlarge; None is what there is room for.
+        workers: That enlarge, at most; None is as many as have room.
         progress: Told of pictures, and of how many a second.
 
     Raises:
@@ -150,13 +149,7 @@ def do_large(job: Job, work: Work, progress: Progress = SILENT) -> Result:
     regions = work.make_planner().plan_regions(job.info)
     count = len(regions)
     progress.start(job.source.name, count)
-    with open_picture(
-        job.source.content,
-        name=job.source.name,
-        frame=job.naming.frame,
-        keep_metadata=job.naming.keep_metadata,
-        by_box=True,
-    ) as opened:
+    with open_source(job) as opened:
         levels = opened.levels
     orders = {i: RegionOrder(job, r, count, levels) for i, r in enumerate(regions)}
     with (

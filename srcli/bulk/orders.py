@@ -8,10 +8,11 @@ at before the run begins, so that it is refused as the local engine refuses it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import PurePath
 
 from srcli.errors import UsageError
@@ -27,7 +28,7 @@ from srcli.inference.sources import STREAM, Source
 from srcli.storage import Place, is_shared, list_names, locate
 
 _THREADS = 16  # that look into files at once
-_CHUNK = 512  # pictures looked into before what was found is checked
+_CHUNK = 256  # groups of pictures looked into before what was found is checked
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +60,11 @@ def take_orders(
             folders[home] = _index_results(home, naming)
         there = folders[home].get(_stem(source, naming), ())
         orders.append(Order(index, source, home, there))
-    plan = partial(plan_job, naming=naming)
+    groups = _find_doubtful(orders, naming)
     with ThreadPoolExecutor(_THREADS, "look") as pool:
-        for chunk in _find_doubtful(orders, naming):
-            jobs = list(pool.map(plan, chunk))
+        for start in range(0, len(groups), _CHUNK):
+            chunk = chain.from_iterable(groups[start : start + _CHUNK])
+            jobs = list(pool.map(partial(plan_job, naming=naming), chunk))
             check_names(jobs, kept)
             check_existing(jobs, naming.existing)
     return naming, orders
@@ -115,23 +117,19 @@ def _index_results(home: Place, naming: Naming) -> Mapping[str, tuple[str, ...]]
     return found
 
 
-def _find_doubtful(orders: Sequence[Order], naming: Naming) -> Iterator[list[Source]]:
-    """The sources whose jobs have to be planned to know that nothing is in the way.
+def _find_doubtful(orders: Sequence[Order], naming: Naming) -> list[list[Source]]:
+    """Where jobs have to be planned to know that nothing is in the way.
 
-    They come in chunks that keep together what could share a result's name.
+    What could share a result's name is one group.
     """
     groups: defaultdict[tuple[Place, str], list[Order]] = defaultdict(list)
     for order in orders:
         groups[order.home, _stem(order.source, naming)].append(order)
     read = {order.source.path for order in orders}
-    chunk: list[Source] = []
+    doubtful = []
     for (home, _), group in groups.items():
         there = [name for order in group for name in order.there]
         is_refused = there and naming.existing == "refuse"
         if is_refused or len(group) > 1 or any(home / name in read for name in there):
-            chunk += [order.source for order in group]
-        if len(chunk) >= _CHUNK:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
+            doubtful.append([order.source for order in group])
+    return doubtful

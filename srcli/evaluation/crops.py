@@ -28,23 +28,16 @@ HARDNESS = 0.5
 class Crop:
     """A part of a picture, enlarged in two ways.
 
-    Attributes:
-        image: The picture's name.
-        window: Which part of the HR picture.
-        bicubic: (h, w) luma or (h, w, 3) RGB, uint8, as the protocol compares it.
-        ours: The network's, likewise.
-        original: The HR picture, likewise.
-        bicubic_psnr: Of the luma of the crop, in dB.
-        psnr: The network's.
+    Pixels are (h, w) luma or (h, w, 3) RGB, uint8, as the protocol compares them.
     """
 
-    image: str
-    window: Box
+    image: str  # the picture's name
+    window: Box  # in the HR picture
     bicubic: NDArray[np.uint8]
     ours: NDArray[np.uint8]
     original: NDArray[np.uint8]
-    bicubic_psnr: float
-    psnr: float
+    bicubic_psnr: float  # of the luma of the crop, in dB
+    psnr: float  # the network's
 
     @property
     def gain(self) -> float:

@@ -135,7 +135,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class _RowPlan:
     """One row to measure: who, and on what."""
 
     dataset: Dataset
@@ -167,23 +167,23 @@ def run_benchmark(
         WeightsError: If weights are missing or damaged.
         DeviceError: If the device is absent.
     """
-    jobs = _plan(request)
+    plans = _plan(request)
     rows = []
-    for job in jobs:
-        rows.append(_measure(request, job, progress))
+    for plan in plans:
+        rows.append(_measure(request, plan, progress))
         if on_row is not None:
             on_row(rows[-1])
     return rows
 
 
-def _plan(request: BenchmarkRequest) -> list[_Job]:
+def _plan(request: BenchmarkRequest) -> list[_RowPlan]:
     """All the work, checked."""
     found = [find_dataset(name, request.data_dir) for name in request.datasets]
     chosen = request.selection
     contenders = prepare_contenders(chosen, request.engine, stages=request.stages)
     kind = "" if chosen.degradation == "bi" else f"_{chosen.degradation}"
     folders: dict[str, Path] = {}
-    jobs = []
+    plans = []
     for dataset in dict.fromkeys(found):
         name, folder = dataset.name, dataset.folder
         if folders.setdefault(name, folder) != folder:
@@ -196,29 +196,31 @@ def _plan(request: BenchmarkRequest) -> list[_Job]:
             pictures = dict(zip(label_pictures(paths, folder), paths, strict=True))
             for contender in together:
                 save = (request.save_images or Path()) / name / f"x{scale}{kind}"
-                jobs.append(_Job(dataset, contender, pictures, save / contender.name))
+                plans.append(
+                    _RowPlan(dataset, contender, pictures, save / contender.name)
+                )
         if dataset.published_count not in (None, len(paths)):
             log.warning(
                 "%s in %s has %d pictures, the published set %d",
                 name, folder, len(paths), dataset.published_count,
             )  # fmt: skip
-    for job in jobs if request.save_images and not request.overwrite else ():
-        for label in job.pictures:
-            if os.path.exists(job.place(label)):  # noqa: PTH110 - for any name
+    for plan in plans if request.save_images and not request.overwrite else ():
+        for label in plan.pictures:
+            if os.path.exists(plan.place(label)):  # noqa: PTH110 - for any name
                 raise OutputError(
-                    f"{show_path(job.place(label))} exists: use --overwrite or save to"
+                    f"{show_path(plan.place(label))} exists: use --overwrite or save to"
                     " another folder"
                 )
-    return jobs
+    return plans
 
 
-def _measure(request: BenchmarkRequest, job: _Job, progress: Progress) -> Row:
+def _measure(request: BenchmarkRequest, plan: _RowPlan, progress: Progress) -> Row:
     """One contender on every picture of a data set."""
-    contender, dataset = job.contender, show_path(job.dataset.name)
+    contender, dataset = plan.contender, show_path(plan.dataset.name)
     degradation = cast(Degradation, request.selection.degradation)
-    progress.start(f"{dataset} x{contender.scale} {contender.name}", len(job.pictures))
+    progress.start(f"{dataset} x{contender.scale} {contender.name}", len(plan.pictures))
     results, ranking = [], CropRanking()
-    for index, (label, path) in enumerate(job.pictures.items()):
+    for index, (label, path) in enumerate(plan.pictures.items()):
         hr = read_hr(path)
         if request.gray_as_rgb and hr.ndim == 2:
             hr = np.repeat(hr[:, :, None], 3, axis=2)
@@ -233,8 +235,8 @@ def _measure(request: BenchmarkRequest, job: _Job, progress: Progress) -> Row:
         if request.crops and contender.runner is not None:
             ranking.offer(result.image, hr, task, made)
         if request.save_images is not None:
-            make_folder(job.place(label).parent)
-            write_picture(Picture(np.atleast_3d(made.picture)), job.place(label))
+            make_folder(plan.place(label).parent)
+            write_picture(Picture(np.atleast_3d(made.picture)), plan.place(label))
         results.append(result)
         progress.advance()
         progress.note(f"{result.psnr:.2f} dB")
@@ -254,7 +256,7 @@ def _measure(request: BenchmarkRequest, job: _Job, progress: Progress) -> Row:
         precision=stats.precision if stats else None,
         parameters=contender.parameters,
         macs_720p=contender.macs,
-        paper=lookup(contender.name, job.dataset.name, contender.scale, printed),
+        paper=lookup(contender.name, plan.dataset.name, contender.scale, printed),
         stage_names=contender.stages,
         stage_weights=contender.stage_weights,
         pictures=tuple(results),

@@ -14,12 +14,17 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, ParamSpec, TypeVar
 
 from srcli.errors import DeviceError, InputError, OutputError, SrcliError
-from srcli.imaging.files import encode_picture, open_picture, write_picture
+from srcli.imaging.files import (
+    PictureFile,
+    encode_picture,
+    open_picture,
+    write_picture,
+)
 from srcli.imaging.formats import FORMATS
 from srcli.imaging.metadata import fit_metadata
 from srcli.imaging.picture import Picture, join_planes, reduce_depth
@@ -75,6 +80,18 @@ def attempt(
         return Result(job, "failed", error=full)
 
 
+def open_source(job: Job) -> AbstractContextManager[PictureFile]:
+    """The picture of an open job, to be read; see `open_picture`."""
+    naming, source = job.naming, job.source
+    return open_picture(
+        source.content,
+        name=source.name,
+        frame=naming.frame,
+        keep_metadata=naming.keep_metadata,
+        by_box=job.is_large,
+    )
+
+
 def read_pieces(
     job: Job,
     regions: Sequence[Region | None] = (None,),
@@ -91,13 +108,7 @@ def read_pieces(
             place to go any more.
     """
     require_room(job)
-    with open_picture(
-        job.source.content,
-        name=job.source.name,
-        frame=job.naming.frame,
-        keep_metadata=job.naming.keep_metadata,
-        by_box=job.is_large,
-    ) as opened:
+    with open_source(job) as opened:
         if levels is not None:
             opened.levels = levels
         for region in regions:

@@ -197,9 +197,7 @@ def choose_sources(
     """The naming with its folder, and the sources without earlier results among them.
 
     Raises:
-        UsageError: If `naming` does not fit the sources.
-        InputError: If all of them are earlier results.
-        OutputError: If the folder of a file is not there.
+        SrcliError: As `Naming.for_sources`; an InputError if nothing is left.
     """
     naming = naming.for_sources(sources)
     kept = naming.drop_earlier(sources)
@@ -259,11 +257,7 @@ def is_large(info: PictureInfo, format: str, height: int, width: int) -> bool:
 
 
 def check_names(jobs: Iterable[Job], sources: Iterable[Source]) -> None:
-    """Refuse results that would share a name or replace a source.
-
-    Raises:
-        OutputError: If one would.
-    """
+    """Refuse results that would share a name or replace a source (OutputError)."""
     read = {source.path.resolve() for source in sources if source.path is not None}
     taken: dict[Place, Job] = {}
     for job in jobs:

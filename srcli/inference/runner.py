@@ -71,7 +71,7 @@ class Runner:
 
         Args:
             model: The network.
-            scale: Enlargement; one that the network serves.
+            scale: One that the network serves.
             device: As `choose_device`.
             precision: As `choose_precision`.
             tile: Longest side of a tile in LR pixels, context apart; 0 is the whole
@@ -282,11 +282,7 @@ class Runner:
             self._leave_device()
 
     def _make_room(self, side: int) -> None:
-        """See to it that a tile that ran out of memory will fit next time.
-
-        Raises:
-            DeviceError: If nothing is left to try.
-        """
+        """See to it that a tile that ran out of memory will fit next time."""
         if side > SMALLEST_TILE:
             self._side = max(SMALLEST_TILE, math.ceil(side / 2))
             log.debug("out of memory: tiles of at most %d pixels now", self._side)
@@ -295,11 +291,7 @@ class Runner:
             self._leave_device()
 
     def _leave_device(self) -> None:
-        """Go on on the CPU.
-
-        Raises:
-            DeviceError: If that is where memory ran out.
-        """
+        """Go on on the CPU, if that is not where memory ran out."""
         left = self._device
         if left.type == "cpu":
             raise DeviceError(

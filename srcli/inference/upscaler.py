@@ -114,31 +114,19 @@ class Upscaler:
         return self._goal.size(height, width)
 
     def plan(self, height: int, width: int) -> tuple[int, ...]:
-        """The networks' scales that a picture of this size goes through, in turn.
-
-        Raises:
-            UsageError: If the factor is not between 1 and 8.
-        """
+        """The networks' scales that a picture of this size goes through, in turn."""
         self.target_size(height, width)  # refuses factors that are out of reach
         factor = self._goal.factor(height, width)
         return self._choice.plan(factor, asked=not self._goal.is_sized)
 
     def runners(self, height: int, width: int) -> list[Runner]:
-        """The networks that a picture of this size goes through, loaded, in turn.
-
-        Raises:
-            UsageError: If the factor is not between 1 and 8.
-            WeightsError: If weights are missing or damaged.
-        """
+        """The networks that a picture of this size goes through, loaded, in turn."""
         return self._get_runners(self.plan(height, width))
 
     def describe(self, height: int, width: int) -> str:
         """How a picture of this size is enlarged: "mrnet x3, then bicubic to 90x60".
 
         The pass for a degradation names it: "rrrn dn x3, then rrrn x2".
-
-        Raises:
-            UsageError: If the factor is not between 1 and 8.
         """
         steps = self.plan(height, width)
         size = self.target_size(height, width)
@@ -188,16 +176,13 @@ class Upscaler:
     ) -> Picture:
         """What a picture, or the part of one that a region is, becomes.
 
-        Afterwards `stats` are about it.
+        Metadata, bit depth and channels stay. Afterwards `stats` are about it.
 
         Args:
             part: The picture in the region's `padded` box, its `levels` those of the
                 whole.
             region: As `plan_regions` gives it; None is that `part` is the picture.
             progress: Told of tiles.
-
-        Returns:
-            The region's `target`, with the same metadata, bit depth and channels.
 
         Raises:
             UsageError: If the factor is not between 1 and 8.

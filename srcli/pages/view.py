@@ -46,19 +46,16 @@ class View:
 
         Strips keep the memory small, single precision the time of large pictures.
         """
-        dtype = None if size == self.size else np.float32
         strips = [
-            self._resize(size, (slice(top, top + _STRIP), slice(None)), dtype)
+            self._resize(size, (slice(top, top + _STRIP), slice(None)))
             for top in range(0, size[0], _STRIP)
         ]
         return np.concatenate(strips)
 
     def _resize(
-        self,
-        size: tuple[int, int],
-        wanted: tuple[Wanted, Wanted],
-        dtype: type[np.float32] | None = None,
+        self, size: tuple[int, int], wanted: tuple[Wanted, Wanted]
     ) -> NDArray[np.uint8]:
+        dtype = None if size == self.size else np.float32
         parts = []
         for plane, levels in self.planes:
             whole = plane.shape[0], plane.shape[1]

@@ -177,14 +177,6 @@ def test_noise_leaves_deep_grey_deep(run, shelf):
     assert np.count_nonzero(deep % 257) > deep.size / 2  # not stretched from 8 bits
 
 
-def test_noise_leaves_transparency_to_bicubic(run, shelf):
-    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 4), np.uint8)
-    Image.fromarray(pixels).save("photo.png")
-    assert run("upscale", "photo.png", "-m", "rrrn", "--degradation", "dn").stdout
-    _, larger = look("photo_rrrn_dn_x3.png")
-    assert (larger[:, :, 3] == imresize(pixels[:, :, 3], 3)).all()
-
-
 def test_streams(run, shelf):
     Image.effect_noise((8, 6), 60).convert("RGB").save("photo.png")
     data = Path("photo.png").read_bytes()
@@ -389,13 +381,6 @@ def test_usage_errors(options, run, upscaler):
     assert not upscaler
 
 
-def test_quality_is_between_1_and_100(run, upscaler):
-    make("photo.png")
-    for quality in ("0", "101", "good"):
-        assert run("upscale", "photo.png", "--quality", quality).exit_code == 2
-    assert not upscaler
-
-
 def test_ray_that_is_not_installed_is_named(run, upscaler, monkeypatch):
     make("a.png")
     monkeypatch.setitem(sys.modules, "ray", None)
@@ -410,12 +395,13 @@ def test_input_errors(run, upscaler):
     Image.fromarray(noise).save("cut.png")
     Path("cut.png").write_bytes(Path("cut.png").read_bytes()[:-500])
     Path("nothing").mkdir()
+    os.mkfifo("pipe.png")
     for name, message in {
         "none.png": "none.png does not exist",
         "text.png": "text.png is not a picture",
         "empty.png": "empty.png is empty",
         "nothing": "folder nothing holds no pictures",
-        "*.bmp": "no picture matches *.bmp",
+        "pipe.png": "is no file but a device or pipe",
     }.items():
         assert fails(run("upscale", name), 3, message)
     assert not upscaler  # no network is loaded for these
@@ -423,16 +409,14 @@ def test_input_errors(run, upscaler):
 
 
 def test_output_errors(run, upscaler):
-    make("a.png", "x/a.png")
+    make("a.png")
     make("half.png", mode="RGBA")
     Path("a_mrnet_x4.png").write_bytes(b"mine")
     before = files()
     for arguments, message in {
         "a.png": "a_mrnet_x4.png exists already: choose --overwrite",
         "a.png -o a.png --overwrite": "a.png is itself an input",
-        "a.png -o no/b.png": "folder no does not exist",
         "a.png -o a_mrnet_x4.png/": "cannot be written",
-        "a.png x/a.png -o out/": "would both become out/a_mrnet_x4.png",
         "half.png -o b.jpg": "no transparency",
     }.items():
         assert fails(run("upscale", *arguments.split()), 4, message)
@@ -448,24 +432,6 @@ def test_a_result_whose_name_is_too_long_fails_alone(options, run):
     assert result.exit_code == 7
     assert result.stderr.count("its name is too long: choose a shorter one") == 1
     assert len(result.stdout.split()) == 2
-
-
-def test_links_pipes_and_folders_named_like_pictures(run, upscaler):
-    make("real/a.png")
-    Path("in/folder.png").mkdir(parents=True)
-    Path("in/link.png").symlink_to(Path("real/a.png").absolute())
-    Path("in/loop").symlink_to(Path("in").absolute())
-    os.mkfifo("in/pipe.png")
-    result = run("upscale", "in", "-r", "-o", "out")
-    assert (result.exit_code, result.stdout) == (0, "out/link_mrnet_x4.png\n")
-    assert fails(run("upscale", "in/pipe.png"), 3, "is no file but a device or pipe")
-    Path("in/broken.png").symlink_to("nowhere.png")
-    result = run("upscale", "in", "-o", "out", "--skip-existing")
-    assert result.exit_code == 7
-    assert "broken.png does not exist" in result.stderr
-
-
-# Pictures larger than memory
 
 
 def test_a_picture_larger_than_memory_becomes_a_tiled_tiff(run, monkeypatch, picture):
