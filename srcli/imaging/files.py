@@ -118,14 +118,10 @@ class PictureFile:
     def _prepare(self, *, keep_metadata: bool) -> None:
         """Have boxes read from the file."""
         opened = self._opened
-        if isinstance(opened, PillowFile):
+        if isinstance(opened, PillowFile) or not self.info.is_windowed:
             raise InputError(
-                f"{self._name} cannot be read by box: only TIFFs can, and not all"
-            )
-        if opened.obstacle is not None:
-            raise InputError(
-                f"{self._name} {opened.obstacle}, and cannot be read by box: save it "
-                "as a tiled TIFF in grey or RGB"
+                f"{self._name} cannot be read by box: only TIFFs can, in tiles or "
+                "strips of moderate size and with few channels"
             )
         with pillow.blame(self._name):
             channels = self.info.channels

@@ -38,7 +38,10 @@ log = logging.getLogger(__name__)
 
 MAX_PIXELS = 500_000_000  # an input of more is taken for a decompression bomb
 MAX_WINDOWED_PIXELS = 100_000_000_000  # of what is never decoded as a whole
-_TOO_LARGE = "{} claims more than {} million pixels: refused; cut it into parts"
+_TOO_LARGE = (
+    "{} claims more than {} million pixels: refused; save it as a tiled TIFF in grey "
+    "or RGB, or cut it into parts"
+)
 _MOST_SAID = 200  # characters of a library's message that are passed on
 _HEAD = 1 << 16  # bytes in which a header is looked for
 _MAX_TEXT = 32 << 20  # bytes; so is a text of more in a PNG

@@ -43,11 +43,9 @@ def variant_names() -> list[str]:
 
 
 def variant(name: str, scale: int | None = None) -> tuple[type[SRModel], ModelConfig]:
-    """The class and config of a network or of one of its variants.
+    """The class and config of a network or of one of its variants, in any case.
 
-    Args:
-        name: A key of `MODELS` or of a network's `variants`, in any case.
-        scale: Build for this one scale instead of the variant's own.
+    `scale` builds it for this one scale instead of the variant's own.
 
     Raises:
         UsageError: If no network has such a variant.

@@ -242,12 +242,8 @@ class SRModel(nn.Module):
     def predictions(self, lr: Tensor, scale: int | None = None) -> tuple[Tensor, ...]:
         """Every estimate that the paper's loss supervises, the final one last.
 
-        Args:
-            lr: (N, C, h, w) in [0, 1].
-            scale: Enlargement; may be None where the network serves only one.
-
-        Returns:
-            Estimates of shape (N, C, s*h, s*w). The last one equals `forward`.
+        `lr` is (N, C, h, w) in [0, 1], the estimates (N, C, s*h, s*w); the last one
+        equals `forward`. `scale` may be None where the network serves only one.
         """
         raise NotImplementedError
 
@@ -260,9 +256,6 @@ class SRModel(nn.Module):
 
         Those of the same names and shapes, and the layers between LR and HR size of
         another scale, resampled (`resample_transitions`).
-
-        Args:
-            source: Any network; it is not changed.
         """
         own = self.state_dict()
         same = {

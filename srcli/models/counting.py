@@ -53,15 +53,9 @@ def outline(network: type[SRModel], config: ModelConfig) -> SRModel:
 def count_macs(model: SRModel, scale: int, height: int = 720, width: int = 1280) -> int:
     """Multiply-accumulates of the paper's whole computation for one output picture.
 
-    Measured by running `predictions` on the meta device. Every layer does the same
-    at every pixel, so the count is proportional to the area; it is taken on a
-    small picture and scaled, which also allows widths that no LR picture gives.
-
-    Args:
-        model: Any network; it is not changed.
-        scale: Enlargement.
-        height: Output height in HR pixels.
-        width: Output width in HR pixels.
+    Measured by running `predictions` on the meta device, on a small picture: every
+    layer does the same at every pixel, so the count is proportional to the area of
+    `height` times `width` HR pixels.
     """
     side = 12
     twin = outline(type(model), model.config)

@@ -62,14 +62,8 @@ def make_fast(model: SRModel, scale: int) -> SRModel:
     """A fast copy of a network for one scale, which can only infer.
 
     It has the weights and the recursion limit of now; its results are those of
-    evaluation, but for rounding.
-
-    Args:
-        model: In evaluation; it is not changed.
-        scale: Enlargement; one that the network serves.
-
-    Returns:
-        A `FastModel`, or the network itself if it does what no rule knows.
+    evaluation, but for rounding. A network that does what no rule knows comes back as
+    it is, else a `FastModel`; neither is the network changed.
     """
     core = model.find_core()
     if isinstance(core, SRModel):
@@ -96,13 +90,7 @@ class FastModel(SRModel):
     """A network made of few layers; it answers what inference asks as its source."""
 
     def __init__(self, source: SRModel, head: nn.Module, tail: _Tail | None) -> None:
-        """Take over what the source is.
-
-        Args:
-            source: It is not changed.
-            head: What is done with the picture as a whole.
-            tail: What is done strip by strip with what the head gives.
-        """
+        """Take over what the source is; the tail reads what the head gives."""
         super().__init__()
         for name in (
             *("arch", "color", "config", "memory_format", "precisions"),
@@ -244,11 +232,7 @@ class _Draft:
         self.names: dict[Hashable, str] = {}
 
     def write(self, lr: Tensor) -> Tensor:
-        """What the network makes of a picture, while it is written down how.
-
-        Raises:
-            _UnknownError: If what it does depends on the picture.
-        """
+        """What the network makes of a picture, while it is written down how."""
         try:
             self.graph = _Tracer().trace(self.root)
             made: Tensor = _Sizes(fx.GraphModule(self.root, self.graph)).run(lr)
@@ -258,11 +242,7 @@ class _Draft:
         return made
 
     def apply_rules(self) -> None:
-        """Rules 1 to 3 and 5.
-
-        Raises:
-            _UnknownError: If a node is nothing that they know.
-        """
+        """Rules 1 to 3 and 5."""
         for node in self._nodes():
             found = self._read(node)
             if found is not node:  # which it may read

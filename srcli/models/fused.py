@@ -44,14 +44,7 @@ class FusedConv(nn.Module):
     def __init__(
         self, weight: Tensor, bias: Tensor, *, reads: bool = False, writes: bool = False
     ) -> None:
-        """Take over a kernel.
-
-        Args:
-            weight: (outputs, inputs, k, k), k odd.
-            bias: (outputs,), of the same dtype and device.
-            reads: Whether a picture is what it is given.
-            writes: Whether a picture is what it gives.
-        """
+        """Take over an odd kernel that reads or writes a picture, or neither."""
         super().__init__()
         self.register_buffer("weight", weight, persistent=False)
         self.register_buffer("bias", bias, persistent=False)
@@ -77,12 +70,8 @@ class FusedConv(nn.Module):
     ) -> Tensor:
         """act(convolution of `x` + add), or add + share * act(convolution of x).
 
-        Args:
-            x: (N, inputs, h, w).
-            add: (N, outputs, h, w).
-            slope: act is v where v is positive, else slope * v: 0 is the ReLU.
-            share: A factor.
-            into: Whose memory the result may take; None is its own.
+        act is v where v is positive, else slope * v: 0 is the ReLU. `into` says whose
+        memory the result may take; None is its own.
         """
         if into == "x" and len(list(self._strips(x))) == 1:
             into = None  # what is made at once would only be copied
@@ -317,12 +306,8 @@ def cut_strips(
 ) -> Iterator[tuple[int, int]]:
     """Strips of rows, from top to bottom: where they begin and end.
 
-    Args:
-        height: Of all.
-        across: Values in a row of the largest tensor that is made of them.
-        device: Where.
-        least: Rows of a strip, at least.
-        most: And at most.
+    `across` are the values in a row of the largest tensor that is made of them; a strip
+    has at least `least` rows and at most `most`.
     """
     values = _GPU_STRIP if device.type in ("cuda", "mps") else _STRIP
     rows = least if _thin else max(least, min(most, values // across))

@@ -114,11 +114,8 @@ def make_he_conv(inputs: int, outputs: int, *, bias: bool = True) -> nn.Conv2d:
 def keep_variance(layer: Convolution, slope: float = 1.0) -> None:
     """Start a layer without bias, and so that its output varies as much as its input.
 
+    `slope` is that of the PReLU that follows, below zero; 1 where nothing follows.
     Source: He et al., "Delving Deep into Rectifiers", ICCV 2015, section 2.2.
-
-    Args:
-        layer: A convolution, strided or not, or a transposed one.
-        slope: Of the PReLU that follows, below zero; 1 where nothing follows.
     """
     inputs = layer.in_channels * math.prod(layer.kernel_size)
     if layer.transposed:  # each output pixel sees one tap in stride^2
@@ -143,12 +140,8 @@ def resample_transitions(target: nn.Module, source: nn.Module) -> dict[str, Tens
 
     RRRN's D and D* and DSRN's f_down and f_up have kernels that grow with the scale. A
     network for x3 or x4 can still start from one for x2: that it pays was measured
-    (docs/models.md); none of the papers says anything of it.
-
-    Args:
-        target: The network that will start from them; it is not changed.
-        source: One with layers of the same names. Those of other channels are left
-            out.
+    (docs/models.md); none of the papers says anything of it. Layers of other channels
+    are left out.
     """
     others = dict(source.named_modules())
     made = {}

@@ -73,12 +73,7 @@ def suspended() -> Iterator[None]:
 
 
 def serves(x: Tensor, weight: Tensor) -> bool:
-    """Whether a convolution is one that this is faster for, and can be done here.
-
-    Args:
-        x: (N, inputs, h, w).
-        weight: (outputs, inputs, k, k).
-    """
+    """Whether this is faster for (N, inputs, h, w) `x`, and can be done here."""
     outputs, inputs, *kernel = weight.shape
     return (
         x.device.type == "cpu"
@@ -93,14 +88,9 @@ def serves(x: Tensor, weight: Tensor) -> bool:
 
 
 def transform_weight(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """G w G^T as `convolve` takes it: a 1x1 convolution in 36 groups.
+    """G w G^T of (outputs, inputs, 3, 3) as `convolve` takes it.
 
-    Args:
-        weight: (outputs, inputs, 3, 3).
-        dtype: To compute in.
-
-    Returns:
-        (36 * outputs, inputs, 1, 1), in the layout that oneDNN reads best.
+    A 1x1 convolution in 36 groups, in the layout that oneDNN reads best.
     """
     inputs = weight.shape[1]
     taps = weight.float().permute(2, 3, 0, 1).flatten(2).flatten(0, 1)

@@ -45,12 +45,7 @@ def used_by(network: nn.Module) -> Iterator[None]:
 
 
 class _Layer:
-    """What a convolutional layer does meanwhile.
-
-    Attributes:
-        tiles: Stands for the transformed weight where the gradients of all uses are
-            added up, (36, outputs, inputs); it has no values.
-    """
+    """What a convolutional layer does meanwhile."""
 
     def __init__(self, layer: nn.Conv2d) -> None:
         self.layer = layer
@@ -69,6 +64,7 @@ class _Layer:
 
     @cached_property
     def tiles(self) -> Tensor:
+        """The transformed weight without values: gradients of all uses are added up."""
         return cast("Tensor", _Transform.apply(self.layer.weight))  # type: ignore[no-untyped-call]
 
     def convolve(self, x: Tensor, back: bool) -> Tensor:
@@ -136,16 +132,9 @@ class _Convolution(torch.autograd.Function):
 
 
 def _multiply(x: Tensor, gradient: Tensor, part: int, parts: int) -> Tensor:
-    """What one of so many parts of all tiles adds to the transformed kernel's gradient.
+    """What a part of all tiles adds to the transformed kernel's gradient, in float32.
 
-    Args:
-        x: What was convolved, (N, inputs, h, w).
-        gradient: Of the result, (N, outputs, h, w), of the same dtype.
-        part: Which one.
-        parts: How many there are.
-
-    Returns:
-        (36, outputs, inputs) float32.
+    `x` was convolved, and `gradient`, of the same dtype, is that of the result.
     """
     compiled = winograd.kernels()
     assert compiled is not None  # as `winograd.serves` says

@@ -25,7 +25,6 @@ _COMPILED = {
 }
 _RUN = 16  # tiles of a row that are taken together: what they read stays in the cache
 _READ = 4 * _RUN + 2  # pixels of a line that they read: 66
-# The points a, b, their powers, and sum and product of squares.
 _A, _B = (np.float32(point) for point in POINTS)
 _A2, _B2, _A3, _B3 = _A * _A, _B * _B, _A * _A * _A, _B * _B * _B
 _SUM, _PRODUCT = _A2 + _B2, _A2 * _B2
@@ -126,19 +125,13 @@ def _return(source, target):
 
 @njit(**_COMPILED)
 def enter_strip(x, above, back, first, last, products, steps, rows, nothing):
-    """The tiles of some rows of tiles, ready to be multiplied.
+    """The tiles of rows `first` to `last` of tiles, ready to be multiplied.
 
-    Args:
-        x: (h, w, channels).
-        above: Rows of zeros above `x`, 0 or 1.
-        back: Whether `x` is the gradient of what `leave_strip` wrote, and the tiles are
-            to be that of what it was given.
-        first: The first row of tiles.
-        last: The row of tiles that is no longer meant.
-        products: Gets them, (36 * tiles, channels).
-        steps: Its rows from one tile to the next, and from one of the 36 to the next.
-        rows: Room, (6, 66 * channels) float32.
-        nothing: Zeros, as many as a row of `x` has values.
+    `x` is (h, w, channels) with 0 or 1 rows of zeros `above`; with `back` it is the
+    gradient of what `leave_strip` wrote, and the tiles are that of what it was given.
+    They go to `products`, (36 * tiles, channels), where `steps` lead from a tile to the
+    next and from one of the 36 to the next. `rows` is room, (6, 66 * channels) float32;
+    `nothing` are zeros, as many as a row of `x` has values.
     """
     height, width, channels = x.shape
     flat = x.reshape(height, width * channels)
@@ -247,23 +240,12 @@ def _finish_total(value, target, slope, share):
 
 @njit(**_COMPILED)
 def leave_strip(products, first, last, bias, slope, share, other, onto, out, rows):
-    """What the products of some rows of tiles are in the picture, and what follows.
+    """What the products of rows `first` to `last` of tiles are in the picture.
 
-    `out` becomes act(x + bias + other), or, where `other` has no rows, act(x + bias);
-    or, with `onto`, act(x + bias + out); or, where `share` is not zero,
-    out + share * act(x + bias). act is max(v, 0) + slope * min(v, 0).
-
-    Args:
-        products: (tiles, 36, channels).
-        first: The first row of tiles.
-        last: The row of tiles that is no longer meant.
-        bias: (channels,) float32.
-        slope: float32.
-        share: float32.
-        other: (h, w, channels) or (0, 0, channels).
-        onto: Whether `out` is what is added.
-        out: (h, w, channels).
-        rows: Room for (7, 4 * channels) float32.
+    `out`, (h, w, channels), becomes act(x + bias + other), or, where `other` has no
+    rows, act(x + bias); or, with `onto`, act(x + bias + out); or, where `share` is not
+    zero, out + share * act(x + bias). act is max(v, 0) + slope * min(v, 0). `products`
+    are (tiles, 36, channels), `rows` is room, (7, 4 * channels) float32.
     """
     height, width, channels = out.shape
     across = (width + 3) // 4

@@ -303,24 +303,20 @@ def launch(devices: int, device: str, command: Sequence[str]) -> None:
                     command, env={**os.environ, **group, **own}, stdout=quiet,
                     stderr=quiet, start_new_session=True,  # Ctrl-C is passed on
                 ))  # fmt: skip
-            first = _wait_for(processes, told)
+            _wait_for(processes, told)
         finally:
             for process in processes:
                 process.kill()
                 process.wait()
         codes = [process.returncode for process in processes]
         if any(codes):
-            raise _explain(codes, first, reports, told)
+            raise _explain(codes, reports, told)
 
 
-def _wait_for(
-    processes: list[subprocess.Popen[bytes]], received: list[int]
-) -> list[int]:
-    """Wait for the end of all processes; the numbers of those that failed first."""
-    failed: list[int] = []
-    while any(process.poll() is None for process in processes):
-        failed = [n for n, process in enumerate(processes) if process.poll()]
-        if failed or received:
+def _wait_for(processes: list[subprocess.Popen[bytes]], received: list[int]) -> None:
+    """Wait for the end of all processes; a failure or a signal tells the others."""
+    while None in (codes := [process.poll() for process in processes]):
+        if received or any(codes):
             break
         time.sleep(0.05)
     for process in processes:
@@ -329,12 +325,9 @@ def _wait_for(
     for process in processes:
         with suppress(subprocess.TimeoutExpired):
             process.wait(max(0.0, end - time.monotonic()))
-    return failed
 
 
-def _explain(
-    codes: list[int], first: list[int], reports: list[Path], received: list[int]
-) -> SrcliError:
+def _explain(codes: list[int], reports: list[Path], received: list[int]) -> SrcliError:
     """The error for what went wrong first; `received` are signals to this process."""
     code, trace = int(ExitCode.TERMINATED), ""
     message = "terminated outside of the training steps: there is no new checkpoint"
@@ -346,9 +339,9 @@ def _explain(
         if code != ExitCode.DEFECT:
             message = message.partition(": ")[2]  # without the error's type
     elif not received:
-        first = first or [rank for rank, code in enumerate(codes) if code]
-        # What misses another process ends too.
-        rank = min(first, key=lambda rank: codes[rank] == ExitCode.DEVICE)
+        # What misses another process ends too, or is told to.
+        follow = (ExitCode.DEVICE, -signal.SIGTERM)
+        rank = min(range(len(codes)), key=lambda n: (codes[n] == 0, codes[n] in follow))
         code, how = max(codes[rank], 1), f"exit code {codes[rank]}"
         if codes[rank] < 0:
             how = signal.Signals(-codes[rank]).name

@@ -122,19 +122,12 @@ def png_of(planes, *, depth=None, interlaced=False, **chunks):
 # TIFF 6.0, section 2
 
 
-def make_tiff(order, data, **tags):
-    """A one-strip TIFF written by hand, for kinds that no library writes."""
-    numbers = {"width": 256, "height": 257, "bits": 258, "photometric": 262}
-    numbers |= {"samples": 277, "sample_format": 339, "extra": 338, "orientation": 274}
-    numbers |= {"subfile": 254, "sub_directories": 330}
-    fields = {259: 1, 277: 1, 278: tags["height"], 279: len(data)}
-    fields |= {numbers[name]: value for name, value in tags.items()}
-    fields[273] = 8 + 2 + 12 * (len(fields) + 1) + 4
-    out = struct.pack(f"{order}2sHI", b"II" if order == "<" else b"MM", 42, 8)
-    out += struct.pack(f"{order}H", len(fields))
-    for tag, value in sorted(fields.items()):
-        out += struct.pack(f"{order}HHII", tag, 4, 1, value)
-    return out + bytes(4) + data
+def make_tiff(order, data, **said):
+    """A TIFF of one strip, for kinds that no library writes."""
+    tags = {"width": 256, "height": 257, "bits": 258, "photometric": 262}
+    tags |= {"samples": 277, "subfile": 254, "sub_directories": 330}
+    numbers = {278: said["height"]} | {tags[name]: said[name] for name in said}
+    return make_page(order, [data], {tag: (4, [numbers[tag]]) for tag in numbers})
 
 
 def make_page(order, pieces, tags, behind=b""):

@@ -87,18 +87,6 @@ def test_sizes_beyond_16_bits_are_written(picture):
     assert (exif[256], exif.get_ifd(EXIF)[0xA002]) == (70_000, 70_000)
 
 
-def test_exif_of_a_tiff_reaches_a_jpeg_without_its_layout(picture):
-    exif = Image.Exif()
-    exif[271] = "Works"
-    exif[ExifTags.Base.Orientation] = 3
-    exif.get_ifd(EXIF)[0x9003] = "2020:01:02 03:04:05"
-    data = save(Image.fromarray(picture()), "tiff", exif=exif.tobytes())
-    found = opened(encode_picture(read_picture(data), "jpg")).getexif()
-    assert found[271] == "Works"
-    assert found.get_ifd(EXIF)[0x9003] == "2020:01:02 03:04:05"
-    assert not {258, 259, 273, 279} & set(found)
-
-
 def test_exif_that_pillow_cannot_write_is_said_and_left_out(picture, caplog):
     format = "tiff"
     broken = bytearray(make_exif(thumbnail=b""))

@@ -313,27 +313,6 @@ def test_the_chosen_frame_is_read(name):
         assert np.abs(result.pixels.astype(int) - expected).mean() < 16
 
 
-def test_pages_may_differ_in_every_respect():
-    buffer = io.BytesIO()
-    pages = [
-        make_planes(3),
-        make_planes(1, np.uint16)[:10],
-        make_planes(4, np.float32)[:, :9],
-        make_planes(4)[:7],
-    ]
-    with tifffile.TiffWriter(buffer) as writer:
-        for planes in pages:
-            rgb = planes.shape[2] > 1
-            writer.write(
-                planes if rgb else planes[:, :, 0],
-                photometric="rgb" if rgb else "minisblack",
-                extrasamples=["unassalpha"] if planes.shape[2] == 4 else None,
-                metadata=None,
-            )
-    for number, planes in enumerate(pages, 1):
-        check(buffer.getvalue(), planes, frame=number)
-
-
 def test_frames_of_a_gif_are_composed():
     """A later frame shows what the earlier ones have left, through its own holes."""
     first = Image.new("P", (4, 2), 0)

@@ -419,12 +419,11 @@ def test_a_giant_that_cannot_be_read_by_box(monkeypatch):
     tiff = make_tiff(
         "<", bytes(70 * 1024), width=32, height=32, bits=8, samples=70, photometric=1
     )
-    said = "^giant.tif has too many channels, and has more than 0 million pixels: save"
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match="claims more than 0 million"):
         probe_picture(tiff, name="giant.tif")
     monkeypatch.undo()
     assert not probe_picture(tiff).is_windowed
-    refusal = pytest.raises(InputError, match="it has too many channels, and cannot")
+    refusal = pytest.raises(InputError, match="it cannot be read by box")
     with refusal, open_picture(tiff, name="it", by_box=True):
         pass
 
@@ -472,25 +471,6 @@ def attempt(look, data):
     assert said.startswith("ad.tif")
     assert said.isprintable()
     return None
-
-
-@pytest.mark.parametrize("layout", ["plain", "lzw"])
-def test_damage_is_one_line_or_does_not_show(layout):
-    data = tiff_of(make_planes(3), **LAYOUTS[layout])
-    expected = read_picture(data).pixels
-    random = np.random.default_rng(1)
-    pieces = [data[: len(data) * part // 12] for part in range(12)]
-    for _ in range(60):
-        flipped = bytearray(data)
-        for place in random.integers(0, len(data), 3):
-            flipped[place] = random.integers(0, 256)
-        pieces.append(bytes(flipped))
-    for number, piece in enumerate(pieces):
-        part, whole = attempt(read_box, piece), attempt(read_whole, piece)
-        assert (part is None) == (whole is None)
-        if part is not None:
-            assert number >= 12 or np.array_equal(part, expected)
-            assert np.array_equal(whole, part)
 
 
 CUT = {

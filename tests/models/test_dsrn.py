@@ -150,24 +150,6 @@ def test_the_network_follows_the_equations(scale, options):
     torch.testing.assert_close(model(lr).detach(), expected, atol=1e-10, rtol=0)
 
 
-def test_one_output_convolution_on_the_mean_state_is_the_mean_of_seven():
-    scale = 2
-    model = DSRN(DSRNConfig(scales=(scale,))).eval()
-    nn.init.normal_(model.leave.weight, std=0.05)  # a residual of some size
-    given = []
-    model.leave.register_forward_hook(lambda _, states, __: given.append(states[0]))
-    lr = torch.rand(1, 1, 12, 9)
-    bicubic = imresize_torch(lr, float(scale))
-    with torch.no_grad():
-        sr = model(lr)
-        assert len(given) == 1
-        single = [model.leave(state) for state in model._unroll(lr, bicubic)]
-    assert len(single) == 7
-    assert (single[0] - single[6]).abs().max() > 0.01
-    mean = torch.stack(single).mean(dim=0)
-    torch.testing.assert_close(sr, bicubic + mean, atol=1e-5, rtol=0)
-
-
 @pytest.mark.parametrize("limit", [1, 3])
 def test_a_recursion_limit_is_the_shorter_network(limit):
     model = build(steps=5)
@@ -257,21 +239,6 @@ def test_every_step_starts_from_the_same_one_or_the_last_that_ran(
     assert all(torch.equal(after[name], before[name]) for name in before)
 
 
-def test_a_single_state_starts_from_the_hr_states_steps():
-    source = build(steps=4, untied=True)
-    target = build(steps=3, untied=True, dual=False)
-    started, known = target.fitting_weights(source), source.state_dict()
-    # Step 1 of two states has no f_hr: the second's comes nearest.
-    for use, step in enumerate((0, 0, 1)):
-        expected = known[f"high.{step}.conv1.weight"]
-        assert torch.equal(started[f"high.{use}.conv1.weight"], expected)
-    assert not any(name.startswith(("low", "up", "down", "slopes")) for name in started)
-    back = source.fitting_weights(target)
-    for use, step in enumerate((1, 2, 2)):
-        expected = target.state_dict()[f"high.{step}.conv1.weight"]
-        assert torch.equal(back[f"high.{use}.conv1.weight"], expected)
-
-
 def test_an_untrained_network_starts_near_bicubic_however_deep(picture):
     scale = 2
     model = DSRN(DSRNConfig(scales=(scale,), steps=9, width=64)).eval()
@@ -307,17 +274,6 @@ def test_where_training_starts():
     assert torch.equal(model.slopes.detach(), torch.full((2, 7), 0.25))
     biases = [value for name, value in model.named_parameters() if "bias" in name]
     assert all(bias.count_nonzero() == 0 for bias in biases)
-
-
-def test_a_kernel_of_another_size_starts_where_the_smaller_one_lay():
-    # At x3 a kernel of 4 begins one pixel before the scale's own three, and so does one
-    # of 5, which ends one after them.
-    source = build(scales=(3,), kernel=(2, 4, 4))
-    target = build(scales=(3,), kernel=(2, 5, 4))
-    started = target.fitting_weights(source)
-    for name in ("up.0.weight", "down.0.weight"):
-        expected = F.pad(source.state_dict()[name], (0, 1, 0, 1))
-        torch.testing.assert_close(started[name], expected)
 
 
 @pytest.mark.parametrize(

@@ -142,30 +142,53 @@ def count(model: SRModel, dtype=torch.float32) -> dict[str, int]:
 # The rules, each on a network made for it
 
 
-@needs_onednn
-def test_joined_features_are_not_joined():
-    pair = {"one": conv(), "both": conv(2 * WIDTH, WIDTH, 1)}
-    model = make(lambda own, x: own.both(torch.cat((x, own.one(x)), dim=1)), **pair)
-    assert count(model) == {"convolution": 3}
-    pair["both"] = JointConv(2 * WIDTH, WIDTH)
-    assert count(make(lambda own, x: own.both((x, own.one(x))), **pair)) == {
-        "convolution": 3
-    }
+def scale(own, x):
+    return own.norm(own.one(x)) / 3
+
+
+def rectify(own, x):
+    return own.act(x + own.two(own.act(own.one(x))))
 
 
 @needs_onednn
-def test_what_is_computed_twice_is_computed_once():
-    def body(own, x):
-        return own.last(own.one(x) * 0.5) + own.last(own.one(x) * 0.5)
-
-    assert count(make(body, one=conv(), last=conv())) == {"convolution": 2, "add": 1}
-
-
-@needs_onednn
-@pytest.mark.parametrize("norm", [nn.BatchNorm2d(WIDTH), Affine(WIDTH, 0.7)])
-def test_a_scaling_behind_a_convolution_becomes_a_part_of_it(norm):
-    model = make(lambda own, x: own.norm(own.one(x)) / 3, one=conv(), norm=norm)
-    assert count(model) == {"convolution": 1}
+@pytest.mark.parametrize(
+    ("body", "layers", "passes"),
+    [
+        # Joined features are not joined.
+        (
+            lambda own, x: own.both(torch.cat((x, own.one(x)), dim=1)),
+            {"both": conv(2 * WIDTH, WIDTH, 1)},
+            {"convolution": 3},
+        ),
+        (
+            lambda own, x: own.both((x, own.one(x))),
+            {"both": JointConv(2 * WIDTH, WIDTH)},
+            {"convolution": 3},
+        ),
+        # What is computed twice is computed once.
+        (
+            lambda own, x: own.last(own.one(x) * 0.5) + own.last(own.one(x) * 0.5),
+            {},
+            {"convolution": 2, "add": 1},
+        ),
+        # A scaling behind a convolution becomes a part of it.
+        (scale, {"norm": nn.BatchNorm2d(WIDTH)}, {"convolution": 1}),
+        (scale, {"norm": Affine(WIDTH, 0.7)}, {"convolution": 1}),
+        # A convolution adds and rectifies as it writes.
+        (rectify, {"act": nn.ReLU()}, {"convolution": 2}),
+        (rectify, {"act": nn.PReLU()}, {"convolution": 2, "leaky_relu": 1}),
+        (rectify, {"act": nn.LeakyReLU(0.1)}, {"convolution": 2, "leaky_relu": 1}),
+        # A sum of three is made by its last convolution.
+        (
+            lambda own, x: own.last(x + own.two(F.relu(own.one(x))) + own.down(x)),
+            {"down": conv()},
+            {"convolution": 4},
+        ),
+    ],
+)
+def test_maps_are_passed_over_no_more_than_needed(body, layers, passes):
+    made = {name: conv() for name in ("one", "two", "last")} | layers
+    assert count(make(body, **made)) == passes
 
 
 @needs_onednn
@@ -185,29 +208,6 @@ def test_a_scaled_sum_is_rectified_by_the_convolution_that_makes_it(sign):
     with torch.no_grad():
         model.body.norm.weight[3], model.body.norm.bias[3] = 1e-30, 0.8
     check(model, 2)
-
-
-@needs_onednn
-@pytest.mark.parametrize(
-    ("activation", "extra"),
-    [(nn.ReLU(), {}), (nn.PReLU(), {"leaky_relu": 1}), (nn.LeakyReLU(0.1), None)],
-)
-def test_a_convolution_adds_and_rectifies_as_it_writes(activation, extra):
-    def body(own, x):
-        return own.act(x + own.two(own.act(own.one(x))))
-
-    extra = {"leaky_relu": 1} if extra is None else extra
-    model = make(body, one=conv(), two=conv(), act=activation)
-    assert count(model) == {"convolution": 2, **extra}
-
-
-@needs_onednn
-def test_a_sum_of_three_is_made_by_its_last_convolution():
-    model = make(
-        lambda own, x: own.last(x + own.two(F.relu(own.one(x))) + own.down(x)),
-        one=conv(), two=conv(), last=conv(), down=conv(),
-    )  # fmt: skip
-    assert count(model) == {"convolution": 4}
 
 
 @pytest.mark.parametrize("share", [0.3, -2.0, 0.0])

@@ -132,19 +132,6 @@ def test_a_multi_scale_network_is_its_single_scale_networks():
             assert torch.equal(single(lr), several(lr, scale))
 
 
-@pytest.mark.parametrize("fusion", ["shuffle", "conv"])
-def test_raising_the_limit_keeps_the_output_with_either_fusion(fusion):
-    config = MRNetConfig(width=8, blocks=1, fusion=fusion)
-    model = MRNet(config)
-    lr = torch.rand(1, 3, 4, 5)
-    with torch.no_grad():
-        model.limit_recursions(2)
-        shallow = {scale: model(lr, scale) for scale in (2, 3, 4)}
-        model.limit_recursions(None)
-        for scale, sr in shallow.items():
-            torch.testing.assert_close(model(lr, scale), sr, atol=1e-6, rtol=0)
-
-
 def test_the_dense_fusion_of_a_gpu_is_the_grouped_one():
     scale = 3
     head = MRNet(MRNetConfig(scales=(scale,), width=8)).double().heads[str(scale)]

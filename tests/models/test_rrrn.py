@@ -233,24 +233,6 @@ def test_raising_the_limit_keeps_the_image_of_a_single_sub_network():
                 )
 
 
-def test_the_first_delta_and_zeta_leave_no_trace_in_their_image():
-    model = build(sub_networks=1)
-    x = torch.rand(1, 4, 5, 5, dtype=torch.float64)
-    with torch.no_grad():
-        y, delta = model.project(x)
-        deltas, zetas = [delta], []
-        for index in range(model.config.iterations):
-            zeta, lowered = model.learn(index, y, (*deltas,), (*zetas,))
-            zetas.append(zeta)
-            deltas.append(x - lowered)
-        whole = model.reconstruct(deltas, zetas)
-        deltas[0] = torch.zeros_like(deltas[0])
-        zetas[0] = torch.zeros_like(zetas[0])
-        assert torch.equal(model.reconstruct(deltas, zetas), whole)
-        zetas[1] = torch.zeros_like(zetas[1])
-        assert not torch.equal(model.reconstruct(deltas, zetas), whole)
-
-
 def test_an_untrained_network_starts_near_the_bilinear_picture(picture):
     scale = 2
     model = RRRN(RRRNConfig(scales=(scale,), width=16)).eval()

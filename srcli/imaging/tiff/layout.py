@@ -94,7 +94,6 @@ class Page:
             each has its own, or the decoder sees to it.
         offsets: Where in the file each strip or tile is.
         counts: How many bytes it has there.
-        obstacle: Why it cannot be read by box, to follow the file's name, or None.
     """
 
     chunks: tuple[Chunk, ...] = ()
@@ -117,17 +116,8 @@ class Page:
         self._find_pieces(file.seek(0, 2))
         turned = directory.tags.valueof(274, 1)
         self.orientation = turned if turned in range(1, 9) else 1
-        self.obstacle, pixel = None, self.samples * self.bits
-        if pixel > _MOST_PIXEL:
-            self.obstacle = "has too many channels"
-        elif math.prod(self.tile) * pixel > _MOST_BITS * self.planes:
-            self.obstacle = "is not cut into tiles, or into too large ones"
-        if self.obstacle and math.prod(self.stored) > pillow.MAX_PIXELS:
-            raise InputError(
-                f"{name} {self.obstacle}, and has more than "
-                f"{pillow.MAX_PIXELS // 10**6} million pixels: save it as a tiled TIFF "
-                "in grey or RGB, or cut it into parts"
-            )
+        pixel = self.samples * self.bits
+        piece = math.prod(self.tile) * pixel // self.planes
         height, width = self.stored[:: 1 if self.orientation < 5 else -1]
         self.info = PictureInfo(
             "tiff",
@@ -137,7 +127,7 @@ class Page:
             depth=32 if self.is_float else 16 if self.bits > 8 else 8,
             channels=1 if self.photometric in _GREY else 3,
             frames=pages,
-            is_windowed=self.obstacle is None,
+            is_windowed=pixel <= _MOST_PIXEL and piece <= _MOST_BITS,
         )
 
     @property
@@ -240,40 +230,28 @@ class Page:
         layout = self.planes, self.samples, tags.predictor
         is_known = is_float or is_int or tags.sampleformat == SAMPLEFORMAT.UINT
         is_odd = self.subsampling != (1, 1) and layout != (1, 3, 1)
-        bits = _BITS.get(self.photometric)
-        if bits is not None:
+        bits: Sequence[int] = (self.bits,) if self.photometric in _COLOURS else ()
+        if self.photometric in _BITS:
             is_odd = is_odd or codec not in _BYTE_CODECS
-            bits = () if is_float else bits
-        elif self.photometric in _COLOURS:
-            bits = (self.bits,)
+            bits = () if is_float else _BITS[self.photometric]
         is_ink = self.photometric == PHOTOMETRIC.SEPARATED
         has_codec = codec in (*_BYTE_CODECS, *CCITT, *_PICTURE_CODECS)
-        depths, is_long = tags.bitspersample, self.bits > 16 and not is_float
-        rgb, depth = "as RGB", "with 8 or 16 bits a channel, or in floating point"
-        kinds = (
-            (is_float and is_ink, "CMYK in floating point", rgb),
-            (
-                self.bits not in (bits or ()),
-                f"{title} pixels of {self.bits} bits a channel",
-                rgb,
-            ),
-            (is_odd, f"{title} pixels in an unusual layout", rgb),
-            (
-                not has_codec,
-                f"pixels compressed by {getattr(codec, 'name', codec)}",
-                "with another compression",
-            ),
-            (not is_known, "pixels of an unknown kind", depth),
-            (is_long, f"whole numbers of {self.bits} bits", depth),
-            (is_int, "signed whole numbers", depth),
-            (not isinstance(depths, int), "channels of different depths", depth),
-        )
-        for is_so, kind, remedy in kinds:
-            if is_so:
-                raise InputError(
-                    f"{self.name} holds {kind}, which are not supported: save it "
-                    f"{remedy}"
-                )
+        kinds = {
+            "CMYK in floating point": is_float and is_ink,
+            f"{title} pixels of {self.bits} bits a channel": self.bits not in bits,
+            f"{title} pixels in an unusual layout": is_odd,
+            f"pixels compressed by {getattr(codec, 'name', codec)}": not has_codec,
+            "pixels of an unknown kind": not is_known,
+            f"whole numbers of {self.bits} bits": self.bits > 16 and not is_float,
+            "signed whole numbers": is_int,
+            "channels of different depths": not isinstance(tags.bitspersample, int),
+        }
+        kind = next((kind for kind, is_so in kinds.items() if is_so), None)
+        if kind is not None:
+            raise InputError(
+                f"{self.name} holds {kind}, which are not supported: save it deflated "
+                "in grey or RGB, with 8 or 16 bits a channel or in floating point"
+            )
         if self.samples < self.colours:
             raise ValueError("it has too few samples a pixel")
         if {*self.subsampling} - {1, 2, 4}:
