@@ -74,7 +74,8 @@ def test_levels_may_follow_the_command(run, tmp_path):
     assert "Traceback" in run("-q", "upscale", "--verbose", missing).stderr
     assert "Traceback" not in run("-v", "upscale", "-q", missing).stderr
     shown = run("upscale", "--help").stdout
-    assert "--quiet" not in shown and "--verbose" not in shown
+    assert "--quiet" not in shown
+    assert "--verbose" not in shown
 
 
 def test_usage(run):
