@@ -68,6 +68,16 @@ def test_tracebacks_are_shown_if_asked_for_and_defects_not_swallowed(fail):
     assert isinstance(result.exception, ZeroDivisionError)
 
 
+def test_levels_may_follow_the_command(run, tmp_path):
+    missing = str(tmp_path / "missing.png")
+    assert "Traceback" in run("upscale", missing, "-v").stderr
+    assert "Traceback" in run("-q", "upscale", "--verbose", missing).stderr
+    assert "Traceback" not in run("-v", "upscale", "-q", missing).stderr
+    shown = run("upscale", "--help").stdout
+    assert "--quiet" not in shown
+    assert "--verbose" not in shown
+
+
 def test_usage(run):
     result = run("--version")
     assert (result.exit_code, result.stdout) == (0, f"srcli {srcli.__version__}\n")
