@@ -33,16 +33,15 @@ def preview_batch(
     check_space(jobs)
     pace = _time_bicubic()
     program = psutil.Process().memory_info().rss
-    sizes = [(0, 0), *map(_count_bytes, jobs), (0, 0)]
     results, costs = [], []
-    for index, job in enumerate(jobs):
+    for before, job, after in zip([None, *jobs], jobs, [*jobs[1:], None], strict=False):
         if job.settled is not None:
             results.append(announce(job.settled, len(jobs)))
             continue
         assert upscaler is not None
         seconds, need = _measure(job, upscaler, pace)
         # Meanwhile the picture before is written and the next is read.
-        memory = program + sizes[index][1] + need + sizes[index + 2][0]
+        memory = program + _result_bytes(before) + need + _input_bytes(after)
         costs.append(Cost(seconds, memory, job.room))
         results.append(Result(job, "planned", estimate=costs[-1]))
     total = Cost(
@@ -58,8 +57,8 @@ def _measure(job: Job, upscaler: Upscaler, pace: float) -> tuple[float, int]:
     info = job.info
     assert info is not None
     height, width = info.height, info.width
-    own, result = _count_bytes(job)
-    seconds, peak, tile, source = 0.0, 0, 0, own
+    source = own = _input_bytes(job)
+    seconds, peak, tile = 0.0, 0, 0
     for runner in upscaler.runners(height, width):
         seconds += runner.estimate_seconds(height, width)
         tile = max(tile, runner.estimate_memory(height, width))
@@ -68,7 +67,7 @@ def _measure(job: Job, upscaler: Upscaler, pace: float) -> tuple[float, int]:
         peak, source = max(peak, source + made), made
     if (height, width) != (job.height, job.width):
         seconds += pace * job.width * job.height
-        peak = max(peak, source + result)
+        peak = max(peak, source + _result_bytes(job))
     return seconds, _LARGE_BYTES if job.is_large else own + peak + tile
 
 
@@ -80,9 +79,15 @@ def _time_bicubic() -> float:
     return (time.perf_counter() - started) * 3 / made.size
 
 
-def _count_bytes(job: Job) -> tuple[int, int]:
-    """Bytes of the pictures that an open job reads and makes, else 0."""
-    if job.info is None or not job.is_open:
-        return 0, 0
-    size, bytes_each = job.info.width * job.info.height, job.info.pixel_bytes
-    return size * bytes_each, job.width * job.height * bytes_each
+def _input_bytes(job: Job | None) -> int:
+    """Bytes of the picture that an open job reads, else 0."""
+    if job is None or not job.is_open or job.info is None:
+        return 0
+    return job.info.width * job.info.height * job.info.pixel_bytes
+
+
+def _result_bytes(job: Job | None) -> int:
+    """Bytes of the picture that an open job makes, else 0."""
+    if job is None or not job.is_open or job.info is None:
+        return 0
+    return job.width * job.height * job.info.pixel_bytes
