@@ -21,7 +21,7 @@ from srcli.cli.console import print_json, print_line, progress_bar
 from srcli.cli.options import flag, option, read_word
 from srcli.errors import UsageError
 from srcli.pretrained.catalog import DEGRADATIONS, ORDINARY, is_weight_file
-from srcli.units import format_bytes, format_duration
+from srcli.units import format_bytes, format_count, format_duration
 
 if TYPE_CHECKING:
     from srcli.inference.cost import Cost
@@ -227,8 +227,8 @@ def upscale(
         tally = _show(results, style)
     seconds, megapixels = time.monotonic() - started, tally.pixels / 1e6
     log.info(
-        "%d pictures, %.1f megapixels in %s: %.1f pictures, %.2f megapixels a second",
-        tally.total, megapixels, format_duration(seconds),
+        "%s, %.1f megapixels in %s: %.1f pictures, %.2f megapixels a second",
+        format_count(tally.total, "picture"), megapixels, format_duration(seconds),
         tally.total / seconds, megapixels / seconds,
     )  # fmt: skip
     tally.raise_failures()
@@ -267,8 +267,8 @@ def _upscale_here(
         planned = [result.job for result in results if result.status == "planned"]
         if planned:
             log.info(
-                "%d %s, %.1f megapixels: about %s on %s, %s of memory, %s of files",
-                len(planned), "picture" if len(planned) == 1 else "pictures",
+                "%s, %.1f megapixels: about %s on %s, %s of memory, %s of files",
+                format_count(len(planned), "picture"),
                 sum(job.width * job.height for job in planned) / 1e6,
                 format_duration(cost.seconds), ready.stats.device if ready else "cpu",
                 format_bytes(cost.memory), format_bytes(cost.bytes),

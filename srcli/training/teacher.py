@@ -218,10 +218,7 @@ class Teachers:
         log.info(said, facts.file, count, pixels / 1e6, scale, duration)
         progress.start(f"{facts.file} makes x{scale} pictures", len(small))
         for number, lr in small.items():
-            planes = torch.from_numpy(lr.transpose(2, 0, 1).astype(np.float32) / 255.0)
-            sr = runner.enlarge(planes.contiguous()).clamp(0, 1)
-            levels = (sr * 255.0 + 0.5).to(torch.uint8).permute(1, 2, 0)
-            yield number, np.ascontiguousarray(levels.numpy())
+            yield number, _enlarge(runner, lr)
             # Large pictures count for more, so that the time left is right.
             height, width = sizes[number]
             progress.advance(len(small) * height * width / pixels)
@@ -234,6 +231,14 @@ def _shrink(hr: NDArray[np.uint8], *, scale: int, color: Color) -> NDArray[Any]:
         return degrade(hr, scale, "bi")
     luma = hr if hr.shape[2] == 1 else rgb_to_y_uint8(hr)[:, :, None]
     return imresize(luma.astype(np.float32), 1 / scale)
+
+
+def _enlarge(runner: Runner, lr: NDArray[Any]) -> NDArray[np.uint8]:
+    """A teacher's enlargement of one picture, rounded."""
+    planes = torch.from_numpy(lr.transpose(2, 0, 1).astype(np.float32) / 255.0)
+    sr = runner.enlarge(planes.contiguous()).clamp(0, 1)
+    levels = (sr * 255.0 + 0.5).to(torch.uint8).permute(1, 2, 0)
+    return np.ascontiguousarray(levels.numpy())
 
 
 def _load(path: Path) -> NDArray[np.uint8] | None:
