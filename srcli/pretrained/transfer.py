@@ -31,6 +31,7 @@ MB = 1e6
 ATTEMPTS = 5  # in a row, without gaining a mebibyte
 CONNECT_S = 10.0
 READ_S = 30.0  # without a byte
+_LONGEST_WAIT_S = 60.0  # whatever the server asks for
 _GAIN = 2**20
 _CHUNK = 2**16
 _LARGEST = 64 * 2**30  # bytes accepted where the size is not known
@@ -47,7 +48,14 @@ class _TransferError(Exception):
 
 
 class _BrokenOffError(Exception):
-    """The attempt failed in a way that the next one may not."""
+    """The attempt failed in a way that the next one may not.
+
+    `wait` is what the server asks for: the seconds of a Retry-After.
+    """
+
+    def __init__(self, reason: str, wait: str = "") -> None:
+        super().__init__(reason)
+        self.wait_s = min(float(wait), _LONGEST_WAIT_S) if wait.isdecimal() else None
 
 
 def fetch(
@@ -184,7 +192,9 @@ class _Transfer:
                     if failures >= ATTEMPTS:
                         kept = f" ({file.tell() / MB:.1f} MB are kept)"
                         raise _TransferError(f"{error}{kept}") from error
-                    wait_s = 2.0 ** (failures - 1)
+                    wait_s = error.wait_s
+                    if wait_s is None:
+                        wait_s = 2.0 ** (failures - 1)
                     words = self._target.name, error, wait_s
                     log.warning("%s: %s; next attempt in %g s", *words)
                     sleep(wait_s)
@@ -219,7 +229,7 @@ class _Transfer:
         status, said = response.status_code, response.headers
         answer = f"the server answers {status} {response.reason}"
         if status in _PASSING:
-            raise _BrokenOffError(answer)
+            raise _BrokenOffError(answer, said.get("Retry-After", ""))
         match = _RANGE.fullmatch(said.get("Content-Range", ""))
         if status == 206 and (match is None or int(match[1]) != file.tell()):
             _clear(file)

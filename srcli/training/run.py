@@ -34,7 +34,6 @@ from srcli.inference.device import (
     choose_precision,
     is_out_of_memory,
 )
-from srcli.models import variant
 from srcli.models.base import Color, SRModel
 from srcli.pretrained.catalog import served_scales
 from srcli.pretrained.loading import load_model
@@ -46,6 +45,7 @@ from srcli.training.checkpoint import (
     describe_command,
     fill,
     find_checkpoints,
+    find_weights,
     load_checkpoint,
     name_val,
     read_kept,
@@ -53,12 +53,19 @@ from srcli.training.checkpoint import (
 )
 from srcli.training.data import CropSampler, choose_folders, find_pictures
 from srcli.training.distributed import World, is_restartable, join_world
-from srcli.training.export import export_run, find_weights, keep_published, make_request
+from srcli.training.export import export_run, keep_published, make_request
 from srcli.training.loop import DivergedError, Trainer
-from srcli.training.recipe import Recipe, load_recipe, make_recipe, replace_fields
+from srcli.training.recipe import (
+    Recipe,
+    load_recipe,
+    make_recipe,
+    outline_config,
+    replace_fields,
+)
 from srcli.training.report import write_report
 from srcli.training.teacher import Teachers
 from srcli.training.validation import Validation, settle_val
+from srcli.units import format_count
 
 log = logging.getLogger(__name__)
 
@@ -146,11 +153,11 @@ def _train(
                 "same files on all of them"
             )
         where = f"{world.size} x {device.type}" if world.size > 1 else device
-        said = "%s: %d pictures, %.1f megapixels, %d skipped, on %s in %s"
-        megapixels, skipped = sampler.pixels / 1e6, len(sampler.skipped)
         log.info(
-            said, recipe.model, sampler.count, megapixels, skipped, where, precision
-        )
+            "%s: %s, %.1f megapixels, %d skipped, on %s in %s",
+            recipe.model, format_count(sampler.count, "picture"), sampler.pixels / 1e6,
+            len(sampler.skipped), where, precision,
+        )  # fmt: skip
         same_held = sampler.held_out.keys() == request.held_out.keys()
         request = dataclasses.replace(request, held_out=sampler.held_out)
         network.to(device)
@@ -321,9 +328,8 @@ def make_network(recipe: Recipe, init: str | None = None) -> SRModel:
         UsageError: If the config makes no network, or no weight fits.
         WeightsError: If the weights are missing or damaged.
     """
-    network_class, config = variant(recipe.model)
-    values = {**config.as_dict(), **recipe.config, "scales": recipe.scales}
-    network = network_class(type(config).from_dict(values))
+    network_class, config = outline_config(recipe)
+    network = network_class(config)
     if init is None:
         network.limit_recursions(recipe.recursions_at(0))
         return network

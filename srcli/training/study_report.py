@@ -25,13 +25,12 @@ from srcli.evaluation.tables import (
 )
 from srcli.models.counting import count_macs, count_parameters, outline
 from srcli.storage import quote_path, show_path
-from srcli.training.recipe import STUDY
+from srcli.training.recipe import STUDY, outline_config
 from srcli.training.study import (
     Claim,
     Study,
     StudyRun,
     TrainedVariant,
-    outline_config,
     subtract_printed,
 )
 from srcli.units import join_words

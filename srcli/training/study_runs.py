@@ -30,12 +30,14 @@ from srcli.storage import quote_path
 from srcli.training.checkpoint import (
     NO_VAL,
     TrainRequest,
+    describe_places,
+    fill,
     find_checkpoints,
+    find_weights,
     name_val,
 )
 from srcli.training.data import choose_folders, find_pictures
 from srcli.training.distributed import is_worker
-from srcli.training.export import find_weights
 from srcli.training.log import read_history
 from srcli.training.loop import GIVEN_UP, DivergedError
 from srcli.training.recipe import STUDY, Recipe, make_recipe, merge
@@ -122,22 +124,19 @@ def _resume(request: TrainRequest) -> tuple[Study, TrainRequest]:
     path = request.out / NAME
     try:
         kept = json.loads(path.read_text("utf-8"))
-        asked, fixed, data_dir = dict(kept["asked"]), kept["identity"], kept["data_dir"]
-        auto = request.precision == "auto"
-        filled = dataclasses.replace(
+        model, fixed = kept["model"], kept["identity"]
+        asked = dataclasses.replace(
             request,
             scales=request.scales or (fixed["scale"],),
             seed=fixed["seeds"][0],
-            data=request.data or tuple(Path(name) for name in kept["data"]),
-            val=request.val or kept["val"],
-            data_dir=request.data_dir or (Path(data_dir) if data_dir else None),
-            precision=kept["precision"] if auto else request.precision,
-            overrides=merge(asked, request.overrides),
+            overrides=merge(kept["asked"], request.overrides),
         )
-        model = kept["model"]
+        filled = fill(asked, kept)
     except FileNotFoundError as error:
         raise InputError(f"no study in {request.out}: nothing to resume") from error
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+    except (
+        InputError, OSError, ValueError, LookupError, TypeError, RecursionError
+    ) as error:  # fmt: skip
         raise InputError(
             f"{path} cannot be read: begin the study again with another --out"
         ) from error
@@ -174,14 +173,10 @@ def _settle(request: TrainRequest, study: Study) -> TrainRequest:
 
 def _describe(study: Study, request: TrainRequest) -> dict[str, Any]:
     """What a resumed study is held to, or filled from, as JSON values."""
-    data_dir = request.data_dir.expanduser().absolute() if request.data_dir else None
     return {
         "model": study.network,
         "asked": dict(study.asked),
-        "data": [str(path.absolute()) for path in request.data],
-        "val": request.val,
-        "precision": request.precision,
-        "data_dir": str(data_dir) if data_dir else None,
+        **describe_places(request, request.precision),
         "identity": study.identity,
     }
 

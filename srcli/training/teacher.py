@@ -42,7 +42,7 @@ from srcli.pretrained.weight_file import (
 from srcli.progress import SILENT, Progress
 from srcli.training.distributed import ALONE, World
 from srcli.training.recipe import Recipe
-from srcli.units import format_duration
+from srcli.units import format_count, format_duration
 from srcli.writing import write_whole
 
 log = logging.getLogger(__name__)
@@ -212,9 +212,9 @@ class Teachers:
         sizes = {number: lr.shape[:2] for number, lr in small.items()}
         seconds = sum(runner.estimate_seconds(*size) for size in sizes.values())
         pixels = sum(height * width for height, width in sizes.values())
-        said = "%s enlarges %d pictures, %.1f megapixels, by %d in about %s"
-        duration = format_duration(seconds)
-        log.info(said, facts.file, len(small), pixels / 1e6, scale, duration)
+        count, duration = format_count(len(small), "picture"), format_duration(seconds)
+        said = "%s enlarges %s, %.1f megapixels, by %d in about %s"
+        log.info(said, facts.file, count, pixels / 1e6, scale, duration)
         progress.start(f"{facts.file} makes x{scale} pictures", len(small))
         for number, lr in small.items():
             yield number, _enlarge(runner, lr)

@@ -14,8 +14,8 @@ from srcli.evaluation.measurement import run_benchmark
 from srcli.models.mrnet import MRNet, MRNetConfig
 from srcli.pretrained.loading import load_model
 from srcli.pretrained.weight_file import read_metadata, save_weights
-from srcli.training.checkpoint import TrainRequest
-from srcli.training.export import export_run, find_weights, keep_published
+from srcli.training.checkpoint import TrainRequest, find_weights
+from srcli.training.export import export_run, keep_published
 from srcli.training.recipe import load_recipe
 from srcli.training.run import train
 

@@ -9,8 +9,14 @@ from srcli.errors import UsageError
 from srcli.evaluation.published import find_table, lookup
 from srcli.models import MODELS
 from srcli.training.checkpoint import TrainRequest
-from srcli.training.recipe import NAMES, STUDY, load_recipe, read_bundled
-from srcli.training.study import StudyRun, TrainedVariant, load_study, outline_config
+from srcli.training.recipe import (
+    NAMES,
+    STUDY,
+    load_recipe,
+    outline_config,
+    read_bundled,
+)
+from srcli.training.study import StudyRun, TrainedVariant, load_study
 from srcli.training.study_report import (
     build_study_document,
     print_study,
@@ -128,13 +134,6 @@ def test_variants_share_all_but_their_own_structure():
     # Changed networks have nothing of the paper's.
     assert (study.changed, study.claims) == (tuple(study.recipes), ())
     assert study.find_printed("drrn-b2u3", "set5") is None
-
-
-def test_seeds_count_on_from_the_first(tmp_path):
-    study = load_study("drrn", {"seeds": 2}, seed=5)
-    assert study.seeds == (5, 6)
-    assert study.folder(tmp_path, "drrn", 6) == tmp_path / "drrn" / "seed-6"
-    assert load_study("drrn").folder(tmp_path, "drrn", 0) == tmp_path / "drrn"
 
 
 def test_what_makes_no_study():
