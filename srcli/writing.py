@@ -27,6 +27,7 @@ _WHOLE_STORES = _REFUSING_STORES | {
 }  # fmt: skip
 # Windows: such a file goes with its handle, also where its program is killed.
 _TEMPORARY = getattr(os, "O_TEMPORARY", 0)
+_BLOCK = 1 << 20  # bytes compared at a time
 _LONGEST_NAME = 255  # bytes; of NTFS UTF-16 units
 _REFUSED_BY_WINDOWS = re.compile(
     r'[\x00-\x1f<>:"/\\|?*]|[. ]$'
@@ -66,7 +67,7 @@ def write_whole(
                 else:
                     _upload(part, path, replace, run)
             except FileExistsError as error:
-                if run is None or part.read_bytes() != path.read_bytes():
+                if run is None or not _are_equal(part, path):
                     raise OutputError(
                         f"{path} has appeared meanwhile: left alone"
                     ) from error
@@ -126,6 +127,15 @@ def _rename(part: Path, path: Path, replace: bool) -> None:
         part.replace(path)
     else:
         part.unlink()
+
+
+def _are_equal(part: Path, path: Place) -> bool:
+    """Whether both files hold the same; they may be larger than memory."""
+    with part.open("rb") as ours, path.open("rb") as theirs:
+        while (block := ours.read(_BLOCK)) == theirs.read(_BLOCK):
+            if not block:
+                return True
+    return False
 
 
 def _upload(part: Path, path: UPath, replace: bool, run: str | None) -> None:

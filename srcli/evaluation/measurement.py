@@ -33,7 +33,7 @@ from srcli.pretrained.catalog import BICUBIC
 from srcli.pretrained.datasets import Dataset, find_dataset, label_pictures, read_hr
 from srcli.progress import SILENT, Progress
 from srcli.storage import show_path
-from srcli.writing import make_folder
+from srcli.writing import check_name, make_folder
 
 log = logging.getLogger(__name__)
 
@@ -204,12 +204,13 @@ def _plan(request: BenchmarkRequest) -> list[_RowPlan]:
                 "%s in %s has %d pictures, the published set %d",
                 name, folder, len(paths), dataset.published_count,
             )  # fmt: skip
-    for plan in plans if request.save_images and not request.overwrite else ():
-        for label in plan.pictures:
-            if os.path.exists(plan.place(label)):  # noqa: PTH110 - for any name
+    for plan in plans if request.save_images else ():
+        for place in map(plan.place, plan.pictures):
+            check_name(place)
+            if os.path.exists(place) and not request.overwrite:  # noqa: PTH110
                 raise OutputError(
-                    f"{show_path(plan.place(label))} exists: use --overwrite or save to"
-                    " another folder"
+                    f"{show_path(place)} exists: use --overwrite or save to another "
+                    "folder"
                 )
     return plans
 

@@ -11,6 +11,7 @@ import math
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -194,7 +195,7 @@ def plan_jobs(sources: Sequence[Source], naming: Naming) -> list[Job]:
 def choose_sources(
     sources: Sequence[Source], naming: Naming
 ) -> tuple[Naming, list[Source]]:
-    """The naming with its folder, and the sources without earlier results among them.
+    """The naming for the sources, and the sources without earlier results among them.
 
     Raises:
         SrcliError: As `Naming.for_sources`; an InputError if nothing is left.
@@ -325,10 +326,12 @@ def check_space(jobs: Iterable[Job]) -> None:
         # A store does not say how much it holds.
         if isinstance(job.output, Path) and job.is_open:
             folder = job.output.absolute().parent
+            replaced = 0
+            with suppress(OSError):  # none is there, or writing will tell why
+                replaced = job.output.stat().st_size
             place = next(p for p in (folder, *folder.parents) if p.exists())
             device = place.stat().st_dev
             place, need = needs.get(device, (place, 0))
-            replaced = job.output.stat().st_size if job.output.exists() else 0
             needs[device] = place, need + job.room - replaced
     for place, need in needs.values():
         usage = shutil.disk_usage(place)

@@ -42,7 +42,8 @@ _UNUSED = RunStats("cpu", "fp32")  # of pictures that no network has seen
 _SMALL = 1 << 24  # bytes for which the system is not asked, which takes a millisecond
 _CHROMA_MARGIN = 2  # LR pixels that bicubic interpolation reads on each side
 
-_Kind = TypeVar("_Kind", Picture, Image.Image, Tensor, NDArray[Any])
+_Kind = TypeVar("_Kind", Picture, Image.Image, Tensor)
+_Scalar = TypeVar("_Scalar", bound=np.generic)
 
 
 @dataclass(eq=False, repr=False)
@@ -139,6 +140,10 @@ class Upscaler:
     def __call__(self, image: Path | str, progress: Progress = ...) -> Image.Image: ...
     @overload
     def __call__(self, image: _Kind, progress: Progress = ...) -> _Kind: ...
+    @overload
+    def __call__(
+        self, image: NDArray[_Scalar], progress: Progress = ...
+    ) -> NDArray[_Scalar]: ...
     def __call__(self, image: Given, progress: Progress = SILENT) -> Enlarged:
         """The enlarged picture, of the kind that was given; of a path, a Pillow image.
 
@@ -355,6 +360,13 @@ def upscale(
     scale: float | None = ...,
     **options: Any,  # noqa: ANN401
 ) -> _Kind: ...
+@overload
+def upscale(
+    image: NDArray[_Scalar],
+    model: str | Path | SRModel = ...,
+    scale: float | None = ...,
+    **options: Any,  # noqa: ANN401
+) -> NDArray[_Scalar]: ...
 def upscale(
     image: Given,
     model: str | Path | SRModel = "mrnet",

@@ -40,9 +40,8 @@ class DRCNConfig(ModelConfig):
     supervision: bool = True  # predict from all recursions, not from the last alone
     # Figure 3: (a) all is shared, (b) all but the reconstruction, (c) nothing.
     sharing: Literal["all", "recursion", "none"] = "all"
-    # How the weights begin: as in section 4.2; the same with an ordinary convolution
-    # for recursion; section 4.2 changed so that the network sees details first. Of
-    # training: networks are the same whatever they started from.
+    # How the weights begin, no part of what the network is: ours, which sees details
+    # first; as in section 4.2; with an ordinary convolution for recursion.
     start: Literal["details", "identity", "he"] = field(
         default="details", compare=False
     )

@@ -169,16 +169,15 @@ def _resample(source: Convolution, target: Convolution) -> Tensor:
     before, after = source.stride[0], target.stride[0]
     known = torch.arange(source.kernel_size[0], dtype=torch.float64)
     taps = torch.arange(target.kernel_size[0], dtype=torch.float64)
-    # In taps; the one at the middle lies on the LR pixel.
-    places = (taps - _find_middle(target)) * before / after + _find_middle(source)
+    # In taps, from the first; those in the middle lie on the LR pixel's centre.
+    middles = [
+        each.padding[0] + (each.stride[0] - 1) / 2  # type: ignore[operator]
+        for each in (source, target)
+    ]
+    places = (taps - middles[1]) * before / after + middles[0]
     shares = (1.0 - (places[:, None] - known).abs()).clamp_min(0.0)
     weight = source.weight.detach()
     resampled = shares @ weight.cpu().double() @ shares.T
     if not source.transposed:
         resampled = resampled * (before / after) ** 2
     return resampled.to(weight)
-
-
-def _find_middle(layer: Convolution) -> float:
-    """Where among a layer's taps its LR pixel's centre lies, from the first tap's."""
-    return float(layer.padding[0]) + (layer.stride[0] - 1) / 2

@@ -168,7 +168,14 @@ class _Head(nn.Module):
         )
         fusion = _ShuffleConv if config.fusion == "shuffle" else _ConvFusion
         self.fusion = fusion(config, scale)
-        _equalise_subpixels(self.fusion, scale)
+        # The s*s sub-pixels of a channel begin with the same values: the first enlarged
+        # features are then free of a checkerboard (docs/models.md has the measurement).
+        # Source: Aitken et al., arXiv 1707.02937, section 2.
+        own = self.fusion
+        last = own.expand if isinstance(own, _ConvFusion) else own
+        for parameter in last.parameters():
+            channels = parameter.data.view(-1, scale**2, *parameter.shape[1:])
+            channels.copy_(channels[:, :1].expand_as(channels).clone())
         self.reconstruct = nn.Sequential(
             nn.Conv2d(width, width, 3, padding=1),
             nn.ReLU(),
@@ -255,17 +262,3 @@ class MRNet(SRModel):
             head = 5
         tail = -(-2 // scale)  # two 3x3 convolutions at HR size
         return head + self.config.steps(scale) * recursion + tail
-
-
-@torch.no_grad()
-def _equalise_subpixels(fusion: _ShuffleConv | _ConvFusion, scale: int) -> None:
-    """Give the s*s sub-pixels of a channel one and the same initial value.
-
-    The first enlarged features are then free of a checkerboard, which the convolutions
-    after the shuffle would have to unlearn (docs/models.md has the measurement).
-    Source: Aitken et al., arXiv 1707.02937, section 2.
-    """
-    layer = fusion if isinstance(fusion, _ShuffleConv) else fusion.expand
-    for parameter in layer.parameters():
-        channels = parameter.view(-1, scale * scale, *parameter.shape[1:])
-        channels.copy_(channels[:, :1].expand_as(channels).clone())

@@ -17,12 +17,7 @@ from torch.nn import functional as F
 
 from srcli.errors import UsageError
 from srcli.models.base import Color, ModelConfig, SRModel, recomputed
-from srcli.models.layers import (
-    Convolution,
-    JointConv,
-    JointConvOfSums,
-    keep_variance,
-)
+from srcli.models.layers import Convolution, JointConv, JointConvOfSums, keep_variance
 
 # Of D and D*: with kernel = stride + 2 * padding both grids are exact at every size.
 _PADDING = 2
@@ -170,12 +165,25 @@ class RRRN(SRModel):
         self.config = config or RRRNConfig()
         self.color = self.config.color
         width, scale = self.config.width, self.config.scales[0]
-        self.extract = _extraction(self.config, self.channels)
+        # FE: 3x3 convolutions and a 1x1 to `width` channels, PReLU after each.
+        wide, layers = self.config.extract_ratio * width, self.config.extract_layers
+        self.extract = nn.Sequential(
+            *(
+                _layer(nn.Conv2d(inputs, wide, 3, padding=1), activated=True)
+                for inputs in (self.channels, *[wide] * (layers - 1))
+            ),
+            _pointwise(wide, width),
+        )
         self.project = _Projection(width, scale)
         self.learn = _Learning(self.config, scale)
         self.reconstruct = _Reconstruction(self.config, scale, self.channels)
-        # A single sub-network has no successor to fuse for.
-        self.fuse = _fusion(width) if self.config.sub_networks > 1 else nn.Identity()
+        self.fuse: nn.Module = nn.Identity()
+        if self.config.sub_networks > 1:  # a single one has no successor to fuse for
+            # RF: Conv(128, 1, 1); at first it hands on X as it is.
+            layer = nn.Conv2d(2 * width, width, 1)
+            keep_variance(layer)
+            nn.init.dirac_(layer.weight)
+            self.fuse = nn.Sequential(layer, nn.PReLU(init=1.0))
 
     def predictions(self, lr: Tensor, scale: int | None = None) -> tuple[Tensor, ...]:
         """I_1 ... I_g, which the mean L1 loss of equation 10 supervises alike.
@@ -226,27 +234,9 @@ class RRRN(SRModel):
         return config.extract_layers + rounds * reach + last
 
 
-def _extraction(config: RRRNConfig, channels: int) -> nn.Sequential:
-    """FE: 3x3 convolutions and a 1x1 to `width` channels, PReLU after each."""
-    wide = config.extract_ratio * config.width
-    layers = [
-        _layer(nn.Conv2d(inputs, wide, 3, padding=1), activated=True)
-        for inputs in (channels, *[wide] * (config.extract_layers - 1))
-    ]
-    return nn.Sequential(*layers, _pointwise(wide, config.width))
-
-
 def _pointwise(inputs: int, outputs: int) -> nn.Module:
     """The end of FE, and RP's H* and H: Conv(64, 1, 1) of one feature."""
     return _layer(nn.Conv2d(inputs, outputs, 1), activated=True)
-
-
-def _fusion(width: int) -> nn.Module:
-    """RF: Conv(128, 1, 1); at first it hands on X as it is."""
-    layer = nn.Conv2d(2 * width, width, 1)
-    keep_variance(layer)
-    nn.init.dirac_(layer.weight)
-    return nn.Sequential(layer, nn.PReLU(init=1.0))
 
 
 def _upsampler(width: int, scale: int, *, activated: bool) -> nn.Module:

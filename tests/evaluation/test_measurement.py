@@ -170,6 +170,16 @@ def test_rgb_network_gets_and_gives_rounded_rgb_that_is_saved(
     measure(folder, **options, overwrite=True)
 
 
+def test_names_that_are_too_long_to_save_are_told_before_any_work(tmp_path, picture):
+    root, out = tmp_path / "long", tmp_path / "out"
+    root.mkdir()
+    for suffix in (".png", ".bmp"):  # two of a stem: results keep both suffixes
+        Image.fromarray(picture(40, 48)).save(root / ("n" * 250 + suffix))
+    with pytest.raises(OutputError, match="too long"):
+        measure(root, save_images=out, overwrite=True)
+    assert not out.exists()
+
+
 def test_y_network_by_rgb_takes_chroma_by_bicubic(folder, weights):
     expected = []
     for hr in pictures_of(folder, 2):

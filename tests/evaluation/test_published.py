@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from importlib.resources import files
 
 import pytest
 
 from srcli.errors import UsageError
-from srcli.evaluation.published import PREFERENCE, every, find_table, lookup
+from srcli.evaluation.published import every, find_table, lookup
 
 FOUR = ("set5", "set14", "b100", "urban100")
-FIVE = (*FOUR, "manga109")
 
 # Source and degradation: models x scales x data sets, less what is printed as a dash;
 # then the sums of all PSNR, SSIM and IFC, added up from the papers' text, None where
@@ -80,17 +77,6 @@ def test_every_table_has_all_its_cells_and_adds_up(results):
             assert sum(printed) == pytest.approx(expected or 0, abs=1e-6)
 
 
-def test_names_are_lower_case_and_known(results):
-    for r in results:
-        assert r.model == r.model.lower()
-        assert r.dataset.split("/")[0] in (*FIVE, "ntire2017-track1"), r
-        assert r.scale in (2, 3, 4)
-        assert r.degradation in ("bi", "bd", "dn")
-        assert r.source.startswith(DOCUMENT["papers"][r.paper]["name"] + " ")
-        assert r.kind in ("comparison", "ablation", "figure")
-    assert set(PREFERENCE) == set(DOCUMENT["papers"])
-
-
 @pytest.mark.parametrize(
     ("source", "letter", "field", "points", "scale"),
     [
@@ -147,14 +133,6 @@ def test_quality_falls_as_the_scale_rises(results, metric):
             compared += 1
             assert values[0] > values[1], (small, large)
     assert compared > 100
-
-
-def test_every_network_beats_bicubic_of_its_table(results):
-    for r in results:
-        for bicubic in every("bicubic", r.dataset, r.scale, r.degradation):
-            if bicubic.source == r.source and r.model != "bicubic":
-                assert r.psnr is None or r.psnr > bicubic.psnr, r
-                assert r.ifc is None or r.ifc > bicubic.ifc, r
 
 
 @pytest.mark.parametrize(
@@ -333,12 +311,3 @@ def test_published_sizes_are_those_of_the_architectures():
         for model, extra in ((name, 2), (f"{name}-t6", 4), (f"{name}-t10", 8)):
             growth = printed_size("MRNet Table 2", model)[0] - first
             assert growth == pytest.approx(extra * weights, abs=1000)
-
-
-def test_reading_the_tables_loads_no_numerical_library():
-    code = (
-        "import sys; from srcli.evaluation.published import lookup;"
-        "lookup('mrnet', 'set5', 2);"
-        "sys.exit(sum(name in sys.modules for name in ('torch', 'numpy')))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -14,7 +14,7 @@ from srcli.errors import UsageError
 from srcli.evaluation import contenders, metrics
 from srcli.evaluation.contenders import Engine, Selection
 from srcli.evaluation.measurement import BenchmarkRequest, run_benchmark
-from srcli.evaluation.stages import Staged, name_stages
+from srcli.evaluation.stages import name_stages
 from srcli.imaging.resize import imresize
 from srcli.models.drcn import DRCN, DRCNConfig
 from srcli.models.drrn import DRRN, DRRNConfig
@@ -228,16 +228,3 @@ def test_networks_without_stages_stand_beside_those_with(
     assert [len(rows[name].stages) for name in ("bicubic", "drrn", "rrrn")] == [0, 0, 3]
     assert caplog.text.count("drrn makes a single prediction") == 1
     assert "rrrn makes" not in caplog.text
-
-
-def test_joined_predictions_keep_the_network_s_promises(rrrn):
-    joined = Staged(rrrn)
-    lr = torch.rand(2, 3, 6, 7)
-    with torch.no_grad():
-        torch.testing.assert_close(
-            joined(lr).unflatten(1, (3, 3)),
-            torch.stack(rrrn.predictions(lr), dim=1),
-        )
-    assert joined.receptive_radius() == rrrn.receptive_radius()
-    assert joined.tile_overlap(2) == rrrn.tile_overlap(2)
-    assert (joined.color, joined.arch) == ("rgb", "rrrn")

@@ -55,13 +55,6 @@ def test_visible_pixels_are_untouched(picture):
     assert (filled[faint > 0] == exact[faint > 0]).all()
 
 
-def test_a_faint_picture_keeps_its_colours(picture):
-    alpha = np.full((24, 32), 5, np.uint8)
-    alpha[:, :10] = 0
-    pixels = picture()
-    assert (fill_transparent(pixels, alpha)[:, 10:] == pixels[:, 10:]).all()
-
-
 @pytest.mark.parametrize("background", [(0, 0, 0), (255, 255, 255)])
 def test_colours_rounded_while_premultiplied_leave_no_fringe(background):
     """As a program leaves a cut-out that computes with premultiplied colours."""
@@ -106,11 +99,7 @@ def test_nothing_to_fill(opacity, picture):
 
 @pytest.mark.parametrize(
     ("shape", "dtype", "channels"),
-    [
-        ((1, 2), np.uint8, 1),
-        ((7, 1), np.uint16, 3),
-        ((300, 2), np.float32, 3),
-    ],
+    [((1, 2), np.uint8, 1), ((7, 1), np.uint16, 3), ((300, 2), np.float32, 3)],
 )
 def test_any_size(shape, dtype, channels):
     pixels = np.zeros((*shape, channels), dtype)

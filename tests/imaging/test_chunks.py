@@ -104,8 +104,7 @@ def test_code_points_of_an_avif_reach_a_png():
 
 
 @pytest.mark.parametrize(
-    ("dtype", "place"),
-    [(np.uint16, "after"), (np.uint8, "before")],
+    ("dtype", "place"), [(np.uint16, "after"), (np.uint8, "before")]
 )
 def test_exif_of_a_png_is_found_wherever_it_stands(place, dtype):
     said = chunk(b"eXIf", make_rich_exif(6)[6:])

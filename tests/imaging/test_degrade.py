@@ -7,11 +7,7 @@ import pytest
 from scipy import ndimage
 
 from srcli.errors import InputError, UsageError
-from srcli.imaging.degrade import (
-    check_degradation,
-    crop_to_multiple,
-    degrade,
-)
+from srcli.imaging.degrade import check_degradation, crop_to_multiple, degrade
 from srcli.imaging.resize import imresize
 
 

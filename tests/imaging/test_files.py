@@ -24,10 +24,7 @@ from sample_files import (
 from srcli.errors import InputError, OutputError
 from srcli.imaging.files import Picture, probe_picture, read_picture, write_picture
 
-FRAMES = {name: 2 for name in SAMPLES if "animated" in name or "pages" in name}
-
-
-FRAMES |= {"apng": 2}
+FRAMES = {n: 2 for n in SAMPLES if n == "apng" or "animated" in n or "pages" in n}
 
 
 @pytest.mark.parametrize("name", SAMPLES)

@@ -8,14 +8,7 @@ import os
 
 import hypothesis.strategies as st
 from hypothesis import HealthCheck, given, settings
-from mutations import (
-    EXTREMES,
-    NAMES,
-    fix_checksums,
-    frame_of,
-    look_into,
-    put_number,
-)
+from mutations import EXTREMES, NAMES, fix_checksums, frame_of, look_into, put_number
 from sample_files import sample
 
 CHOSEN = os.environ.get("SRCLI_FUZZ_EXAMPLES")

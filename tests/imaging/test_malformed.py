@@ -8,13 +8,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from mutations import (
-    NAMES,
-    fix_checksums,
-    frame_of,
-    look_into,
-    put_number,
-)
+from mutations import NAMES, fix_checksums, frame_of, look_into, put_number
 from PIL import Image
 from sample_files import chunk, make_planes, make_png, png_of, sample, save_tiff
 
@@ -104,10 +98,9 @@ def test_a_wrong_suffix_is_no_lie_that_matters(tmp_path):
 
 
 def test_a_header_that_promises_more_than_there_is():
-    depth = 16
-    short = make_png(900, 700, depth, 2, b"\0" * 999)
+    short = make_png(900, 700, 16, 2, b"\0" * 999)
     assert not look_into(short, "short.png")
-    wide = png_of(make_planes(3, np.uint16 if depth == 16 else np.uint8))
+    wide = png_of(make_planes(3, np.uint16))
     lying = fix_checksums(put_number(wide, 16, 5000, 4, "big"))
     assert not look_into(lying, "wide.png")
 
@@ -189,7 +182,7 @@ def test_bombs_take_little_memory(tmp_path):
         "    print(Path(name).name, (peak() - before) // 10**6)\n"
     )
     command = [sys.executable, "-c", code, *(str(tmp_path / name) for name in BOMBS)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     taken = dict(line.split() for line in done.stdout.splitlines())

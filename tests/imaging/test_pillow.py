@@ -23,20 +23,15 @@ from sample_files import (
 
 from srcli import upscale
 from srcli.errors import InputError
-from srcli.imaging.files import (
-    Picture,
-    encode_picture,
-    probe_picture,
-    read_picture,
-)
+from srcli.imaging.files import Picture, encode_picture, probe_picture, read_picture
 
 
 @pytest.mark.parametrize(
     ("channels", "dtype", "interlaced"),
     [
         (3, np.uint8, True),
-        (1, np.uint16, False),
-        (2, np.uint16, True),
+        (2, np.uint8, False),
+        (1, np.uint16, True),
         (4, np.uint16, False),
     ],
 )
@@ -76,32 +71,6 @@ def test_deep_pictures_are_turned_upright(orientation):
     assert opened(encode_picture(result, "png")).getexif().get(274, 1) == 1
 
 
-@pytest.mark.parametrize("format", ["png", "tiff", "bmp"])
-def test_opaque_pixels_are_read_and_written_exactly(format, picture):
-    mode, channels = ("L", 1) if format == "tiff" else ("RGB", 3)
-    pixels = picture(channels=channels)
-    image = Image.fromarray(pixels.squeeze())
-    result = read_picture(save(image, format))
-    assert (result.pixels == pixels).all()
-    assert (result.alpha, result.format) == (None, format)
-    again = opened(encode_picture(result, format))
-    assert again.mode == mode
-    assert (np.asarray(again) == pixels.squeeze()).all()
-
-
-@pytest.mark.parametrize(
-    ("format", "mode", "channels"), [("png", "LA", 2), ("tiff", "RGBA", 4)]
-)
-def test_transparency_is_read_and_written_exactly(format, mode, channels, picture):
-    planes = picture(channels=channels)
-    result = read_picture(save(Image.fromarray(planes), format))
-    assert (result.pixels == planes[:, :, :-1]).all()
-    assert (result.alpha == planes[:, :, -1]).all()
-    again = opened(encode_picture(result, format))
-    assert again.mode == mode
-    assert (np.asarray(again) == planes).all()
-
-
 def test_one_bit_becomes_grey():
     dots = np.indices((9, 11)).sum(axis=0) % 2 == 0
     result = read_picture(save(Image.fromarray(dots), "png"))
@@ -132,13 +101,6 @@ def test_gif_of_one_frame_becomes_png(picture):
     assert result.format == "png"
 
 
-def test_grey_with_eight_bits_is_not_announced(picture, caplog):
-    read_picture(save(Image.fromarray(picture()), "png"))
-    read_picture(save(Image.fromarray(picture()), "avif"))
-    read_picture(save(Image.fromarray(picture()[:, :, 0].astype(np.uint16)), "png"))
-    assert not caplog.messages
-
-
 def keyed(levels, bits, key):
     """A PNG of (H, W, C) levels as they are stored, with a transparent colour."""
     said = chunk(b"tRNS", struct.pack(f">{len(key)}H", *key))
@@ -147,13 +109,7 @@ def keyed(levels, bits, key):
 
 @pytest.mark.parametrize(
     ("bits", "channels", "key"),
-    [
-        (1, 1, 1),
-        (2, 1, 2),
-        (4, 1, 9),
-        (16, 1, 40000),
-        (8, 3, 77),
-    ],
+    [(1, 1, 1), (2, 1, 2), (4, 1, 9), (16, 1, 40000), (8, 3, 77)],
 )
 def test_a_transparent_colour_counts_in_the_depth_of_the_file(bits, channels, key):
     levels = np.random.default_rng(0).integers(0, 2**bits, (6, 9, channels))
@@ -168,16 +124,6 @@ def test_a_transparent_colour_counts_in_the_depth_of_the_file(bits, channels, ke
     if bits < 16:  # and so does it in a picture that Pillow has opened
         larger = upscale(Image.open(io.BytesIO(data)), "bicubic", 1)
         assert (np.asarray(larger)[:, :, -1] == read.alpha).all()
-
-
-def test_only_the_bits_of_the_file_count_in_a_key():
-    """PNG, third edition, section 11.3.2.1."""
-    levels = np.arange(16).reshape(2, 8, 1)
-    assert (read_picture(keyed(levels, 4, [0xFF3])).alpha == 0).sum() == 1
-    assert read_picture(keyed(levels, 4, [0xFF3])).alpha[0, 3] == 0
-    colours = np.array([[[1, 2, 3], [1, 2, 4]]])
-    alpha = read_picture(keyed(colours, 8, [0x101, 2, 0x703])).alpha
-    assert alpha.tolist() == [[0, 255]]
 
 
 def bmp(pixels, *, header=124, masks=True):
@@ -252,15 +198,6 @@ def test_a_cameras_raw_file_is_to_be_developed():
     for start in (b"\0\0\0\x18ftypcrx ", b"IIU\0\x18\0", b"IIRO\x08\0", canon):
         with pytest.raises(InputError, match="is a camera's raw file: develop it"):
             read_picture(start + bytes(64))
-
-
-def test_a_damaged_jpeg_is_no_other_kind(picture):
-    buffer = io.BytesIO()
-    Image.fromarray(picture(9, 9)).save(buffer, "JPEG")
-    data = buffer.getvalue()
-    for damaged in (data[:2] + b"\0" * 30, jpeg_with_long_exif(b"\0\0")):
-        with pytest.raises(InputError, match="is not a picture that can be read"):
-            read_picture(damaged)
 
 
 FIRST, SECOND = make_planes(3), 255 - make_planes(3)
@@ -346,11 +283,7 @@ def test_phone_photograph_with_further_pictures_is_a_jpeg():
 
 
 @pytest.mark.parametrize(
-    ("order", "kind", "dtype"),
-    [
-        ("before", 1, np.uint16),
-        ("behind", 4, np.uint8),
-    ],
+    ("order", "kind", "dtype"), [("before", 1, np.uint16), ("behind", 4, np.uint8)]
 )
 def test_smaller_copies_and_masks_do_not_count(order, kind, dtype):
     picture = make_planes(3, dtype), {"subfiletype": 0}
@@ -424,13 +357,3 @@ def test_later_frames_of_a_deep_animation_have_8_bits(caplog):
     assert (second.depth, probe_picture(data, frame=2).depth) == (8, 8)
     assert np.abs(second.pixels.astype(int) - SECOND).max() <= 1
     assert caplog.messages == ["a.png: its 16 bits a channel are read as 8"]
-
-
-def test_frames_of_a_gif_that_outgrow_it():
-    """A frame may be larger than the screen that the header claims."""
-    data = bytearray(sample("gif-animated"))
-    struct.pack_into("<HH", data, 6, 5, 4)
-    for frame in (1, 2):
-        info = probe_picture(bytes(data), frame=frame)
-        result = read_picture(bytes(data), frame=frame)
-        assert (info.width, info.height) == (result.width, result.height)

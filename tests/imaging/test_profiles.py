@@ -16,7 +16,6 @@ from srcli.imaging.files import (
     read_picture,
     strip_metadata,
 )
-from srcli.imaging.profiles import convert_to_srgb
 
 
 def test_cmyk_without_profile_is_converted_plainly():
@@ -70,12 +69,7 @@ def make_cmyk_profile(paper, cyan):
     text = "press".encode("utf-16-be")
     words = b"mluc" + bytes(4) + struct.pack(">II2s2sII", 1, 12, b"en", b"US", 10, 28)
     white = b"XYZ " + bytes(4) + struct.pack(">3i", 63190, 65536, 54061)
-    tags = {
-        b"desc": words + text,
-        b"cprt": words + text,
-        b"wtpt": white,
-        b"A2B0": lut,
-    }
+    tags = {b"desc": words + text, b"cprt": words + text, b"wtpt": white, b"A2B0": lut}
     table, body = b"", b""
     start = 128 + 4 + 12 * len(tags)
     for name, value in tags.items():
@@ -136,8 +130,7 @@ def in_srgb(planes, icc):
 
 
 @pytest.mark.parametrize(
-    ("kind", "dtype"),
-    [("wide", np.uint8), ("grey", np.uint16), ("linear", np.float32)],
+    ("kind", "dtype"), [("wide", np.uint8), ("grey", np.uint16), ("linear", np.float32)]
 )
 def test_stripped_colours_are_srgb(kind, dtype):
     icc, alpha = PROFILES[kind](), dtype != np.uint8
@@ -185,46 +178,6 @@ def test_unusable_profile_is_said_once_stripped(caplog):
     assert result.pixels is picture.pixels
     assert result.metadata == Metadata()
     assert caplog.messages == ["a.png: its colour profile cannot be used: left out"]
-
-
-def rgb_lut_profile():
-    """The profile of make_cmyk_profile's kind for RGB: a table of 9 x 9 x 9 colours.
-
-    Lab by hand: L* from green, a* from red, b* from blue; far from any matrix.
-    """
-    icc = make_cmyk_profile((90, 0, 0), (53, 80, 67))
-    grid, ramp = 9, bytes(range(256))
-    steps = [round(255 * (i / (grid - 1)) ** 1.5) for i in range(grid)]
-    table = bytes(
-        part
-        for red in steps
-        for green in steps
-        for blue in steps
-        for part in (green, 64 + red // 2, 64 + blue // 2)
-    )
-    identity = struct.pack(">9i", *(65536 if i % 4 == 0 else 0 for i in range(9)))
-    lut = b"mft1" + bytes(4) + bytes([3, 3, grid, 0]) + identity + ramp * 3 + table
-    lut += ramp * 3
-    entry = icc.index(b"A2B0")
-    changed = bytearray(icc + bytes(-len(icc) % 4))
-    struct.pack_into(">II", changed, entry + 4, len(changed), len(lut))
-    changed += lut + bytes(-len(lut) % 4)
-    struct.pack_into(">I", changed, 0, len(changed))
-    changed[16:20] = b"RGB "
-    return bytes(changed)
-
-
-@pytest.mark.parametrize("kind", ["table", "linear grey", "matrix"])
-def test_8_bits_are_as_exact_as_floating_point(kind):
-    """Which goes through no table of ours, or of the library's."""
-    if kind == "linear grey":
-        icc, flat = imagecodecs.cms_profile("gray", gamma=1.0), np.arange(256)[None]
-        flat = flat[:, :, None].astype(np.uint8)
-    else:
-        icc = rgb_lut_profile() if kind == "table" else PROFILES["wide"]()
-        flat = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    exact = convert_to_srgb((flat / 255).astype(np.float32), icc).clip(0, 1) * 255
-    assert np.abs(convert_to_srgb(flat, icc) - exact).max() <= 1
 
 
 # Colours that no profile says

@@ -15,13 +15,7 @@ from PIL import Image
 from reference_imresize import Rounder, reference_imresize
 
 from srcli.errors import UsageError
-from srcli.imaging.resize import (
-    contributions,
-    imresize,
-    imresize_torch,
-    reach,
-    resize_part,
-)
+from srcli.imaging.resize import imresize, imresize_torch, reach, resize_part
 
 
 def random_plane(height, width, seed=0):
@@ -116,20 +110,6 @@ def test_pillow_agrees_away_from_the_edges(size):
 
 
 lengths = st.integers(1, 40)
-
-
-@settings(deadline=None, max_examples=40, database=None)
-@given(
-    length=lengths,
-    out_length=lengths,
-    antialias=st.booleans(),
-)
-def test_weights_sum_to_one_and_stay_in_the_picture(length, out_length, antialias):
-    indices, weights = contributions(length, out_length, out_length / length, antialias)
-    np.testing.assert_allclose(weights.sum(axis=1), 1.0, rtol=0, atol=1e-12)
-    assert indices.shape == weights.shape == (out_length, indices.shape[1])
-    assert indices.min() >= 0
-    assert indices.max() < length
 
 
 @settings(deadline=None, max_examples=20, database=None)
@@ -275,11 +255,3 @@ def test_a_part_of_a_part():
     assert np.array_equal(part, imresize(image, 2)[wanted])
     with pytest.raises(ValueError, match="the part is too small"):
         resize_part(image[20:30, 15:25], (20, 15), (40, 50), (80, 100), wanted)
-
-
-def test_a_picture_of_its_own_size_is_not_copied():
-    image = noise((9, 8, 3), np.uint8)
-    wanted = slice(2, 5), slice(0, 8)
-    part = resize_part(image, (0, 0), (9, 8), (9, 8), wanted)
-    assert np.shares_memory(part, image)
-    assert np.array_equal(part, image[2:5])

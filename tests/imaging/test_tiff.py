@@ -33,7 +33,7 @@ from srcli.imaging.files import (
     probe_picture,
     read_picture,
 )
-from srcli.imaging.tiff import layout, read
+from srcli.imaging.tiff import layout
 
 DTYPES = [np.uint8, np.uint16, np.float32]
 LAYOUTS = {
@@ -48,9 +48,7 @@ LAYOUTS = {
     "motorola-lzw": {"byteorder": ">", "compression": "lzw", "predictor": True},
 }
 WHOLE = Box(0, 0, 24, 32)
-BOXES = [
-    *(Box(0, 0, 1, 1), Box(23, 31, 24, 32), Box(3, 5, 17, 30), Box(9, 0, 10, 32)),
-]
+BOXES = [*(Box(0, 0, 1, 1), Box(23, 31, 24, 32), Box(3, 5, 17, 30), Box(9, 0, 10, 32))]
 
 
 @pytest.fixture(autouse=True)
@@ -364,25 +362,10 @@ def test_colours_of_boxes_are_converted_as_those_of_the_whole():
             assert opened.metadata == whole.metadata == opened.read().metadata
 
 
-def test_only_a_tiff_is_read_by_box():
-    refusal = pytest.raises(
-        InputError, match="it cannot be read by box: only TIFFs can"
-    )
-    data = save(make_planes(3), "png")
-    with refusal, open_picture(data, name="it", by_box=True):
-        pass
-    with open_picture(data) as opened:
-        part = opened.read(Box(3, 4, 5, 9))
-        assert np.array_equal(part.pixels, make_planes(3)[3:5, 4:9])
-
-
 def test_what_fails_in_between_is_not_blamed_on_the_file():
     data = tiff_of(make_planes(3))
     for by_box in (False, True):
-        with (
-            pytest.raises(ValueError, match="mine"),
-            open_picture(data, by_box=by_box),
-        ):
+        with pytest.raises(ValueError, match="mine"), open_picture(data, by_box=by_box):
             raise ValueError("mine")
 
 
@@ -412,42 +395,6 @@ def test_more_than_can_be_read_at_once(monkeypatch):
         read_picture(data, name="giant.tif")
     with open_picture(data, name="giant.tif", by_box=True) as opened:
         assert not opened.read(Box(1000, 1000, 1024, 1025)).pixels.any()
-
-
-def test_a_giant_that_cannot_be_read_by_box(monkeypatch):
-    monkeypatch.setattr(pillow, "MAX_PIXELS", 1000)
-    tiff = make_tiff(
-        "<", bytes(70 * 1024), width=32, height=32, bits=8, samples=70, photometric=1
-    )
-    with pytest.raises(InputError, match="claims more than 0 million"):
-        probe_picture(tiff, name="giant.tif")
-    monkeypatch.undo()
-    assert not probe_picture(tiff).is_windowed
-    refusal = pytest.raises(InputError, match="it cannot be read by box")
-    with refusal, open_picture(tiff, name="it", by_box=True):
-        pass
-
-
-def test_only_touched_tiles_are_decoded_and_each_once_in_a_row(monkeypatch):
-    decoded = []
-    decode = read.PageReader._decode
-
-    def count(self, data, index):
-        decoded.append(index)
-        return decode(self, data, index)
-
-    monkeypatch.setattr(read.PageReader, "_decode", count)
-    monkeypatch.setattr(read, "_LEAST_CACHE", 0)
-    for options in (LAYOUTS["lzw"], LAYOUTS["deflate"]):
-        decoded.clear()
-        with open_picture(tiff_of(make_planes(3), **options), by_box=True) as opened:
-            opened.read(Box(1, 17, 3, 20))
-            assert len(decoded) == 1
-            decoded.clear()
-            for left in range(0, 32, 8):
-                opened.read(Box(2, max(0, left - 2), 20, left + 8))
-        assert len(decoded) <= 5
-        assert len(decoded) == len(set(decoded))
 
 
 # Damage

@@ -6,19 +6,12 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import IFDRational
-from sample_files import (  # fmt: skip
-    jpeg_segment,
-    make_iptc,
-    make_planes,
-    opened,
-    save,
-)
+from sample_files import make_planes, opened, save  # fmt: skip
 
 from srcli.imaging.files import (
     Picture,
     encode_picture,
-    read_picture,
-    strip_metadata,  # fmt: skip
+    read_picture,  # fmt: skip
 )
 
 WIDTH, HEIGHT = 40, 20  # as stored
@@ -181,15 +174,6 @@ def test_the_subject_and_the_sensor_follow(orientation):
     assert (found[0xA20E], found[0xA20F]) == planes
 
 
-def test_a_subject_beyond_what_exif_can_say_is_missed(caplog):
-    source = read_picture(jpeg(tags={0x9214: (30, 5), 0xA20E: "odd"}))
-    wide = Picture(np.zeros((1, 100_000, 3), np.uint8), None, source.metadata)
-    found = opened(encode_picture(wide, "png")).getexif().get_ifd(0x8769)
-    assert not {0x9214, 0xA20E} & set(found)
-    (said,) = caplog.messages
-    assert said.endswith("cannot carry on its focal plane and subject area: left out")
-
-
 def test_a_circle_a_polygon_and_a_subject_in_xmp():
     def boundary(shape):
         start = "<Iptc4xmpExt:RegionBoundary rdf:parseType='Resource'>"
@@ -272,25 +256,6 @@ def test_pointers_at_what_is_gone_go(kind, caplog):
     (word,) = [word for word in title if kind.startswith(word)]
     (line,) = caplog.messages
     assert line.startswith(f"the picture: srcli cannot carry on its {word}")
-
-
-def test_all_that_is_left_out_is_said_in_one_line(caplog):
-    said = " ".join(value for value in POINTERS.values() if "=" in value)
-    source = save(
-        make_planes(3),
-        "jpeg",
-        xmp=packet(said),
-        comment=b"Waves",
-        extra=jpeg_segment(make_iptc()),
-    )
-    encode_picture(read_picture(source), "png")
-    assert caplog.messages == [
-        "the picture: PNG cannot hold its IPTC and comment, srcli cannot carry on its "
-        "depth map and extended XMP and film and gain map and sound: left out"
-    ]
-    caplog.clear()
-    encode_picture(strip_metadata(read_picture(source)), "png")
-    assert not caplog.messages
 
 
 BOMB = b'<!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;">]>'

@@ -13,9 +13,8 @@ from PIL import Image
 
 from srcli.errors import InputError, OutputError, UsageError
 from srcli.imaging.files import encode_picture
-from srcli.imaging.picture import Picture, PictureInfo
+from srcli.imaging.picture import Picture
 from srcli.imaging.resize import imresize
-from srcli.inference import jobs as module
 from srcli.inference.jobs import check_space, prepare_folders, require_room
 from srcli.inference.sizes import Goal
 from srcli.inference.sources import expand_inputs
@@ -86,14 +85,12 @@ def test_a_folder_that_may_not_be_read(make, monkeypatch):
     ("options", "name"),
     [
         ({"goal": Goal(2.5)}, "a_mrnet_x2.5.png"),
-        ({"goal": Goal(width=24)}, "a_mrnet_24x18.png"),
         ({"goal": Goal(width=20, height=30)}, "a_mrnet_20x30.png"),
         ({"suffix": "-big"}, "a-big.png"),
         ({"format": "webp"}, "a_mrnet_x2.webp"),
         ({"output": "b.tiff"}, "b.tiff"),
         ({"output": "out/"}, "out/a_mrnet_x2.png"),
         ({"output": "there", "suffix": ""}, "there/a.png"),
-        ({"output": "b", "format": "png"}, "b"),
     ],
 )
 def test_names(options, name, make, plan):
@@ -170,7 +167,6 @@ def test_results_of_one_name_and_inputs_are_never_replaced(existing, make, refus
     ("kind", "message", "inputs", "options"),
     [
         (UsageError, "one file for several", ["a.png", "b.png"], {"output": "o.png"}),
-        (UsageError, "one file for several", ["in"], {"output": "a.png"}),
         (UsageError, "takes one picture", ["in"], {"output": "-"}),
         (UsageError, "does not say its format", ["a.png"], {"output": "out"}),
         (UsageError, "contradict", ["a.png"], {"output": "o.png", "format": "jpg"}),
@@ -215,8 +211,13 @@ def test_a_folder_for_results_inside_the_inputs(make, plan):
 # Room on the disk
 
 
-@pytest.mark.parametrize("format", ["png", "jpg", "webp", "bmp", "tiff"])
-@pytest.mark.parametrize("kind", ["photograph", "drawing"])
+@pytest.mark.parametrize(
+    ("kind", "format"),
+    [
+        *(("photograph", format) for format in ("png", "jpg", "webp", "bmp", "tiff")),
+        *(("drawing", format) for format in ("png", "webp")),
+    ],
+)
 def test_room_is_estimated_within_a_factor_of_three(format, kind, make, plan):
     if kind == "photograph":
         random = np.random.default_rng(1)
@@ -232,7 +233,7 @@ def test_room_is_estimated_within_a_factor_of_three(format, kind, make, plan):
     (job,) = plan(f"a.{format}", goal=Goal(4))
     size = len(encode_picture(Picture(imresize(pixels, 4)), format))
     # Of a drawing it matters only that it is not taken for a photograph.
-    high = 3 if kind == "photograph" or format == "bmp" else 12
+    high = 3 if kind == "photograph" else 12
     assert size / 3 < job.room < high * size
 
 
@@ -257,16 +258,3 @@ def test_no_room_is_an_error_and_little_room_a_warning(make, plan, monkeypatch, 
     free(10)
     job.output.write_bytes(bytes(job.room))  # what is replaced gives its room
     check_space([job])
-
-
-def test_what_is_large(monkeypatch):
-    info = PictureInfo(
-        "tiff", 50, 40, alpha=False, depth=8, channels=3, is_windowed=True
-    )
-    assert not module.is_large(info, "tiff", 80, 100)
-    monkeypatch.setattr(module, "LARGE", 3 * 80 * 100 - 1)
-    assert module.is_large(info, "tiff", 80, 100)
-    assert not module.is_large(info, "png", 80, 100)
-    assert not module.is_large(info, "tiff", 80, 99)
-    monkeypatch.setattr(module, "MAX_PIXELS", 40 * 50 - 1)
-    assert module.is_large(info, "tiff", 40, 50)

@@ -121,9 +121,8 @@ def test_values_are_what_the_network_gives(mrnet, picture):
         assert np.abs(whole - exact * white(dtype)).max() < 0.51
 
 
-@pytest.mark.parametrize(("low", "high"), [(0, 12), (-3, 0.5)])
-def test_a_wider_range_is_scaled_to_and_from_the_network(mrnet, low, high):
-    black, white = min(low, 0), max(high, 1)
+def test_a_wider_range_is_scaled_to_and_from_the_network(mrnet):
+    low, high = black, white = -3, 12
     light = torch.rand(3, 10, 12) * (high - low) + low
     light[:, 0, 0], light[:, 0, 1] = low, high
     with torch.inference_mode():
@@ -154,7 +153,6 @@ def test_the_last_of_four_channels_is_opacity(dtype):
     ("given", "message"),
     [
         (np.zeros((4, 4), bool), "not bool"),
-        (np.zeros((2, 2, 2, 2, 3), np.uint8), "must be"),
         (np.zeros((4, 4, 5), np.uint8), "channels"),
         (np.zeros((3, 8, 9), np.uint8), r"np.moveaxis\(array, -3, -1"),
         (np.zeros((0, 4, 4, 3), np.uint8), "is empty"),
@@ -162,13 +160,10 @@ def test_the_last_of_four_channels_is_opacity(dtype):
         (np.array([[0, math.nan]]), "NaN"),
         (np.array([[0, -1e300]]), "too large for float32"),
         (np.full((4, 4, 4), 200.0), "alpha"),
-        (torch.zeros(4, 4, dtype=torch.int64), "not int64"),
         (torch.zeros(8, 9, 3), r"tensor.movedim\(-1, -3\)"),
         (torch.zeros(4, 4).to_sparse(), "sparse"),
-        (torch.zeros(4, 4, device="meta"), "meta"),
         ([[1, 2]], "not list"),
         (Image.new("I", (4, 4)), "mode"),
-        (Image.new("F", (4, 4), math.inf), "infinite"),
         (Image.new("RGB", (0, 4)), "0x4 is empty"),
     ],
 )
@@ -200,16 +195,15 @@ def test_every_kind_of_input(picture, tmp_path):
 @pytest.mark.parametrize(
     ("mode", "becomes"),
     [
-        ("1", "L"), ("LA", "LA"), ("La", "LA"), ("RGBX", "RGB"), ("RGBA", "RGBA"),
-        ("P", "RGB"), ("PA", "RGBA"), ("CMYK", "RGB"), ("HSV", "RGB"),
-        ("I;16", "I;16"), ("I;16B", "I;16"), ("F", "F"),
+        ("1", "L"), ("La", "LA"), ("RGBA", "RGBA"), ("PA", "RGBA"), ("CMYK", "RGB"),
+        ("HSV", "RGB"), ("I;16B", "I;16"), ("F", "F"),
     ],
 )  # fmt: skip
 def test_pillow_modes(mode, becomes):
     image = Image.linear_gradient("L").resize((12, 10))
     for step in {"La": ["LA"], "I;16B": ["I"]}.get(mode, []):
         image = image.convert(step)
-    if mode not in ("F", "I;16", "La", "I;16B"):
+    if mode not in ("F", "La", "I;16B"):
         image = image.convert("RGB")
     result = upscale(image.convert(mode), "bicubic", 2)
     assert (result.mode, result.size) == (becomes, (24, 20))

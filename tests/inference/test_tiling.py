@@ -151,24 +151,6 @@ def check(picture, upscaler, side, *, off=0, peak=255):
     return difference
 
 
-@pytest.mark.parametrize(("scale", "alpha"), [(2, True), (3, False), (7.3, True)])
-def test_targets_make_up_the_result(scale, alpha):
-    upscaler = Upscaler("bicubic", scale)
-    plan = plan_regions(upscaler, info_of(150, 203, alpha=alpha), 64)
-    assert len(plan) > 1
-    size = upscaler.target_size(150, 203)
-    seen = np.zeros(size, int)
-    for region in plan:
-        seen[region.target.slices] += 1
-        assert region.size == size
-        assert region.target.side <= 64 * scale + 1
-        if alpha:
-            assert region.padded.top % 64 == region.padded.left % 64 == 0
-        if scale == 3:  # they end where tiles of the file do
-            assert region.target.top % 32 == region.target.left % 32 == 0
-    assert (seen == 1).all()
-
-
 def test_regions_take_little_memory_and_waste_little(monkeypatch):
     monkeypatch.setattr(tiling, "TILE", 256)
     for scale in (2, 4):

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from srcli import upscale
 from srcli.imaging.resize import imresize_torch
 from srcli.inference.device import activation_bytes_per_pixel
-from srcli.models import MODELS, fused, variant, variant_names
+from srcli.models import MODELS, fused, variant
 from srcli.models.base import ModelConfig, SRModel
 from srcli.models.drrn import DRRN, DRRNConfig
 from srcli.models.fast import FastModel, make_fast
@@ -177,7 +177,6 @@ def rectify(own, x):
         # A convolution adds and rectifies as it writes.
         (rectify, {"act": nn.ReLU()}, {"convolution": 2}),
         (rectify, {"act": nn.PReLU()}, {"convolution": 2, "leaky_relu": 1}),
-        (rectify, {"act": nn.LeakyReLU(0.1)}, {"convolution": 2, "leaky_relu": 1}),
         # A sum of three is made by its last convolution.
         (
             lambda own, x: own.last(x + own.two(F.relu(own.one(x))) + own.down(x)),
@@ -192,17 +191,17 @@ def test_maps_are_passed_over_no_more_than_needed(body, layers, passes):
 
 
 @needs_onednn
-@pytest.mark.parametrize("sign", ["positive", "negative", "mixed"])
-def test_a_scaled_sum_is_rectified_by_the_convolution_that_makes_it(sign):
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_scaled_sum_is_rectified_by_the_convolution_that_makes_it(mixed):
     def body(own, x):
         return own.last(F.relu(own.norm(x + own.one(x))))
 
     model = make(body, one=conv(), norm=Affine(WIDTH, 1.0), last=conv())
     with torch.no_grad():
         model.body.norm.bias.normal_(0, 0.2)
-        if sign != "positive":
-            model.body.norm.weight[:: 3 if sign == "mixed" else 1] *= -1
-    extra = {} if sign == "positive" else {"addcmul": 1, "relu": 1}
+        if mixed:
+            model.body.norm.weight[::3] *= -1
+    extra = {"addcmul": 1, "relu": 1} if mixed else {}
     assert count(model) == {"convolution": 2, **extra}
     # A channel that is all but switched off, with a shift as all others have.
     with torch.no_grad():
@@ -210,7 +209,7 @@ def test_a_scaled_sum_is_rectified_by_the_convolution_that_makes_it(sign):
     check(model, 2)
 
 
-@pytest.mark.parametrize("share", [0.3, -2.0, 0.0])
+@pytest.mark.parametrize("share", [-2.0, 0.0])
 def test_a_share_of_what_was_rectified_is_added(share):
     def body(own, x):
         total = torch.zeros_like(x)
@@ -231,8 +230,6 @@ def test_layers_that_work_in_place_do_what_they_did():
         return own.last(y) + y.mul_(0.5)
 
     model = make(body, one=conv(), last=conv(), act=nn.ReLU(inplace=True))
-    with pytest.raises(AssertionError):  # mul_ of what is still to be read: as it is
-        check(make(lambda own, x: torch.softmax(own.one(x), 1), one=conv()), 2)
     check(model, 2)
 
 
@@ -249,21 +246,24 @@ def test_what_nothing_else_reads_is_written_over():
     assert 1 <= activation_bytes_per_pixel(fast, 2, torch.float32) / (4 * 256) < 1.3
 
 
-@pytest.mark.parametrize("name", ["drrn", "drcn", "dsrn", "rrrn"])
-def test_a_picture_that_is_added_is_not_rounded(name):
+@pytest.mark.parametrize(
+    ("name", "last"),
+    [
+        ("drcn", "reconstruct.0.output"),
+        ("drrn", "reconstruct.convolution"),
+        ("dsrn", "leave"),
+        ("rrrn", "reconstruct.to_image"),
+    ],
+)
+def test_a_picture_that_is_added_is_not_rounded(name, last):
     model = shrunk(name).float()
-    last = {"drrn": "reconstruct.convolution", "drcn": "reconstruct.0.output"}
-    layer = model.get_submodule(
-        last.get(name, {"dsrn": "leave", "rrrn": "reconstruct.to_image"}.get(name, ""))
-    )
     with torch.no_grad():
-        layer.weight.zero_()
-        layer.bias.zero_()
+        for parameter in model.get_submodule(last).parameters():
+            parameter.zero_()
     lr = torch.rand(1, model.channels, 6, 6)
+    expected = imresize_torch(lr, 2)
     if name == "rrrn":
         expected = F.interpolate(lr, scale_factor=2, mode="bilinear")
-    else:
-        expected = imresize_torch(lr, 2)
     with torch.autocast("cpu", torch.bfloat16):
         result = make_fast(model, 2)(lr, 2)
     assert result.dtype == torch.float32
@@ -333,10 +333,11 @@ def shrunk(name: str, scale: int | None = None) -> SRModel:
     return model
 
 
-@pytest.mark.parametrize("name", variant_names())
-def test_a_fast_copy_is_the_network_in_every_variant(name):
-    model = shrunk(name)
-    check(model, model.config.scales[-1], (1, 5, 6), (torch.float64,))
+@pytest.mark.parametrize("arch", MODELS)
+def test_a_fast_copy_is_the_network_in_every_variant(arch):
+    for name in MODELS[arch].variants:
+        model = shrunk(name)
+        check(model, model.config.scales[-1], (1, 5, 6), (torch.float64,))
 
 
 @pytest.mark.parametrize(
@@ -354,11 +355,8 @@ def test_below_the_limit_and_in_strips(name, limit, scale, monkeypatch):
     check(model, scale)
 
 
-@pytest.mark.parametrize(
-    ("mixed", "path", "norm"),
-    [(False, "chain", "batch"), (True, "multi", "batch"), (True, "chain", "affine")],
-)
-def test_normalisations_of_any_sign(mixed, path, norm):
+@pytest.mark.parametrize(("path", "norm"), [("multi", "batch"), ("chain", "affine")])
+def test_normalisations_of_any_sign(path, norm):
     config = DRRNConfig(scales=(2,), blocks=2, units=3, width=8, path=path, norm=norm)
     model = DRRN(config).double().eval()
     move(model)
@@ -366,7 +364,7 @@ def test_normalisations_of_any_sign(mixed, path, norm):
         for name, parameter in model.named_parameters():
             if ".norm" in name and name.endswith("weight"):
                 parameter.abs_().clamp_(min=0.05)
-                parameter *= torch.randn_like(parameter).sign() if mixed else 1.0
+                parameter *= torch.randn_like(parameter).sign()
     check(model, 2)
 
 

@@ -29,13 +29,9 @@ KINDS = [
     "drcn-deep-supervision",
     "drcn-unshared",
     "drrn-batch",
-    "drrn-ns-c-b3u4",
     "dsrn-untied",
-    "dsrn-no-feedback",
     "dsrn-single-state",
-    "mrnet-baseline",
     "mrnet-conv-fusion",
-    "rrrn-shared",
 ]
 
 
@@ -161,9 +157,8 @@ def test_memory_falls(name, most):
     assert peak < most * plain_peak
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_without_gradients_nothing_is_different(name, monkeypatch):
-    model = build(name).eval()
+def test_without_gradients_nothing_is_different(monkeypatch):
+    model = build("drcn").eval()
     lr = torch.rand(1, model.channels, 6, 5)
     scale = model.config.scales[0]
     with torch.inference_mode():

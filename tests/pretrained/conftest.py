@@ -104,7 +104,7 @@ class FileServer:
 
         def step(handler):
             self.send(handler, 200, {}, self.body, after)
-            self._end.wait(20)
+            self._end.wait(600)
 
         return step
 
@@ -147,8 +147,8 @@ def file_server(monkeypatch, naps):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(transfer, "ATTEMPTS", 3)
     # Time limits that every healthy answer meets.
-    monkeypatch.setattr(transfer, "CONNECT_S", 60)
-    monkeypatch.setattr(transfer, "READ_S", 60)
+    monkeypatch.setattr(transfer, "CONNECT_S", 600)
+    monkeypatch.setattr(transfer, "READ_S", 600)
     server = FileServer()
     yield server
     server.close()

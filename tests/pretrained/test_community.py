@@ -441,20 +441,6 @@ def test_multiplications_are_those_of_the_layers(tmp_path):
     assert network.count_macs() == kernels * (1280 // 4) * (720 // 4)
 
 
-def test_what_is_done_once_is_not_multiplied(tmp_path):
-    # SPAN joins its kernels by convolutions in every call, whatever the picture.
-    import_spandrel()
-    from spandrel.architectures.SPAN import SPAN
-
-    network = read_file(save(SPAN(num_in_ch=3, num_out_ch=3), tmp_path / "m.pth"))
-    small, large = (network.count_macs(height, 1280) for height in (720, 1440))
-    assert large == pytest.approx(2 * small)
-    # Six blocks of three 3x3 layers of 48 channels, those before and after them.
-    layers = 9 * (3 * 48 + 6 * 3 * 48 * 48 + 48 * 48 + 48 * 48) + 48 * 48 * 4
-    scale = network.config.scales[0]
-    assert small == pytest.approx(layers * 1280 * 720 / scale**2, rel=0.1)
-
-
 def test_models_says_what_a_file_holds(tmp_path, run):
     weights = save(compact(4), tmp_path / "[red]4x.pth")
     told = run("models", weights)

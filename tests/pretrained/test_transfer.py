@@ -247,13 +247,15 @@ def test_a_missing_file_fails_at_once(file_server, refused, naps):
     assert naps == []
 
 
-def test_a_troubled_server_is_asked_again_soon(file_server, get, naps):
+def test_a_troubled_server_is_asked_again_when_it_says_but_within_a_minute(
+    file_server, get, naps
+):
     file_server.plan = [
-        file_server.answer(500),
+        file_server.answer(503, Retry_After="7"),
         file_server.answer(429, Retry_After="86400"),
     ]
     get()
-    assert naps == [1.0, 2.0]
+    assert naps == [7.0, 60.0]
 
 
 def test_an_unreachable_server(tmp_path, naps, monkeypatch):

@@ -208,7 +208,7 @@ def test_torchrun_goes_on_after_a_loss_to_the_weights_of_one_process(
     output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     nodes = [subprocess.Popen(command, env=environment, **output) for _ in range(2)]
     try:
-        said = "".join(node.communicate(timeout=100)[0] for node in nodes)
+        said = "".join(node.communicate(timeout=600)[0] for node in nodes)
     finally:
         for node in nodes:
             node.terminate()  # and its processes with it

@@ -53,19 +53,6 @@ def test_equation_13_of_drcn_in_full(alpha):
     assert alone == pytest.approx(0.40625)
 
 
-def test_equation_10_of_rrrn_averages_four_pictures():
-    # L1 over the four values: 0.5, 0.25, 0.125 and 0.
-    images = [torch.full_like(HR, step) for step in (0.5, 0.25, 0.125, 0.0)]
-    assert loss_of(images, HR, supervision="mean") == pytest.approx(0.875 / 4)
-
-
-def test_equation_10_of_drrn_halves_the_squares_and_divides_by_the_patches():
-    # ||1, 2||^2 + ||3, 4||^2 + ||0, 1||^2 = 31 over 2 * 3 patches.
-    sr = torch.tensor([[1.0, 2.0], [3.0, 4.0], [0.0, 1.0]]).view(3, 1, 1, 2)
-    found = loss_of((sr,), torch.zeros_like(sr), loss="l2", reduction="sum")
-    assert found == pytest.approx(31 / 6)
-
-
 def test_half_precision_estimates_are_compared_in_float32():
     sr = torch.full((1, 1, 2, 2), 1 / 256, dtype=torch.bfloat16)
     # bfloat16 has no such number.

@@ -333,16 +333,6 @@ def test_average_is_the_exponential_moving_average():
     assert layer.weight.item() == 14.0
 
 
-def test_a_better_best_is_not_forgotten_by_going_back(trainer):
-    figures = {5: 25.0, 10: 20.0, 15: 21.0, 20: 22.0}
-    run = trainer(steps=20, validate_every=5, checkpoint_every=100)
-    run.validate = lambda _: {4: figures[run.step]}
-    failures = iter([True])
-    poison(run, lambda step: step == 7 and next(failures, False))
-    run.run()
-    assert (run.best["mean"], run.best_step) == (25.0, 5)
-
-
 def test_a_rate_that_a_resumed_run_is_given_is_the_rate(trainer):
     run = trainer(schedule="constant", warmup=0, learning_rate=1e-3)
     run.train_step()

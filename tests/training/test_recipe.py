@@ -100,14 +100,6 @@ def test_the_rate_grows_with_the_batch():
         assert rates == pytest.approx([0.05, 0.1, 0.05, 0.025])
 
 
-def test_steps_of_the_rate_fall_at_their_multiples():
-    recipe = Recipe(
-        model="mrnet", schedule="step", decay_every=3, decay_factor=0.1, warmup=2
-    )
-    rates = [recipe.learning_rate_at(step) / 1e-4 for step in range(7)]
-    assert rates == pytest.approx([0.5, 1, 1, 0.1, 0.1, 0.1, 0.01])
-
-
 def test_cosine_rises_falls_and_ends_where_it_should():
     recipe = Recipe(model="mrnet", steps=1100, warmup=100, learning_rate=0.2)
     assert recipe.learning_rate_at(0) == pytest.approx(0.002)
@@ -138,13 +130,6 @@ def test_recursions_rise_at_their_share_of_the_steps():
     recipe = Recipe(model="mrnet", steps=100, recursions=((0.0, 2), (0.45, 4)))
     assert [recipe.recursions_at(step) for step in (0, 44, 45, 99)] == [2, 2, 4, 4]
     assert Recipe(model="mrnet").recursions_at(5) is None
-
-
-def test_alpha_decays_to_zero_and_stays():
-    recipe = Recipe(model="drcn", alpha=0.8, alpha_steps=10)
-    assert recipe.alpha_at(0) == 0.8
-    assert recipe.alpha_at(5) == pytest.approx(0.4)
-    assert recipe.alpha_at(10) == recipe.alpha_at(1000) == 0.0
 
 
 @pytest.fixture
@@ -317,23 +302,3 @@ def test_every_variant_has_a_recipe_that_fits_and_ends_at_full_depth():
         deepest = max(depth) if isinstance(depth, tuple) else depth
         limit = recipe.recursions_at(recipe.steps - 1)
         assert limit is None or limit >= deepest
-
-
-def test_a_batch_is_divided_evenly_over_the_scales():
-    recipe = Recipe(model="drrn", batch=128)
-    assert recipe.divide_batch((2, 3, 4)) == {2: 43, 3: 43, 4: 42}
-    assert recipe.divide_batch((3,)) == {3: 128}
-    few = Recipe(model="drrn", batch=1)
-    assert few.divide_batch((2, 4)) == {2: 1, 4: 1}
-
-
-def test_fingerprint_changes_with_any_field():
-    recipe = load_recipe("mrnet")
-    same = make_recipe(recipe.as_dict())
-    other = make_recipe({**recipe.as_dict(), "batch": recipe.batch + 1})
-    assert same.fingerprint == recipe.fingerprint != other.fingerprint
-
-
-def test_hr_crops_are_rounded_up_to_the_scale():
-    recipe = Recipe(model="drrn", crop=31, crop_of="hr")
-    assert [recipe.lr_crop(scale) for scale in (2, 3, 4)] == [16, 11, 8]

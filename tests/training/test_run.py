@@ -162,21 +162,6 @@ def test_trained_weights_to_start_from_keep_their_depth(tmp_path):
         assert torch.equal(network(lr, 4), start(lr, 4))
 
 
-def test_bundled_weights_to_start_from_are_those_of_the_scale(monkeypatch):
-    asked = []
-
-    def load(name, scale):
-        asked.append((name, scale))
-        return MRNet(MRNetConfig(**CONFIG))
-
-    monkeypatch.setattr(run_module, "served_scales", lambda *_, **__: (2, 3))
-    monkeypatch.setattr(run_module, "load_model", load)
-    for scales in ([3], [4]):
-        values = {"config": CONFIG, "scales": scales}
-        make_network(load_recipe("mrnet", "fast", values), "bundled")
-    assert asked == [("mrnet", 3), ("mrnet", None)]
-
-
 def test_a_run_that_diverges_leaves_a_report(request_of, monkeypatch):
     def overflow(self, lr, scale=None):
         return (self.recurse.encode.bias.sum() * float("nan") + lr.sum(),)

@@ -278,10 +278,7 @@ def test_a_run_given_up_is_remembered_and_the_others_go_on(request_of, monkeypat
 
 @pytest.mark.parametrize(
     ("name", "error"),
-    [
-        ("last.safetensors", WeightsError),
-        ("checkpoint.pt", InputError),
-    ],
+    [("last.safetensors", WeightsError), ("checkpoint.pt", InputError)],
 )
 def test_damaged_files_of_a_run_name_its_folder_and_a_remedy(request_of, name, error):
     request = request_of()

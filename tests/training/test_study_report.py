@@ -136,13 +136,6 @@ def test_variants_share_all_but_their_own_structure():
     assert study.find_printed("drrn-b2u3", "set5") is None
 
 
-def test_seeds_count_on_from_the_first(tmp_path):
-    study = load_study("drrn", {"seeds": 2}, seed=5)
-    assert study.seeds == (5, 6)
-    assert study.folder(tmp_path, "drrn", 6) == tmp_path / "drrn" / "seed-6"
-    assert load_study("drrn").folder(tmp_path, "drrn", 0) == tmp_path / "drrn"
-
-
 def test_what_makes_no_study():
     for model, overrides, message in (
         ("drrnn", {}, "did you mean drrn"),

@@ -1,7 +1,6 @@
 """Teachers: whose pictures are learned, where they are kept, what is refused."""
 
 import dataclasses
-import hashlib
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -183,17 +182,6 @@ def test_pictures_are_made_once(square, tmp_path, teacher, monkeypatch):
     assert len(list((tmp_path / "cache").rglob("*.npy"))) == 2
 
 
-def test_the_fingerprint_says_who_taught(square, tmp_path, teacher, luma_teacher):
-    def taught(*weights, **fields):
-        return sampler_of(square, tmp_path, *weights, color="y", **fields).fingerprint
-
-    recipe = Recipe(model="drrn", crop=20, scales=(2,))
-    alone = CropSampler(find_pictures([square]), recipe, "y", CPU).fingerprint
-    assert len({alone, taught(teacher), taught(luma_teacher)}) == 3
-    assert taught(teacher) == taught(teacher)
-    assert taught(teacher, teacher_megapixels=1.0) != taught(teacher)
-
-
 def detailed(pictures, megapixels, crop=8):
     recipe = Recipe(
         model="mrnet", scales=(4,), crop=crop, teacher_megapixels=megapixels
@@ -217,19 +205,6 @@ def test_the_most_detailed_parts_are_taken():
     assert [part.std() > 10 for part in chosen] == [True, True, False, True]
     fewer = detailed([calm, half, noisy], 2 * one)
     assert all(np.array_equal(a, b) for a, b in zip(fewer, chosen, strict=False))
-
-
-def test_so_many_megapixels_are_trained_on(tmp_path, teacher, picture):
-    folder = tmp_path / "large"
-    folder.mkdir()
-    for number in range(3):
-        Image.fromarray(picture(250, 260 + number)).save(folder / f"{number}.png")
-    sampler = sampler_of(folder, tmp_path, teacher, teacher_megapixels=0.1)
-    assert sampler.count == 2
-    assert 0.1e6 <= sampler.pixels < 0.2e6
-    lr, target = sampler.draw(2, 50)
-    assert lr.shape == (50, 3, 20, 20)
-    assert target.shape == (50, 3, 40, 40)
 
 
 def test_a_cache_that_cannot_be_written_is_told(tmp_path, teacher, pictures):
@@ -355,7 +330,7 @@ def test_two_processes_share_the_work_of_one_teacher(
         teacher_module, "_enlarge", lambda *call: made.append(1) or enlarge(*call)
     )
     met = threading.Barrier(2)
-    monkeypatch.setattr(World, "barrier", lambda _: met.wait(60))
+    monkeypatch.setattr(World, "barrier", lambda _: met.wait(600))
     hr = [np.asarray(Image.open(path)) for path in sorted(pictures.iterdir())]
     recipe = Recipe(model="mrnet", scales=(2,), crop=8)
 
@@ -373,13 +348,3 @@ def test_two_processes_share_the_work_of_one_teacher(
         expected = enlarged(teacher, degrade(crop_to_multiple(picture, 2), 2, "bi"))
         for found in both:
             assert np.abs(found[number].astype(int) - expected).max() <= 1
-
-
-def test_recipes_without_later_fields_keep_their_hash():
-    recipe = Recipe(model="mrnet")
-    values = recipe.as_dict()
-    for name in ("teacher_share", "teacher_megapixels", "teacher_licence", "minutes"):
-        del values[name]
-    text = json.dumps(values, sort_keys=True)
-    assert recipe.fingerprint == hashlib.sha256(text.encode()).hexdigest()[:12]
-    assert Recipe(model="mrnet", teacher_share=0.5).fingerprint != recipe.fingerprint

@@ -12,14 +12,11 @@ from PIL import Image
 from srcli.errors import OutputError
 from srcli.evaluation.measurement import PictureResult, Row
 from srcli.evaluation.published import PublishedResult
-from srcli.evaluation.tables import quote_code
-from srcli.inference.device import describe_machine
 from srcli.training.checkpoint import TrainRequest
 from srcli.training.log import Journal
 from srcli.training.recipe import load_recipe
 from srcli.training.report import write_report
 from srcli.training.teacher import TeacherFacts
-from srcli.units import join_words
 
 CPU = torch.device("cpu")
 PAPER = PublishedResult(
@@ -160,17 +157,3 @@ def test_a_report_that_cannot_be_written_is_named(report, tmp_path):
     (tmp_path / "run" / "report.md").mkdir(parents=True)
     with pytest.raises(OutputError, match=r"report\.md"):
         report()
-
-
-def test_the_machine_is_told_without_its_name():
-    machine = describe_machine(CPU)
-    assert {"CPU", "memory", "operating system", "PyTorch", "srcli"} <= machine.keys()
-    assert all(machine.values())
-    assert machine["PyTorch"] == torch.__version__
-
-
-def test_code_and_lists_keep_their_shape():
-    assert quote_code("a`b\nc") == "`` a`b c ``"
-    assert [join_words(w) for w in ([], ["a"], ["a", "b", "c"])] == [
-        "", "a", "a, b and c"
-    ]  # fmt: skip
