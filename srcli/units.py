@@ -28,8 +28,8 @@ def format_duration(seconds: float) -> str:
 
 
 def format_count(number: int, noun: str) -> str:
-    """A number of things: 1 picture, 1,200 pictures."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    """A number of things: 1 picture, 1200 pictures."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def join_words(words: Sequence[str], last: str = "and") -> str:

@@ -274,6 +274,8 @@ def _draw_curves(folder: Path, history: History, model: str) -> None:
 def _draw_panel(
     axes: Axes, title: str, color: str, figures: dict[int, float], history: History
 ) -> None:
+    from matplotlib.ticker import LogFormatter  # noqa: PLC0415 - slow, as above
+
     values, marker = [*figures.values()], "o" if len(figures) < 30 else ""
     axes.plot([*figures], values, color=color, marker=marker, markersize=4)
     axes.set_title(title)
@@ -286,7 +288,7 @@ def _draw_panel(
         if figures and min(values) > 0:
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.4)))
     elif figures is not history.rates and values:
         # What a run gains late is small beside its first validations.
         top, low = max(values), min(values)

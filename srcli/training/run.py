@@ -86,13 +86,9 @@ def train(request: TrainRequest, progress: Progress = SILENT) -> TrainSummary:
     """Train a network as the request says, from the start or from a checkpoint.
 
     Raises:
-        UsageError: For an unknown model, recipe, field or scale, for a resumed run of
-            another network, or if the loss is no number any more.
-        InputError: If pictures, a checkpoint or the validation set are missing.
-        OutputError: If the run's folder exists already or cannot be written.
-        DeviceError: If the device is not there or its memory does not suffice.
-        WeightsError: If weights to start from are missing or damaged.
         TrainingStoppedError: After Ctrl-C or SIGTERM.
+        SrcliError: If the request makes no run, what it names is not there, or the loss
+            is no number any more.
     """
     begun = time.perf_counter()
     with join_world(choose_device(request.device)) as world:
@@ -359,8 +355,7 @@ def begin_run(
     there are none, or the run begins anew.
 
     Raises:
-        InputError: If a checkpoint is missing or damaged, or if the run's folder is not
-            the same one for all nodes.
+        InputError: If a checkpoint is damaged, or there is none that all nodes see.
         OutputError: If the folder holds a run that was not asked for.
     """
     kept, state = None, None

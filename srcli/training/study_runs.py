@@ -54,6 +54,7 @@ from srcli.writing import make_folder, write_whole
 log = logging.getLogger(__name__)
 
 NAME = "study.json"
+_REMEDY = "delete {}, and --resume trains it anew"
 
 
 def is_study(folder: Path) -> bool:
@@ -73,11 +74,8 @@ def run_study(
         devices: How many the user asked for; a study takes one.
 
     Raises:
-        UsageError: For what makes no study, or another one than the folder holds.
-        InputError: If pictures, the data set or a study to resume are missing.
-        OutputError: If the folder holds something else or cannot be written.
-        DeviceError: If the device is not there or its memory does not suffice.
         TrainingStoppedError: After Ctrl-C or SIGTERM, with a checkpoint and a report.
+        SrcliError: For what makes no study, or another one than the folder holds.
     """
     fields = request.overrides
     taught = any(name.startswith("teacher_") for name in fields)
@@ -187,6 +185,7 @@ def _train_all(study: Study, request: TrainRequest, progress: Progress) -> None:
     runs = [(name, seed) for seed in study.seeds for name in study.recipes]
     for number, (name, seed) in enumerate(runs, 1):
         folder = study.folder(request.out, name, seed)
+        remedy = _REMEDY.format(folder)
         if _read_variant(folder, study.recipes[name]).psnr is not None:
             continue
         log.info("study, run %d of %d: %s, seed %d", number, len(runs), name, seed)
@@ -199,7 +198,7 @@ def _train_all(study: Study, request: TrainRequest, progress: Progress) -> None:
         except InputError as error:
             if str(folder) not in str(error):
                 raise  # about the pictures
-            raise InputError(f"{error}; or {_tell_remedy(folder)}") from error
+            raise InputError(f"{error}; or {remedy}") from error
         except TrainingStoppedError as error:
             terminated = isinstance(error, TrainingTerminatedError)
             raise type(error)(
@@ -220,11 +219,10 @@ def _make_request(
     folder: Path, name: str, seed: int, study: Study, request: TrainRequest
 ) -> TrainRequest:
     """What one run of the study is asked for."""
-    resume = bool(find_checkpoints(folder))
+    resume, remedy = bool(find_checkpoints(folder)), _REMEDY.format(folder)
     if not resume and find_weights(folder) is not None:
         raise OutputError(
-            f"{folder} has weights, but no checkpoint to go on from: "
-            f"{_tell_remedy(folder)}"
+            f"{folder} has weights, but no checkpoint to go on from: {remedy}"
         )
     fields = {k: v for k, v in study.asked.items() if k not in OWN_FIELDS}
     return dataclasses.replace(
@@ -242,7 +240,7 @@ def _make_request(
 
 def _read_variant(folder: Path, recipe: Recipe) -> TrainedVariant:
     """What one run has come to so far; an error where it is not by the recipe."""
-    path = folder / "last.safetensors"
+    path, remedy = folder / "last.safetensors", _REMEDY.format(folder)
     try:
         history = read_history(folder)
         metadata = read_metadata(path) if path.exists() else None
@@ -258,15 +256,14 @@ def _read_variant(folder: Path, recipe: Recipe) -> TrainedVariant:
             return found
         steps, own = int(metadata["steps"]), make_recipe(json.loads(metadata["recipe"]))
     except (InputError, WeightsError) as error:
-        raise type(error)(f"{error}; {_tell_remedy(folder)}") from error
+        raise type(error)(f"{error}; {remedy}") from error
     except (KeyError, ValueError, TypeError, UsageError) as error:
         raise WeightsError(
-            f"{path} does not say how it was trained; {_tell_remedy(folder)}"
+            f"{path} does not say how it was trained; {remedy}"
         ) from error
     if own != recipe:
         raise UsageError(
-            f"{folder} was trained by another recipe than its study's; "
-            f"{_tell_remedy(folder)}"
+            f"{folder} was trained by another recipe than its study's; {remedy}"
         )
     psnr = history.validations.get(steps, {}).get(recipe.scales[0])
     done = steps >= recipe.steps and psnr is not None
@@ -277,10 +274,6 @@ def _read_variant(folder: Path, recipe: Recipe) -> TrainedVariant:
         psnr=round(psnr, 3) if done and psnr is not None else None,
         diverged=found.diverged and not done,
     )
-
-
-def _tell_remedy(folder: Path) -> str:
-    return f"delete {folder}, and --resume trains it anew"
 
 
 def _report(study: Study, request: TrainRequest) -> StudyRun:
