@@ -57,9 +57,10 @@ def make_run(tmp_path):
     return make
 
 
-def test_the_entry_is_what_the_file_says_and_measures(make_run, sets):
+def test_the_entry_is_what_the_file_says_and_measures(make_run, sets, caplog):
     folder = make_run((2, 3), edit=lambda network: network.limit_recursions(2))
     done = export_run(folder, data_dir=sets)
+    assert caplog.text.count("the published set 5") == 1
     entry, path = json.loads(done.listing.read_text()), done.weights
     assert path == folder / "export" / "mrnet-s.safetensors"
     assert entry["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
