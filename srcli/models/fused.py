@@ -341,14 +341,14 @@ def _onednn_fuses(x: Tensor) -> bool:
 
 def _cudnn_fuses(x: Tensor, weight: Tensor) -> bool:
     """Whether cuDNN is there, and is known to fuse such a convolution rightly."""
-    halves = (torch.float16, torch.bfloat16)
-    if x.device.type != "cuda" or torch.version.hip is not None:
-        return False
-    if not torch.backends.cudnn.enabled:
-        return False
-    if x.dtype not in halves or weight.shape[0] % 8 or weight.shape[1] % 8:
-        return False
-    return _try_cudnn(x.device, x.dtype, *weight.shape[:2])
+    return (
+        x.device.type == "cuda"
+        and torch.version.hip is None
+        and torch.backends.cudnn.enabled
+        and x.dtype in (torch.float16, torch.bfloat16)
+        and weight.shape[0] % 8 == weight.shape[1] % 8 == 0
+        and _try_cudnn(x.device, x.dtype, *weight.shape[:2])
+    )
 
 
 @cache
