@@ -33,9 +33,8 @@ class FusedConv(nn.Module):
     """A convolution with an odd kernel that keeps the size, and what follows it.
 
     It computes in what autocast chooses; one that reads or writes a picture, in the
-    dtype of its weight: rounded, the picture itself would be seen in the result.
-    Its weight is brought into the form that the device computes with once, not at every
-    call: recurrent networks call the same layer dozens of times a picture.
+    dtype of its weight: rounded, the picture itself would be seen in the result. The
+    form of its weight that the device computes with is made once.
     """
 
     weight: Tensor
