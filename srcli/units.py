@@ -27,6 +27,11 @@ def format_duration(seconds: float) -> str:
     return f"{days} d {hours} h" if days else f"{hours} h {minutes} min"
 
 
+def format_count(number: int, noun: str) -> str:
+    """A number of things: 1 picture, 1200 pictures."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def join_words(words: Sequence[str], last: str = "and") -> str:
     """The words as a sentence lists them: a, b and c."""
     if len(words) < 2:

@@ -25,7 +25,7 @@ from srcli.inference.jobs import (
 )
 from srcli.inference.naming import Naming
 from srcli.inference.sources import STREAM, Source
-from srcli.storage import Place, is_shared, list_names, locate
+from srcli.storage import Place, is_shared, list_names
 
 _THREADS = 16  # that look into files at once
 _CHUNK = 256  # groups of pictures looked into before what was found is checked
@@ -44,7 +44,7 @@ class Order:
 def take_orders(
     sources: Sequence[Source], naming: Naming
 ) -> tuple[Naming, list[Order]]:
-    """The naming with its folder, and what is to be done; touches nothing.
+    """The naming for the sources, and what is to be done; touches nothing.
 
     Raises:
         SrcliError: As `plan_jobs`; a UsageError if standard input or output, or memory,
@@ -55,7 +55,7 @@ def take_orders(
     folders: dict[Place, Mapping[str, tuple[str, ...]]] = {}
     orders = []
     for index, source in enumerate(kept):
-        home = _find_home(source, naming)
+        home = naming.name_home(source)
         if home not in folders:
             folders[home] = _index_results(home, naming)
         there = folders[home].get(_stem(source, naming), ())
@@ -74,39 +74,24 @@ def _check_shared(sources: Iterable[Source], naming: Naming) -> None:
     """Refuse what other processes do not see."""
     if naming.output == STREAM or any(source.path is None for source in sources):
         raise UsageError("--engine ray takes no standard input or output: name files")
-    places = [source.path for source in sources if source.path is not None]
-    if naming.output is not None:
-        places.append(locate(naming.output))
-    for place in places:
-        if not is_shared(place):
+    places = [source.path for source in sources]
+    for place in (*places, naming.folder or naming.file):
+        if place is not None and not is_shared(place):
             raise UsageError(f"{place} is this process's own: --engine ray needs files")
-
-
-def _find_home(source: Source, naming: Naming) -> Place:
-    """The folder of a source's result."""
-    assert source.path is not None
-    if naming.folder is not None:
-        return naming.folder.joinpath(*source.branch.parts)
-    if naming.output is not None:
-        return locate(naming.output).parent
-    return source.path.parent
 
 
 def _stem(source: Source, naming: Naming) -> str:
     """What the result is named after: the source, or one file for one picture."""
     assert source.path is not None
-    if naming.output is not None and naming.folder is None:
-        return locate(naming.output).name
-    return source.path.stem
+    return naming.file.name if naming.file is not None else source.path.stem
 
 
 def _index_results(home: Place, naming: Naming) -> Mapping[str, tuple[str, ...]]:
     """Names in a folder that may be results of the command, by what they come from."""
     found: defaultdict[str, tuple[str, ...]] = defaultdict(tuple)
-    is_one_file = naming.output is not None and naming.folder is None
     for name in list_names(home):
         path = PurePath(name.removesuffix(".html"))
-        if is_one_file:
+        if naming.file is not None:
             found[path.name] += (name,)
         elif format_of(path) is not None:
             stem = naming.find_stem(path.stem)

@@ -6,10 +6,11 @@ import io
 import logging
 import os
 import sys
+from copy import copy
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from srcli import __version__
 from srcli.cli import benchmark, download, models, train, upscale
@@ -20,6 +21,7 @@ from srcli.errors import ExitCode, SrcliError
 log = logging.getLogger("srcli")
 
 _SPINS = "10000"  # turns of a loop; measured, docs/performance.md
+_LEVELS = ("quiet", "verbose")  # options of the program, and of each command
 
 
 class _Group(TyperGroup):
@@ -35,6 +37,26 @@ class _Group(TyperGroup):
             log.error("ended by %s" if error.args else "interrupted", *error.args)
             code = ExitCode.TERMINATED if error.args else ExitCode.INTERRUPTED
             raise typer.Exit(code) from None
+
+
+class _Command(TyperCommand):
+    """A command that takes -q and -v too, for those who type them behind it."""
+
+    _late: tuple[Any, ...] = ()  # which its help does not list
+
+    def get_params(self, ctx: Any) -> list[Any]:  # noqa: ANN401
+        if not self._late and ctx.parent is not None:
+            own = [p for p in ctx.parent.command.params if p.name in _LEVELS]
+            self._late = tuple(map(copy, own))
+            for option in self._late:
+                option.hidden, option.expose_value = True, False
+                option.is_eager, option.callback = True, _set_level
+        return [*super().get_params(ctx), *self._late]
+
+
+def _set_level(_ctx: Any, option: Any, wanted: bool) -> None:  # noqa: ANN401
+    if wanted:
+        configure(**{level: level == option.name for level in _LEVELS})
 
 
 app = typer.Typer(
@@ -73,7 +95,7 @@ for command in (
     download.download,
     models.models,
 ):
-    app.command()(command)
+    app.command(cls=_Command)(command)
 
 
 def _read_arguments() -> list[str]:

@@ -100,7 +100,8 @@ def benchmark(
 ) -> None:
     """Measure networks on data sets, beside bicubic and the papers' numbers.
 
-    PSNR and SSIM are those of the luma, averaged over the pictures, as in the papers.
+    PSNR and SSIM are averaged over the pictures, of the luma or of RGB, as --protocol
+    says: by default as in each network's paper.
     """
     from srcli.evaluation import tables
     from srcli.evaluation.contenders import Engine, Selection, choose_degradation

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -26,6 +25,7 @@ from srcli.storage import show_message
 log = logging.getLogger("srcli")
 out = Console(soft_wrap=True)
 err = Console(stderr=True)
+_drawn: list[RichProgress] = []  # the bar that is on the terminal now
 
 
 class _OneLine(logging.Handler):
@@ -51,8 +51,12 @@ def configure(*, verbose: bool, quiet: bool) -> None:
 
 
 def print_line(text: str) -> None:
-    """Write a line to stdout as it is: no markup, no colours."""
+    """Write a line to stdout as it is: no markup, no colours. A bar makes room."""
+    for bars in _drawn:
+        bars.stop()
     typer.echo(text)
+    for bars in _drawn:
+        bars.start()
 
 
 def print_json(document: dict[str, Any], *, indent: int | None = 2) -> None:
@@ -97,9 +101,12 @@ def progress_bar() -> Iterator[Progress]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", markup=False),
     )
-    # Rich would print results above the bar, on stderr: right on a terminal only.
-    shared = sys.stdout.isatty()
+    # Rich would send what is printed to stderr, and break long names.
     with RichProgress(
-        *columns, console=err, transient=True, redirect_stdout=shared
+        *columns, console=err, transient=True, redirect_stdout=False
     ) as bars:
-        yield _Bar(bars)
+        _drawn.append(bars)
+        try:
+            yield _Bar(bars)
+        finally:
+            _drawn.remove(bars)

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from rich.table import Table
 from typer import Argument
 
 from srcli.cli import options
@@ -13,6 +14,7 @@ from srcli.cli.console import out, print_json, print_line, progress_bar
 from srcli.cli.models import SHOWN_SET, compare
 from srcli.cli.options import flag, option
 from srcli.errors import PartialFailureError, SrcliError, UsageError
+from srcli.pretrained import catalog
 from srcli.storage import show_message, show_path
 from srcli.units import format_bytes
 
@@ -86,22 +88,21 @@ def _download(
     results, errors = [], []
     with progress_bar() as progress:
         for item in items:
-            result = {"name": item.name, "kind": item.kind, "status": "failed"}
-            paths: list[str] = []
-            error = None
+            status, paths, error = "failed", list[str](), None
             try:
-                result["status"] = install(
+                status = install(
                     item, folder, keep_archive=keep_archive, progress=progress
                 )
                 paths = [show_path(path) for path in item.find(folder)]
+                if not as_json:
+                    print_line("\n  ".join([f"{item.name}: {status}", *paths]))
             except SrcliError as failure:
                 errors.append(failure)
                 error = show_message(str(failure))
                 if len(items) > 1:
                     log.error("%s", failure)
+            result = {"name": item.name, "kind": item.kind, "status": status}
             results.append({**result, "paths": paths, "error": error})
-            if error is None and not as_json:
-                print_line("\n  ".join([f"{item.name}: {result['status']}", *paths]))
     if as_json:
         print_json({"results": results})
     if len(items) == 1 and errors:
@@ -115,7 +116,6 @@ def _download(
 
 def _describe(item: Item, folder: Path) -> dict[str, Any]:
     """One item of the list, as JSON has it."""
-    from srcli.pretrained.catalog import locate
     from srcli.pretrained.install import ModelWeights
 
     paths = [show_path(path) for path in item.find(folder)]
@@ -136,7 +136,7 @@ def _describe(item: Item, folder: Path) -> dict[str, Any]:
                 "bytes": entry.bytes,
                 "scales": list(entry.scales),
                 "degradation": entry.degradation,
-                "installed": locate(entry) is not None,
+                "installed": catalog.locate(entry) is not None,
                 "psnr": compare(entry),
             }
             for entry in entries
@@ -146,10 +146,6 @@ def _describe(item: Item, folder: Path) -> dict[str, Any]:
 
 def _show_table(rows: list[dict[str, Any]]) -> None:
     """The items for people; below a model its files, with what they measure."""
-    from rich.table import Table
-
-    from srcli.pretrained.catalog import name_task
-
     table = Table(box=None, pad_edge=False)
     for heading in ("name", "kind", "size", "state", "terms of use"):
         table.add_column(heading, justify="right" if heading == "size" else "left")
@@ -166,7 +162,7 @@ def _show_table(rows: list[dict[str, Any]]) -> None:
             paper = " ".join(f"{each['paper'] or float('nan'):.2f}" for each in figures)
             table.add_row(
                 "",
-                name_task(file["scales"], file["degradation"]),
+                catalog.name_task(file["scales"], file["degradation"]),
                 format_bytes(file["bytes"]),
                 "installed" if file["installed"] else "",
                 f"Set5 {ours} dB (paper {paper})".replace("nan", "-") if ours else "",

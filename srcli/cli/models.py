@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
+from rich.box import HORIZONTALS
+from rich.table import Table
+from rich.text import Text
 from typer import Argument
 
 from srcli.cli import options
 from srcli.cli.console import out, print_json
 from srcli.cli.options import flag
 from srcli.errors import UsageError
+from srcli.models import MODELS, variant, variant_names
+from srcli.pretrained import catalog
+from srcli.pretrained.catalog import DEGRADATIONS, ORDINARY, WeightEntry, name_task
 from srcli.storage import show_path
 from srcli.units import format_bytes
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from srcli.pretrained.catalog import WeightEntry
 
 SHOWN_SET = "set5"  # tables have room for one; --json gives all
 
@@ -51,10 +52,7 @@ def models(
         else:
             out.print(_list_facts(record))
         return
-    from srcli.models import MODELS, variant_names
-    from srcli.pretrained.catalog import manifest
-
-    trained = {entry.model for entry in manifest()}
+    trained = {entry.model for entry in catalog.manifest()}
     described = [
         _describe(name)
         for name in variant_names()
@@ -90,21 +88,15 @@ def compare(entry: WeightEntry) -> dict[str, dict[str, dict[str, float | None]]]
 
 def _describe(name: str) -> dict[str, Any]:
     """The record of a network or variant."""
-    from srcli.models import variant
     from srcli.models.counting import count_macs, count_parameters, outline
-    from srcli.pretrained.catalog import DEGRADATIONS, ORDINARY, manifest
 
     model_class, config = variant(name)
     scales = config.scales if model_class.multi_scale else (2, 3, 4)
-    entries = [entry for entry in manifest() if entry.model == name]
-    by_kind = {
-        kind: [entry for entry in entries if entry.degradation == kind]
-        for kind in DEGRADATIONS
-    }
+    entries = [entry for entry in catalog.manifest() if entry.model == name]
     trained_for = {
-        kind: _describe_weights(own)
-        for kind, own in by_kind.items()
-        if own or kind == ORDINARY
+        kind: _describe_weights([e for e in entries if e.degradation == kind])
+        for kind in DEGRADATIONS
+        if kind == ORDINARY or any(e.degradation == kind for e in entries)
     }
     return {
         "name": name,
@@ -125,14 +117,12 @@ def _describe(name: str) -> dict[str, Any]:
 
 def _describe_weights(entries: Sequence[WeightEntry]) -> dict[str, Any]:
     """Where the weights for one degradation are, and what they measure."""
-    from srcli.pretrained.catalog import is_bundled, locate
-
     bundled, installed = set[int](), set[int]()
     psnr: dict[str, Any] = {}
     for entry in entries:
-        if is_bundled(entry):
+        if catalog.is_bundled(entry):
             bundled |= set(entry.scales)
-        elif locate(entry) is not None:
+        elif catalog.locate(entry) is not None:
             installed |= set(entry.scales)
         for dataset, row in compare(entry).items():
             psnr.setdefault(dataset, {}).update(row)
@@ -141,19 +131,8 @@ def _describe_weights(entries: Sequence[WeightEntry]) -> dict[str, Any]:
 
 def _list_networks(described: Sequence[dict[str, Any]]) -> Table:
     """The records of networks, for people."""
-    from rich.box import HORIZONTALS
-    from rich.table import Table
-
-    from srcli.pretrained.catalog import name_task
-
-    table = Table(
-        title="Networks",
-        title_justify="left",
-        box=HORIZONTALS,
-        pad_edge=False,
-        collapse_padding=True,
-    )
-    table.show_lines = True
+    table = Table(title="Networks", title_justify="left", box=HORIZONTALS)
+    table.pad_edge, table.collapse_padding, table.show_lines = False, True, True
     for heading in (
         "model",
         "parameters",
@@ -183,8 +162,6 @@ def _list_networks(described: Sequence[dict[str, Any]]) -> Table:
 
 def _name_weights(record: dict[str, Any]) -> str:
     """Lines such as "bundled: x2 x3 x4" and "bundled: x3 dn"."""
-    from srcli.pretrained.catalog import name_task
-
     return "\n".join(
         f"{where}: {name_task(part[where], kind)}"
         for kind, part in record["trained_for"].items()
@@ -226,14 +203,9 @@ def _describe_file(path: Path) -> dict[str, Any]:
 
 def _list_facts(record: dict[str, Any]) -> Table:
     """The record of a weight file, for people."""
-    from rich.table import Table
-    from rich.text import Text
-
     # File names may hold what Rich takes for markup.
-    title = Text(record["file"])
-    table = Table(
-        title=title, title_justify="left", show_header=False, box=None, pad_edge=False
-    )
+    table = Table(title=Text(record["file"]), title_justify="left", box=None)
+    table.show_header = table.pad_edge = False
     table.add_column()
     table.add_column(overflow="fold")
     told = record.get("metadata", {})

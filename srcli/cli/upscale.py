@@ -21,12 +21,12 @@ from srcli.cli.console import print_json, print_line, progress_bar
 from srcli.cli.options import flag, option, read_word
 from srcli.errors import UsageError
 from srcli.pretrained.catalog import DEGRADATIONS, ORDINARY, is_weight_file
-from srcli.units import format_bytes, format_duration
+from srcli.units import format_bytes, format_count, format_duration
 
 if TYPE_CHECKING:
     from srcli.inference.cost import Cost
     from srcli.inference.jobs import Result, Tally
-    from srcli.inference.naming import Existing, Naming
+    from srcli.inference.naming import Naming
     from srcli.inference.sizes import Goal
     from srcli.inference.sources import Source
     from srcli.inference.upscaler import Upscaler
@@ -181,14 +181,18 @@ def upscale(
         degradation = read_word("degradation", degradation, DEGRADATIONS)
     if weights is None and is_weight_file(model):
         weights = Path(model)
+    if overwrite and skip_existing:
+        raise UsageError("--overwrite and --skip-existing contradict each other")
     goal = _read_goal(scale, width, height, model, weights, degradation)
+    # Results are named after the weights, where these are not the usual ones.
+    special = "" if degradation in (None, ORDINARY) else f"_{degradation}"
     naming = Naming(
-        model=_name_results(model, weights, degradation),
+        model=f"{model.lower()}{special}" if weights is None else weights.stem,
         goal=goal,
         output=output,
         format=read_word("format", _ALIASES.get(format, format), FORMAT_NAMES),
         suffix=suffix,
-        existing=_choose_existing(overwrite, skip_existing),
+        existing="overwrite" if overwrite else "skip" if skip_existing else "refuse",
         frame=frame,
         compare=compare,
         quality=quality,
@@ -227,8 +231,8 @@ def upscale(
         tally = _show(results, style)
     seconds, megapixels = time.monotonic() - started, tally.pixels / 1e6
     log.info(
-        "%d pictures, %.1f megapixels in %s: %.1f pictures, %.2f megapixels a second",
-        tally.total, megapixels, format_duration(seconds),
+        "%s, %.1f megapixels in %s: %.1f pictures, %.2f megapixels a second",
+        format_count(tally.total, "picture"), megapixels, format_duration(seconds),
         tally.total / seconds, megapixels / seconds,
     )  # fmt: skip
     tally.raise_failures()
@@ -267,8 +271,8 @@ def _upscale_here(
         planned = [result.job for result in results if result.status == "planned"]
         if planned:
             log.info(
-                "%d %s, %.1f megapixels: about %s on %s, %s of memory, %s of files",
-                len(planned), "picture" if len(planned) == 1 else "pictures",
+                "%s, %.1f megapixels: about %s on %s, %s of memory, %s of files",
+                format_count(len(planned), "picture"),
                 sum(job.width * job.height for job in planned) / 1e6,
                 format_duration(cost.seconds), ready.stats.device if ready else "cpu",
                 format_bytes(cost.memory), format_bytes(cost.bytes),
@@ -359,17 +363,3 @@ def _read_goal(
 
             scale = choose(model, weights, degradation).default_scale
     return Goal(scale, width, height)
-
-
-def _name_results(model: str, weights: Path | None, degradation: str | None) -> str:
-    """What the results are named after: the weights, if they are not the usual ones."""
-    if weights is not None:
-        return weights.stem
-    name = model.lower()
-    return name if degradation in (None, ORDINARY) else f"{name}_{degradation}"
-
-
-def _choose_existing(overwrite: bool, skip_existing: bool) -> Existing:
-    if overwrite and skip_existing:
-        raise UsageError("--overwrite and --skip-existing contradict each other")
-    return "overwrite" if overwrite else "skip" if skip_existing else "refuse"

@@ -33,6 +33,7 @@ from srcli.pretrained.catalog import BICUBIC
 from srcli.pretrained.datasets import Dataset, find_dataset, label_pictures, read_hr
 from srcli.progress import SILENT, Progress
 from srcli.storage import show_path
+from srcli.units import format_count
 from srcli.writing import check_name, make_folder
 
 log = logging.getLogger(__name__)
@@ -201,8 +202,9 @@ def _plan(request: BenchmarkRequest) -> list[_RowPlan]:
                 )
         if dataset.published_count not in (None, len(paths)):
             log.warning(
-                "%s in %s has %d pictures, the published set %d",
-                name, folder, len(paths), dataset.published_count,
+                "%s in %s has %s, the published set %d",
+                name, folder, format_count(len(paths), "picture"),
+                dataset.published_count,
             )  # fmt: skip
     for plan in plans if request.save_images else ():
         for place in map(plan.place, plan.pictures):

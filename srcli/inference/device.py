@@ -116,7 +116,8 @@ def choose_precision(name: str, device: torch.device) -> Precision:
         raise unknown("precision", name, ("auto", *DTYPES))
     if known == "fp16" and device.type == "cpu":
         raise UsageError("fp16 is slow on the CPU: use --precision bf16, fp32 or auto")
-    if known == "bf16" and device.type == "cuda" and _capability(device) < 8:
+    is_cuda = device.type == "cuda"
+    if known == "bf16" and is_cuda and torch.cuda.get_device_capability(device) < (8,):
         raise DeviceError(f"{device} has no bf16: use --precision fp16, fp32 or auto")
     return known
 
@@ -124,21 +125,14 @@ def choose_precision(name: str, device: torch.device) -> Precision:
 def _fastest_precision(device: torch.device) -> Precision:
     if device.type == "cuda":
         # Volta brought fast fp16 (compute capability 7.0), Ampere bf16 (8.0).
-        major = _capability(device)
+        major, _ = torch.cuda.get_device_capability(device)
         return "bf16" if major >= 8 else "fp16" if major == 7 else "fp32"
-    return "bf16" if device.type == "cpu" and _cpu_has_bf16() else "fp32"
-
-
-def _capability(device: torch.device) -> int:
-    return torch.cuda.get_device_capability(device)[0]
-
-
-def _cpu_has_bf16() -> bool:
-    """Whether the CPU multiplies bf16 in hardware, with oneDNN to use it."""
+    # oneDNN uses a CPU's bf16, where it has it.
     queries = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return torch.backends.mkldnn.is_available() and any(  # type: ignore[no-untyped-call]
+    has_bf16 = torch.backends.mkldnn.is_available() and any(  # type: ignore[no-untyped-call]
         getattr(torch.cpu, query, lambda: False)() for query in queries
     )
+    return "bf16" if device.type == "cpu" and has_bf16 else "fp32"
 
 
 def share_memory(processes: int) -> None:

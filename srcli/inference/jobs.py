@@ -195,7 +195,7 @@ def plan_jobs(sources: Sequence[Source], naming: Naming) -> list[Job]:
 def choose_sources(
     sources: Sequence[Source], naming: Naming
 ) -> tuple[Naming, list[Source]]:
-    """The naming with its folder, and the sources without earlier results among them.
+    """The naming for the sources, and the sources without earlier results among them.
 
     Raises:
         SrcliError: As `Naming.for_sources`; an InputError if nothing is left.

@@ -38,7 +38,9 @@ class Naming:
     quality: int = 95  # of JPEG, WebP and AVIF, 1 to 100
     keep_metadata: bool = True  # or none of it, and the colours in sRGB
     run: str | None = None  # see `srcli.writing.write_whole`
-    folder: Place | None = None  # that `output` names, once `for_sources` has found it
+    # What `output` names, once `for_sources` has found out which: or else neither.
+    folder: Place | None = None
+    file: Place | None = None
 
     def __post_init__(self) -> None:
         name = f"x{self.suffix or ''}"
@@ -46,7 +48,7 @@ class Naming:
             raise UsageError(f"suffix {self.suffix!r} must not name a folder")
 
     def for_sources(self, sources: Sequence[Source]) -> Naming:
-        """The same with its `folder`.
+        """The same with its `folder` or `file`.
 
         Raises:
             UsageError: If `output` cannot take the sources, contradicts the format, or
@@ -79,7 +81,7 @@ class Naming:
         # The folders of a store are but a part of its names.
         if not is_remote(path) and not path.parent.is_dir():
             raise OutputError(f"folder {path.parent} does not exist: make it first")
-        return self
+        return replace(self, file=path)
 
     def tag(self, height: int, width: int) -> str:
         """What is added to the name of a picture with a result of this size."""
@@ -125,8 +127,8 @@ class Naming:
             OutputError: If the format asked for cannot hold the result.
         """
         asked = None if self.format == "auto" else self.format
-        if asked is None and self.folder is None and self.output not in (None, STREAM):
-            asked = format_of(locate(self.output))
+        if asked is None and self.file is not None:
+            asked = format_of(self.file)
         height, width = size
         if asked is not None:
             # Transparency may yet turn out to be opaque everywhere. A format that is
@@ -154,13 +156,17 @@ class Naming:
         """Where a result of `size` goes; None is standard output."""
         if self.output == STREAM or (self.output is None and source.path is None):
             return None
-        if self.output is not None and self.folder is None:
-            return locate(self.output)
+        if self.file is not None:
+            return self.file
         original: Place = source.path or Path("stdin")
         own = original.suffix if format_of(original) == format else None
         frame = f"_frame{self.frame}" if self.frame and info.frames > 1 else ""
         suffix = own or FORMATS[format].suffixes[0]
         name = original.stem + frame + self.tag(*size) + suffix
-        if self.folder is None:
-            return original.parent / name
-        return self.folder.joinpath(*source.branch.parts, name)
+        return self.name_home(source) / name
+
+    def name_home(self, source: Source) -> Place:
+        """The folder of a source's result."""
+        if self.folder is not None:
+            return self.folder.joinpath(*source.branch.parts)
+        return (self.file or source.path or Path("stdin")).parent

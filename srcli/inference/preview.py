@@ -33,15 +33,16 @@ def preview_batch(
     check_space(jobs)
     pace = _time_bicubic()
     program = psutil.Process().memory_info().rss
+    sizes = [(0, 0), *map(_count_bytes, jobs), (0, 0)]
     results, costs = [], []
-    for before, job, after in zip([None, *jobs], jobs, [*jobs[1:], None], strict=False):
+    for index, job in enumerate(jobs):
         if job.settled is not None:
             results.append(announce(job.settled, len(jobs)))
             continue
         assert upscaler is not None
         seconds, need = _measure(job, upscaler, pace)
         # Meanwhile the picture before is written and the next is read.
-        memory = program + _result_bytes(before) + need + _input_bytes(after)
+        memory = program + sizes[index][1] + need + sizes[index + 2][0]
         costs.append(Cost(seconds, memory, job.room))
         results.append(Result(job, "planned", estimate=costs[-1]))
     total = Cost(
@@ -57,8 +58,8 @@ def _measure(job: Job, upscaler: Upscaler, pace: float) -> tuple[float, int]:
     info = job.info
     assert info is not None
     height, width = info.height, info.width
-    source = own = _input_bytes(job)
-    seconds, peak, tile = 0.0, 0, 0
+    own, result = _count_bytes(job)
+    seconds, peak, tile, source = 0.0, 0, 0, own
     for runner in upscaler.runners(height, width):
         seconds += runner.estimate_seconds(height, width)
         tile = max(tile, runner.estimate_memory(height, width))
@@ -67,7 +68,7 @@ def _measure(job: Job, upscaler: Upscaler, pace: float) -> tuple[float, int]:
         peak, source = max(peak, source + made), made
     if (height, width) != (job.height, job.width):
         seconds += pace * job.width * job.height
-        peak = max(peak, source + _result_bytes(job))
+        peak = max(peak, source + result)
     return seconds, _LARGE_BYTES if job.is_large else own + peak + tile
 
 
@@ -79,15 +80,9 @@ def _time_bicubic() -> float:
     return (time.perf_counter() - started) * 3 / made.size
 
 
-def _input_bytes(job: Job | None) -> int:
-    """Bytes of the picture that an open job reads, else 0."""
-    if job is None or not job.is_open or job.info is None:
-        return 0
-    return job.info.width * job.info.height * job.info.pixel_bytes
-
-
-def _result_bytes(job: Job | None) -> int:
-    """Bytes of the picture that an open job makes, else 0."""
-    if job is None or not job.is_open or job.info is None:
-        return 0
-    return job.width * job.height * job.info.pixel_bytes
+def _count_bytes(job: Job) -> tuple[int, int]:
+    """Bytes of the pictures that an open job reads and makes, else 0."""
+    if job.info is None or not job.is_open:
+        return 0, 0
+    size, bytes_each = job.info.width * job.info.height, job.info.pixel_bytes
+    return size * bytes_each, job.width * job.height * bytes_each

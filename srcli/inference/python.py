@@ -75,12 +75,9 @@ def _map_tensor(tensor: Tensor, enlarge: Enlarge) -> Tensor:
     values = tensor.detach()
     if values.is_floating_point():
         values = values.float()  # NumPy has no bfloat16
-    pictures: NDArray[Any] = values.numpy(force=True)
-    if tensor.ndim == 2:
-        larger = _map_checked(pictures, enlarge)
-    else:
-        larger = _map_checked(np.moveaxis(pictures, -3, -1), enlarge)
-        larger = np.moveaxis(larger, -1, -3)
+    channels = -1 if tensor.ndim == 2 else -3
+    pictures: NDArray[Any] = np.moveaxis(values.numpy(force=True), channels, -1)
+    larger = np.moveaxis(_map_checked(pictures, enlarge), -1, channels)
     result = from_numpy(np.ascontiguousarray(larger))
     return result.to(tensor.device, tensor.dtype)
 

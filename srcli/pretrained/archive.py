@@ -12,8 +12,11 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import islice
 from pathlib import Path, PureWindowsPath
+from typing import TypeAlias
 
 from srcli.errors import InputError, OutputError
 from srcli.progress import SILENT, Progress
@@ -25,6 +28,9 @@ _SLACK = 2**20
 _MOST_FILES = 100_000
 # What macOS and Windows leave in archives; a "._baby.png" would pass for a picture.
 _LITTER = ("._", ".DS_Store", "Thumbs.db", "desktop.ini")
+
+# Its name, its bytes, and what writes it; None for a folder.
+_Member: TypeAlias = tuple[str, int, Callable[[], object] | None]
 
 
 class _BadArchiveError(Exception):
@@ -48,12 +54,12 @@ def unpack(archive: Path, folder: Path, progress: Progress = SILENT) -> None:
     try:
         if archive.suffix == ".zip":
             with zipfile.ZipFile(archive) as opened_zip:
-                _unpack_zip(opened_zip, folder, most, progress)
+                _write(_list_zip(opened_zip, folder), folder, most, progress)
             return
         is_packed = archive.suffix == ".tgz"
         tar = _decompress(archive, folder / ".tar", most) if is_packed else archive
         with tarfile.open(tar, "r:") as opened_tar:
-            _unpack_tar(opened_tar, folder, most, progress)
+            _write(_list_tar(opened_tar, folder), folder, most, progress)
     except (
         _BadArchiveError,
         tarfile.TarError,
@@ -75,42 +81,23 @@ def unpack(archive: Path, folder: Path, progress: Progress = SILENT) -> None:
         ) from error
 
 
-def _unpack_zip(
-    archive: zipfile.ZipFile, folder: Path, most: int, progress: Progress
-) -> None:
-    members = archive.infolist()
-    for member in members:
+def _list_zip(archive: zipfile.ZipFile, folder: Path) -> Iterator[_Member]:
+    for member in archive.infolist():
         # Old archivers of Windows write its own separator, against the format's 4.4.17.
         member.filename = member.filename.replace("\\", "/")
-        if stat.S_IFMT(member.external_attr >> 16) not in (
-            0,
-            stat.S_IFREG,
-            stat.S_IFDIR,
-        ):
+        kind = stat.S_IFMT(member.external_attr >> 16)
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise _BadArchiveError(f"'{show_path(member.filename)}' is a link")
-    sizes = [(member.filename, member.file_size) for member in members]
-    _check_members(sizes, folder, most, progress)
-    for member in members:
-        if not member.is_dir() and not _is_litter(member.filename):
-            archive.extract(member, folder)
-            progress.advance(member.file_size / MB)
+        write = None if member.is_dir() else partial(archive.extract, member, folder)
+        yield member.filename, member.file_size, write
 
 
-def _unpack_tar(
-    archive: tarfile.TarFile, folder: Path, most: int, progress: Progress
-) -> None:
-    members = []
+def _list_tar(archive: tarfile.TarFile, folder: Path) -> Iterator[_Member]:
     for member in archive:
         if not (member.isreg() or member.isdir()):
             raise _BadArchiveError(f"'{show_path(member.name)}' is a link or a device")
-        members.append(member)
-        if len(members) > _MOST_FILES:
-            break
-    _check_members([(m.name, m.size) for m in members], folder, most, progress)
-    for member in members:
-        if member.isreg() and not _is_litter(member.name):
-            archive.extract(member, folder, filter="data")
-            progress.advance(member.size / MB)
+        write = partial(archive.extract, member, folder, filter="data")
+        yield member.name, member.size, write if member.isreg() else None
 
 
 def _decompress(archive: Path, target: Path, most: int) -> Path:
@@ -123,15 +110,16 @@ def _decompress(archive: Path, target: Path, most: int) -> Path:
     return target
 
 
-def _check_members(
-    members: Sequence[tuple[str, int]], folder: Path, most: int, progress: Progress
+def _write(
+    listed: Iterable[_Member], folder: Path, most: int, progress: Progress
 ) -> None:
-    """Refuse names that lead out of the folder, and more than there is room for."""
-    for name, _ in members:
+    """Write the files, unless a name leads out of the folder, or it is too much."""
+    members = list(islice(listed, _MOST_FILES + 1))
+    for name, _, _ in members:
         path = PureWindowsPath(name)  # which takes the separators of all systems
         if path.anchor or ".." in path.parts:
             raise _BadArchiveError(f"'{show_path(name)}' would leave the folder")
-    total = sum(size for _, size in members)
+    total = sum(size for _, size, _ in members)
     if total > most or len(members) > _MOST_FILES:
         raise _BadArchiveError("it holds far more than its size allows")
     free = shutil.disk_usage(folder).free
@@ -141,6 +129,10 @@ def _check_members(
             "are free): make room, or choose another folder"
         )
     progress.start("unpacking (MB)", total / MB)
+    for name, size, write in members:
+        if write is not None and not _is_litter(name):
+            write()
+            progress.advance(size / MB)
 
 
 def _is_litter(name: str) -> bool:

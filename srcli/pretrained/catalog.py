@@ -178,24 +178,20 @@ def _entries_of(model: str, degradation: str) -> list[WeightEntry]:
 
 def _explain_missing(model: str, scale: int | None, degradation: str) -> str:
     """Why there are no such weights, and what to do instead."""
-    fitting = [e.model for e in manifest() if e.degradation == degradation]
-    others = list(dict.fromkeys(fitting))
-    if degradation != ORDINARY and model not in others:
-        advice = (
-            f"{', '.join(others)} {'has' if len(others) == 1 else 'have'}: "
-            f"use -m {others[0]}"
-            if others
-            else f"nor has any other model: `srcli train -m {model} -x 3 "
-            f"--set degradation={degradation}` makes your own"
+    made = f" -x 3 --set degradation={degradation}" if degradation != ORDINARY else ""
+    able = [each.model for each in manifest() if each.degradation == degradation]
+    if made and able and model not in able:
+        others = ", ".join(dict.fromkeys(able))
+        return (
+            f"{model} has no weights for {degradation}; {others} has: use -m {able[0]}"
         )
-        return f"{model} has no weights for {degradation}; {advice}"
     own = [entry for entry in manifest() if entry.model == model]
     trained = [name_task([s], e.degradation) for e in own for s in e.scales]
     there = f"trained: {', '.join(trained)}" if own else "no weights are bundled yet"
     task = name_task([] if scale is None else [scale], degradation)
     return (
-        f"no weights for {f'{model} {task}'.strip()} ({there}); "
-        "`srcli models` lists what there is, `srcli train` makes your own"
+        f"no weights for {f'{model} {task}'.strip()} ({there}); `srcli models` lists "
+        f"what there is, `srcli train -m {model}{made}` makes your own"
     )
 
 

@@ -232,10 +232,16 @@ def _walk_folders(root: Path) -> Iterator[Path]:
 
 
 def _name_folder(folder: Path) -> str:
-    """What a folder of pictures is called: its name, or for `Name/HR` the set's."""
+    """What a folder of pictures is called: its name, or for `Name/HR` the set's.
+
+    Of a relative `hr` alone, the folder it lies in may be anything but a set's.
+    """
     absolute = folder.resolve()
     places = (place.name.lower() for place in (absolute, *absolute.parents))
     name = next(place for place in places if not _PART_FOLDER.fullmatch(place))
+    typed = [part.lower() for part in folder.parts if part != ".."]
+    if typed and all(map(_PART_FOLDER.fullmatch, typed)):
+        return canonical_name(name) or typed[-1]
     return canonical_name(name) or name or "pictures"
 
 

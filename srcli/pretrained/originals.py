@@ -2,8 +2,8 @@
 
 A copy is one by its name and its size: a folder or its name says that it was reduced,
 blurred or enlarged, and the picture of the same name without such words is there, in
-the same proportions. Where words do not settle it, both are looked at: a smaller one
-that carries the other's name and shows the same is a copy (docs/training.md, "Data").
+the same proportions. Of others, both are looked at: one that carries another's name and
+shows the same, smaller or enlarged, is a copy (docs/training.md, "Data").
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _GLUED_WORD = re.compile(rf"(?P<rest>.*\d)(?:{_PLAIN_WORDS})")  # 0001LR
 # 0001x4, 0001x4w1, photo_mrnet_x2.5, photo_mrnet_1920x1080, photo-300x200
 _TAG = re.compile(
     r"(?P<rest>.+?)[-_. ]*"
-    r"(?:x(?P<factor>16|[1-8](?:\.\d+)?)(?:[md]|w\d)?|[-_. ](?P<size>\d+x\d+))"
+    r"(?:x(?P<factor>16|[1-8](?:\.\d+)?)(?:[md]|w\d)?|[-_. ]\d+x\d+)"
 )
 _BESIDE_HR = re.compile(r"(?P<rest>.+)_srf_(?P<scale>[2-8])_(?!hr$|lr$).+")
 _SEPARATORS = re.compile(r"[-_. ]+")
@@ -81,7 +81,6 @@ class _Named:
     stem: str  # its name as far as it is left
     kind: int  # index in `_KINDS`
     scale: int  # what it was made for, by its folder or as an HR picture; 0 for any
-    factor: float  # how much smaller or larger its name says it is; 0 for nothing
     said: bool  # whether a word, or a folder, calls it a copy that is no larger
 
     def rank(self, scale: int) -> tuple[int, int, int]:
@@ -117,28 +116,16 @@ def find_originals(folder: Path, scale: int = 0) -> list[Path]:
             it is missing, or 0, that of the smallest, which was cropped least.
     """
     names = [_read_name(path, folder) for path in _walk(folder)]
-    names.sort(key=lambda name: name.rank(scale))
-    seen: dict[object, list[_Named]] = defaultdict(list)
-    kept: list[_Named] = []
-    copies: list[_Named] = []
+    called: dict[object, list[_Named]] = defaultdict(list)
     for name in names:
-        others = [(o, name.said or o.kind <= _CROPPED) for o in seen[name.key]]
-        if name.kind >= _TAGGED:
-            parts = _list_parts(name.stem)
-            others += [(other, False) for part in parts for other in seen[part]]
-        found = any(
-            other.rank(scale) < name.rank(scale) and _is_copy(name, other, said)
-            for other, said in others
-        )
-        (copies if found else kept).append(name)
-        seen[name.key].append(name)
-        seen[name.stem].append(name)
+        for words in {name.key, name.stem, name.path.stem.lower()}:
+            called[words].append(name)
+    copies = {name for name in names if _is_copy(name, called, scale)}
+    kept = [name for name in names if name not in copies]
     if any(name.kind in (_HR, _GT, _CROPPED) for name in kept):
-        copies += [name for name in kept if name.kind == _LR]
-        kept = [name for name in kept if name.kind != _LR]
-    alike = _find_alike(kept)
-    kept = [name for name in kept if name not in alike]
-    told = [name.path for name in (*copies, *alike) if name.kind >= _CROPPED]
+        copies |= {name for name in kept if name.kind == _LR}
+        kept = [name for name in kept if name not in copies]
+    told = [name.path for name in copies if name.kind >= _CROPPED]
     if told:
         firsts = {path.parent: path for path in sorted(told, reverse=True)}
         shown = [show_path(path.relative_to(folder)) for path in firsts.values()]
@@ -186,25 +173,21 @@ def _walk(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
 
 
 def _read_name(path: Path, folder: Path) -> _Named:
-    said, scale, factor, left = [], 0, 0.0, []
+    said, scale, left = [], 0, []
     for part in path.relative_to(folder).parts[:-1]:
         for word in _WORD.finditer(part.lower()):
             said.append(word.lastgroup)
             scale = int(word["scale"] or word["times"] or scale)
         left.append(_WORD.sub("", part.lower()))
-    stem, made_for, tagged = path.stem.lower(), 0, False
+    stem, made_for, tagged = path.stem.lower(), 0, bool(said)
     patterns = (_BESIDE_HR, _LAST_WORD, _GLUED_WORD, _TAG, _FIRST_WORD, _ONLY_WORD)
     while found := next(filter(None, (p.fullmatch(stem) for p in patterns)), None):
-        stem, parts = found["rest"], found.groupdict()
+        stem, parts, tagged = found["rest"], found.groupdict(), True
         number = parts.get("scale") or parts.get("times") or parts.get("factor")
-        words = [kind for kind in _KINDS if parts.get(kind)]
+        made_for = int(float(number)) if number else made_for
+        said += [kind for kind in _KINDS if parts.get(kind)]
         if found.re is _BESIDE_HR:
-            words = ["copy"]
-        said += words
-        tagged = tagged or not words
-        if number:
-            factor = float(number)
-            made_for = int(factor)
+            said.append("copy")
     kinds = [_KINDS.index(word) for word in said if word in _KINDS]
     kind = max(kinds) if kinds else _TAGGED if tagged else _PLAIN
     return _Named(
@@ -213,62 +196,47 @@ def _read_name(path: Path, folder: Path) -> _Named:
         stem=stem,
         kind=kind,
         scale=scale or (made_for if kind <= _CROPPED else 0),
-        factor=factor or scale,
         said=bool(said) and kind != _RESULT,
     )
 
 
-def _list_parts(stem: str) -> Iterator[str]:
-    """The name, and what is left of it without its first or last words."""
-    yield stem
-    for gap in _BETWEEN_WORDS.finditer(stem):
-        yield from (stem[: gap.start()], stem[gap.end() :])
-
-
-def _is_copy(name: _Named, other: _Named, said: bool) -> bool:
-    """Whether a picture has the size that its name says, beside another.
-
-    Args:
-        name: The picture.
-        other: One that may be its original.
-        said: Whether words say so: then it only may not be larger.
-    """
-    width = name.compare(other)
-    if width is None or name.size is None:
-        return name.size is None  # what cannot be read is no loss
-    factors = (name.factor, 1 / name.factor) if name.factor else ()
-    return (
-        (said and width < 1 + _TOLERANCE)
-        or any(abs(width / factor - 1) < _TOLERANCE for factor in factors)
-        or name.path.stem.endswith("{}x{}".format(*name.size))
+def _is_copy(name: _Named, called: dict[object, list[_Named]], scale: int) -> bool:
+    """Whether one of the others, by what they are called, is its original."""
+    if any(_is_said_copy(name, other, scale) for other in called[name.key]):
+        return True
+    stem = name.path.stem.lower()
+    gaps = list(_BETWEEN_WORDS.finditer(stem))
+    ends = {part for gap in gaps for part in (stem[: gap.start()], stem[gap.end() :])}
+    return any(
+        _may_be_alike(name, other) and _show_the_same(name.path, other.path)
+        for part in {stem, name.stem} | ends
+        # What very many are called, as frames of clips are, says nothing of them.
+        if len(called.get(part, ())) <= _MANY
+        for other in called.get(part, ())
     )
 
 
-def _find_alike(names: list[_Named]) -> set[_Named]:
-    """Those that carry another's name and show the same, smaller or called a copy."""
-    known: dict[str, list[_Named]] = defaultdict(list)
-    for name in names:
-        for stem in {name.stem, name.path.stem.lower()}:
-            known[stem].append(name)
-    return {
-        name
-        for name in names
-        for stem in _list_parts(name.path.stem.lower())
-        # What very many are called, as frames of clips are, says nothing of them.
-        if len(known.get(stem, ())) <= _MANY
-        for other in known.get(stem, ())
-        if _may_be_alike(name, other) and _show_the_same(name.path, other.path)
-    }
+def _is_said_copy(name: _Named, other: _Named, scale: int) -> bool:
+    """Whether words say so, and its size does not speak against it."""
+    if other.rank(scale) >= name.rank(scale):
+        return False
+    if not name.said and other.kind > _CROPPED:
+        return False
+    width = name.compare(other)
+    # What cannot be read is no loss.
+    return name.size is None if width is None else width < 1 + _TOLERANCE
 
 
 def _may_be_alike(name: _Named, other: _Named) -> bool:
+    """Whether it is a copy if both show the same."""
     width = None if name is other else name.compare(other)
-    if width is None:
+    if width is None or other.kind == _RESULT:
         return False
-    if name.kind == _RESULT:
-        return other.kind != _RESULT
-    most = 1 + _TOLERANCE if name.kind >= _COPY else _SMALLER
-    return other.kind < _COPY and width < most
+    if name.kind == _RESULT or (name.kind in (_TAGGED, _COPY) and other.kind < _TAGGED):
+        return True  # which may be enlarged
+    if other.kind >= _COPY or name.kind < other.kind == _TAGGED:
+        return False
+    return width < (1 + _TOLERANCE if name.kind == _LR else _SMALLER)
 
 
 def _show_the_same(one: Path, other: Path) -> bool:

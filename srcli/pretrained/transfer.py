@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from time import sleep
 from typing import BinaryIO
@@ -92,8 +93,9 @@ def fetch(
         if not url.startswith(("http://", "https://")):
             raise _TransferError("only http and https addresses are fetched")
         target.parent.mkdir(parents=True, exist_ok=True)
-        with claim(target.with_name(f"{target.name}.part")):
-            return _Transfer(url, target, size, known, progress).have()
+        part = target.with_name(f"{target.name}.part")
+        with claim(part):
+            return _Transfer(url, target, part, size, known, progress).have()
     except _TransferError as error:
         raise failure(
             f"cannot download {url}: {error}; run the command again later, or put the "
@@ -113,73 +115,66 @@ def fetch(
         raise
 
 
+@dataclass(slots=True)
 class _Transfer:
     """Fills a part with a file's bytes, in as many attempts as it takes."""
 
-    def __init__(
-        self,
-        url: str,
-        target: Path,
-        size: int | None,
-        known: dict[str, str | None],
-        progress: Progress,
-    ) -> None:
-        self._url = url
-        self._target = target
-        self._size = size
-        self._known = known
-        self._progress = progress
-        self._part = target.with_name(f"{target.name}.part")
+    url: str
+    target: Path
+    part: Path
+    size: int | None
+    known: dict[str, str | None]  # hashes by their kind
+    progress: Progress
 
     def have(self) -> tuple[str, bool]:
         """The file's hash, and whether it had to be downloaded."""
         try:
-            if self._target.is_file():
+            if self.target.is_file():
                 try:
-                    return self._check(self._target), False
+                    return self._check(self.target), False
                 except _TransferError as error:
-                    log.warning("%s: %s: downloading it again", self._target, error)
-            with self._part.open("ab") as file:
-                found = self._fill_rightly(file)
-            self._part.replace(self._target)
+                    log.warning("%s: %s: downloading it again", self.target, error)
+            with self.part.open("ab") as file:
+                # A part may be of another version: then all of it is missing.
+                is_fresh = file.tell() == 0
+                found = self._fill(file, is_last=is_fresh) or self._fill(file)
+            self.part.replace(self.target)
             return found, True
         finally:
-            if self._part.exists() and self._part.stat().st_size == 0:
-                self._part.unlink()
+            if self.part.exists() and self.part.stat().st_size == 0:
+                self.part.unlink()
 
-    def _fill_rightly(self, file: BinaryIO) -> str:
-        """Fetch what is missing; the hash."""
-        # A part from before may be of another version: then all of it is missing.
-        for last in (file.tell() == 0, True):
-            self._fill(file)
-            file.flush()
-            os.fsync(file.fileno())
-            try:
-                return self._check(self._part)
-            except _TransferError:
-                _clear(file)
-                if last:
-                    raise
-        raise AssertionError
+    def _fill(self, file: BinaryIO, *, is_last: bool = True) -> str:
+        """Fetch what is missing; the hash, or "" where it is wrong and not the last."""
+        self._receive_all(file)
+        file.flush()
+        os.fsync(file.fileno())
+        try:
+            return self._check(self.part)
+        except _TransferError:
+            _clear(file)
+            if is_last:
+                raise
+            return ""
 
     def _check(self, path: Path) -> str:
         """The SHA-256 of a file that has the right size and hashes."""
         size = path.stat().st_size
-        if self._size not in (None, size):
-            raise _TransferError(f"{size} bytes came, not {self._size}")
+        if self.size not in (None, size):
+            raise _TransferError(f"{size} bytes came, not {self.size}")
         sums = {"SHA-256": hashlib.sha256(), "MD5": hashlib.md5(usedforsecurity=False)}
-        self._progress.start(f"checking {self._target.name} (MB)", size / MB)
+        self.progress.start(f"checking {self.target.name} (MB)", size / MB)
         with path.open("rb") as file:
             while data := file.read(2**20):
                 for each in sums.values():
                     each.update(data)
-                self._progress.advance(len(data) / MB)
-        for kind, expected in self._known.items():
+                self.progress.advance(len(data) / MB)
+        for kind, expected in self.known.items():
             if expected not in (None, found := sums[kind].hexdigest()):
                 raise _TransferError(f"wrong {kind}: {found}, not {expected}")
         return sums["SHA-256"].hexdigest()
 
-    def _fill(self, file: BinaryIO) -> None:
+    def _receive_all(self, file: BinaryIO) -> None:
         failures = 0
         with requests.Session() as session:
             session.headers.update(_HEADERS)
@@ -195,21 +190,21 @@ class _Transfer:
                     wait_s = error.wait_s
                     if wait_s is None:
                         wait_s = 2.0 ** (failures - 1)
-                    words = self._target.name, error, wait_s
+                    words = self.target.name, error, wait_s
                     log.warning("%s: %s; next attempt in %g s", *words)
                     sleep(wait_s)
 
     def _attempt(self, session: requests.Session, file: BinaryIO) -> None:
-        if not any(self._known.values()):
+        if not any(self.known.values()):
             _clear(file)  # nothing would show that the rest is of the same file
         done = file.tell()
-        if done and done == self._size:
+        if done and done == self.size:
             return
         headers = {"Range": f"bytes={done}-"} if done else {}
         limits = (CONNECT_S, READ_S)
         try:
             with session.get(
-                self._url, headers=headers, stream=True, timeout=limits
+                self.url, headers=headers, stream=True, timeout=limits
             ) as response:
                 if response.status_code == 416 and done:
                     return  # nothing is missing; if that is wrong, the hash is
@@ -242,34 +237,34 @@ class _Transfer:
         total = int(length) if length.isdecimal() else None
         if match is not None and status == 206:
             total = int(match[2]) + 1
-        if None not in (self._size, total) and total != self._size:
+        if None not in (self.size, total) and total != self.size:
             raise _TransferError(
-                f"the server's file has {total} bytes, not {self._size}"
+                f"the server's file has {total} bytes, not {self.size}"
             )
         if status == 200:  # and not before: the part may be good for the next call
             _clear(file)
-        return self._size if total is None else total
+        return self.size if total is None else total
 
     def _receive(
         self, response: requests.Response, file: BinaryIO, total: int | None
     ) -> None:
         """Append the body to the part."""
         missing = (total or 0) - file.tell()
-        free = shutil.disk_usage(self._target.parent).free
+        free = shutil.disk_usage(self.target.parent).free
         if missing > free:
             raise OutputError(
-                f"{self._target} needs {missing / MB:.0f} MB more and only "
+                f"{self.target} needs {missing / MB:.0f} MB more and only "
                 f"{free / MB:.0f} MB are free: make room, or choose another folder"
             )
         known_mb = None if total is None else total / MB
-        self._progress.start(f"downloading {self._target.name} (MB)", known_mb)
-        self._progress.advance(file.tell() / MB)
+        self.progress.start(f"downloading {self.target.name} (MB)", known_mb)
+        self.progress.advance(file.tell() / MB)
         for data in response.raw.stream(_CHUNK, decode_content=False):
             if file.tell() + len(data) > (total or _LARGEST):
                 _clear(file)
                 raise _TransferError("the server sends more than the file should have")
             file.write(data)
-            self._progress.advance(len(data) / MB)
+            self.progress.advance(len(data) / MB)
         if total not in (None, file.tell()):
             raise _BrokenOffError("the server ended too early")
 

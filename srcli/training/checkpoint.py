@@ -87,8 +87,22 @@ def find_checkpoints(folder: Path) -> list[Path]:
     Raises:
         InputError: If the folder cannot be looked into.
     """
+    return _find_files(folder, NAME, PREVIOUS)
+
+
+def find_weights(folder: Path) -> Path | None:
+    """The weight file that stands for a run: its best, else its last, else None.
+
+    Raises:
+        InputError: If the folder cannot be looked into.
+    """
+    found = _find_files(folder, "best.safetensors", "last.safetensors")
+    return found[0] if found else None
+
+
+def _find_files(folder: Path, *names: str) -> list[Path]:
     try:
-        return [p for p in (folder / NAME, folder / PREVIOUS) if p.is_file()]
+        return [path for name in names if (path := folder / name).is_file()]
     except OSError as error:
         raise InputError(f"cannot look into {folder}: {error.strerror}") from error
 
@@ -163,19 +177,26 @@ def remember(
     """
     own = request.recipe.endswith(".toml")
     document = {
-        "data": [_absolute(path) for path in request.data],
-        "val": name_val(request),
+        **describe_places(request, precision),
         "held_out": {name: str(path) for name, path in request.held_out.items()},
-        "data_dir": _absolute(request.data_dir),
         "teachers": [_absolute(path) for path in request.teachers],
         "teacher_cache": _absolute(request.teacher_cache),
-        "precision": precision,
         "recipe": _absolute(Path(request.recipe)) if own else request.recipe,
         "command": command,
     }
     make_folder(request.out)
     with write_whole(request.out / RUN_FILE) as part:
         part.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
+
+
+def describe_places(request: TrainRequest, precision: str) -> dict[str, Any]:
+    """Pictures, validation and the precision that was chosen, for `fill`."""
+    return {
+        "data": [_absolute(path) for path in request.data],
+        "val": name_val(request),
+        "data_dir": _absolute(request.data_dir),
+        "precision": precision,
+    }
 
 
 def _absolute(path: Path | None) -> str | None:
@@ -220,7 +241,7 @@ def read_kept(folder: Path) -> dict[str, Any] | None:
 
 
 def fill(request: TrainRequest, kept: dict[str, Any] | None) -> TrainRequest:
-    """The request with what `read_kept` found in the gaps.
+    """The request with what `read_kept` or a study's file says in the gaps.
 
     Raises:
         InputError: If that is damaged.

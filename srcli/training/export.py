@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -18,6 +18,7 @@ from srcli.errors import InputError, SrcliError, UsageError, WeightsError
 from srcli.evaluation.contenders import Engine, Selection
 from srcli.evaluation.measurement import BenchmarkRequest, Row, run_benchmark
 from srcli.evaluation.tables import build_document, format_command, format_line
+from srcli.inference.device import choose_device
 from srcli.models.base import SRModel
 from srcli.pretrained.catalog import (
     BICUBIC,
@@ -35,8 +36,10 @@ from srcli.pretrained.weight_file import (
 )
 from srcli.progress import SILENT, Progress
 from srcli.storage import show_path
+from srcli.training.checkpoint import TrainRequest, find_weights
 from srcli.training.recipe import NAMES, Recipe, load_recipe, make_recipe
 from srcli.training.teacher import TeacherFacts, describe_facts, read_facts
+from srcli.training.validation import Validation
 from srcli.writing import make_folder, write_whole
 
 log = logging.getLogger(__name__)
@@ -47,19 +50,6 @@ DECIDING_SET = "set5"
 HALF_TOLERANCE = 0.002  # dB
 _DIGITS = {"psnr": 3, "ssim": 4}
 _WORDS = ("data", "data_licence", "teacher_licence")  # what a user may say
-
-
-def find_weights(folder: Path) -> Path | None:
-    """The weight file that stands for a run: its best, else its last, else None.
-
-    Raises:
-        InputError: If the folder cannot be looked into.
-    """
-    places = (folder / "best.safetensors", folder / "last.safetensors")
-    try:
-        return next((path for path in places if path.is_file()), None)
-    except OSError as error:
-        raise InputError(f"cannot look into {folder}: {error.strerror}") from error
 
 
 def keep_published(val: str, data_dir: Path | None) -> tuple[str, ...]:
@@ -175,24 +165,22 @@ def export_run(
     make_folder(path.parent)
     # Both are complete before the first of them takes its place.
     with write_whole(listing) as listed, write_whole(path) as part:
-
-        def measure(dataset: str, dtype: torch.dtype) -> list[Row]:
-            save_weights(network, part, metadata, dtype=dtype)
-            request = make_request(part, recipe, (dataset,), data_dir, device)
-            rows = run_benchmark(request, progress)
-            for row in _leave_out_bicubic(rows):
-                log.info("%s", format_line(row))
-            return rows
-
-        deciding = sets.get(DECIDING_SET, DECIDING_SET)
-        rows: list[Row] = []
         dtype, why = torch.float32, "no Set5 at hand to measure fp16 on"
+        deciding = sets.get(DECIDING_SET, DECIDING_SET)
         if keep_published(deciding, data_dir):
-            dtype, why, rows = _choose_dtype(network, partial(measure, deciding))
-        rows = rows if DECIDING_SET in sets else []
-        for each in sets.values():
-            rows += measure(each, dtype) if each != deciding else []
-        figures = {metric: _tabulate(rows, metric) for metric in _DIGITS}
+            asked = TrainRequest(
+                model=recipe.model, out=folder, val=deciding, data_dir=data_dir
+            )
+            dtype, why = _choose_dtype(network, asked, recipe, device)
+        save_weights(network, part, metadata, dtype=dtype)
+        names = tuple(sets.values())
+        request = make_request(part, recipe, names, data_dir, device)
+        rows = run_benchmark(request, progress, _log_own) if sets else []
+        figures: dict[str, dict[str, dict[str, float]]] = {m: {} for m in _DIGITS}
+        for row in rows:
+            for metric, table in figures.items() if row.model != BICUBIC else ():
+                value = round(getattr(row, metric), _DIGITS[metric])
+                table.setdefault(row.dataset, {})[str(row.scale)] = value
         shown = {metric: json.dumps(table) for metric, table in figures.items()}
         save_weights(network, part, metadata | (shown if rows else {}), dtype=dtype)
         data, licence = _describe_pictures(recipe, metadata, said, of_recipe=of_recipe)
@@ -219,7 +207,7 @@ def export_run(
         entry=entry,
         stored=stored,
         compared=tuple(rows),
-        request=make_request(path, recipe, tuple(sets.values()), data_dir, device),
+        request=make_request(path, recipe, names, data_dir, device),
     )
 
 
@@ -291,30 +279,24 @@ def _find_sets(names: tuple[str, ...] | None, data_dir: Path | None) -> dict[str
 
 
 def _choose_dtype(
-    network: SRModel, measure: Callable[[torch.dtype], list[Row]]
-) -> tuple[torch.dtype, str, list[Row]]:
-    """What the weights are stored in, why, and what they then measure on Set5."""
-    full = measure(torch.float32)
-    values = network.state_dict().values()
-    if not all(v.half().isfinite().all() for v in values if v.is_floating_point()):
-        return torch.float32, "fp16 cannot hold its values", full
-    short = measure(torch.float16)
-    before, after = (
-        fmean(row.psnr for row in _leave_out_bicubic(rows)) for rows in (full, short)
+    network: SRModel, request: TrainRequest, recipe: Recipe, device: str
+) -> tuple[torch.dtype, str]:
+    """What the weights are stored in, and why: measured on the request's `val`."""
+    short = copy.deepcopy(network).half().float()
+    values = short.state_dict().values()
+    if not all(v.isfinite().all() for v in values if v.is_floating_point()):
+        return torch.float32, "fp16 cannot hold its values"
+    place = choose_device(device)
+    validate = Validation(request, recipe, network.color, place, "fp32").make_validator(
+        ()
     )
+    assert validate is not None
+    before, after = (fmean(validate(each).values()) for each in (network, short))
     why = f"Set5 {before:.4f} dB in fp32, {after:.4f} dB in fp16"
     half = abs(after - before) < HALF_TOLERANCE
-    return (torch.float16, why, short) if half else (torch.float32, why, full)
+    return torch.float16 if half else torch.float32, why
 
 
-def _leave_out_bicubic(rows: Sequence[Row]) -> list[Row]:
-    return [row for row in rows if row.model != BICUBIC]
-
-
-def _tabulate(rows: Sequence[Row], metric: str) -> dict[str, dict[str, float]]:
-    """The network's figures by data set and scale."""
-    table: dict[str, dict[str, float]] = {}
-    for row in _leave_out_bicubic(rows):
-        value = round(getattr(row, metric), _DIGITS[metric])
-        table.setdefault(row.dataset, {})[str(row.scale)] = value
-    return table
+def _log_own(row: Row) -> None:
+    if row.model != BICUBIC:
+        log.info("%s", format_line(row))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from srcli.inference.device import keep_freed_memory
-from srcli.models import winograd_gradient
+from srcli.models import winograd
 from srcli.models.base import SRModel
 from srcli.training.recipe import Recipe
 
@@ -108,7 +108,7 @@ class Gradients:
         total = torch.zeros((), device=self.device)
         low = self.precision != torch.float32
         cast = torch.autocast(self.device.type, dtype=self.precision, enabled=low)
-        with winograd_gradient.used_by(self.model):
+        with winograd.used_by(self.model):
             for each in crops:
                 with cast:
                     if self.recipe.supervision == "final":

@@ -41,6 +41,7 @@ from srcli.training.optimizer import (
 from srcli.training.recipe import Recipe, make_recipe
 from srcli.training.teacher import describe_facts, read_facts
 from srcli.training.validation import Validator
+from srcli.units import format_count
 from srcli.writing import make_folder, write_whole
 
 log = logging.getLogger(__name__)
@@ -355,10 +356,11 @@ class Trainer:
 
     def _keep(self, name: str) -> None:
         """Write the network's present weights as a file that tells their story."""
+        count = self.sampler.count
         story = {
             "recipe": json.dumps(self.recipe.as_dict()),
             "recipe_hash": self.recipe.fingerprint,
-            "data": f"{self.sampler.count} pictures, {self.sampler.fingerprint}",
+            "data": f"{format_count(count, 'picture')}, {self.sampler.fingerprint}",
             "steps": str(self.step),
             **describe_facts(self.taught_by),
         }

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_type_hints
 from srcli.errors import InputError, UsageError, unknown
 from srcli.imaging.degrade import Degradation, check_degradation
 from srcli.models import MODELS, variant
-from srcli.models.base import check_value
+from srcli.models.base import ModelConfig, SRModel, check_value
 from srcli.pretrained.catalog import UNSTATED
 
 NAMES = ("paper", "fast")
@@ -242,6 +242,17 @@ def make_recipe(values: Mapping[str, Any], source: str = "recipe") -> Recipe:
         name: check_value(f"recipe field {name}", value, hints[name])
         for name, value in values.items()
     })  # fmt: skip
+
+
+def outline_config(recipe: Recipe) -> tuple[type[SRModel], ModelConfig]:
+    """The class and config of the network that a recipe trains.
+
+    Raises:
+        UsageError: If the recipe's config makes no network.
+    """
+    network, config = variant(recipe.model)
+    values = {**config.as_dict(), **recipe.config, "scales": recipe.scales}
+    return network, type(config).from_dict(values)
 
 
 def merge(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

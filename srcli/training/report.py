@@ -6,10 +6,10 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from statistics import median
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from srcli import __version__
 from srcli.errors import SrcliError
@@ -34,7 +34,6 @@ from srcli.writing import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 NAME = "report.md"
 CURVES = "curves.png"
@@ -247,78 +246,55 @@ def _describe_run(
 
 
 def _draw_curves(folder: Path, history: History, model: str) -> None:
-    """The loss above the rate above the PSNR at each scale; nothing of an empty log."""
+    """Loss, rate and PSNR at each scale, one above the other; none of an empty log."""
     if not (history.losses or history.validations):
         return
     # Slow to load, and only drawing needs it.
     from matplotlib import style  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
 
+    panels = [
+        ("Training loss", _BLUE, history.losses),
+        ("Learning rate", _ORANGE, history.rates),
+    ]
+    for scale in history.scales:
+        psnr = {n: of[scale] for n, of in history.validations.items() if scale in of}
+        color = _BY_SCALE.get(scale, _ORANGE)
+        panels.append((f"PSNR at x{scale} (dB)", color, psnr))
     # Whatever settings the user has for other work: the same picture everywhere.
     with style.context(["default", _STYLE]):
-        figure = Figure(figsize=(11, 8.5), dpi=120, layout="constrained")
+        figure = Figure((11, 2.8 * len(panels)), dpi=120, layout="constrained")
         figure.suptitle(f"{model}: {history.last_step:,} steps", fontweight="bold")
-        _draw_panels(figure, history)
+        for axes, panel in zip(figure.subplots(len(panels)), panels, strict=True):
+            _draw_panel(axes, *panel, history)
         with write_whole(folder / CURVES) as part:
             figure.savefig(part, format="png")  # with Agg, whatever screen there is
 
 
-def _draw_panels(figure: Figure, history: History) -> None:
-    rows = figure.add_gridspec(3, 1, height_ratios=(3.2, 1.7, 3.0))
-    loss, rate = figure.add_subplot(rows[0, 0]), figure.add_subplot(rows[1, 0])
-    panels = [loss, rate]
-    _plot(loss, history.losses, _BLUE, "Training loss")
-    if history.losses:
-        steps, losses = _as_arrays(history.losses)
-        window = np.ones(max(1, len(losses) // 20))
-        if len(window) > 1:  # enough for a mean that tells more than the points
-            loss.lines[0].set_alpha(0.35)
-            middle = np.convolve(steps, window / len(window), "valid")
-            smooth = np.convolve(losses, window / len(window), "valid")
-            loss.plot(middle, smooth, color=_BLUE, linewidth=2.2, label="mean")
-            loss.legend()
-        if losses.min() > 0:
-            loss.set_yscale("log")
-            loss.yaxis.set_major_formatter("{x:g}")
-            loss.yaxis.set_minor_formatter("{x:g}")
-    _plot(rate, history.rates, _ORANGE, "Learning rate")
-    columns = rows[2, 0].subgridspec(1, max(1, len(history.scales)))
-    for column, scale in enumerate(history.scales):
-        axes = figure.add_subplot(columns[0, column])
-        panels.append(axes)
-        _plot_psnr(axes, history, scale)
-    for axes in panels:
-        axes.set_xlim(0, max(1, history.last_step) * 1.02)
-        axes.set_xlabel("step")
-        for step, _ in history.events:
-            axes.axvline(step, color="#333333", linestyle="--", linewidth=1)
+def _draw_panel(
+    axes: Axes, title: str, color: str, figures: dict[int, float], history: History
+) -> None:
+    from matplotlib.ticker import LogFormatter  # noqa: PLC0415 - slow, as above
 
-
-def _plot(axes: Axes, figures: Mapping[int, float], color: str, title: str) -> None:
-    marker = "o" if len(figures) < 30 else ""
-    axes.plot(*_as_arrays(figures), color=color, marker=marker, markersize=4)
+    values, marker = [*figures.values()], "o" if len(figures) < 30 else ""
+    axes.plot([*figures], values, color=color, marker=marker, markersize=4)
     axes.set_title(title)
-
-
-def _plot_psnr(axes: Axes, history: History, scale: int) -> None:
-    """One scale, with the validation whose weights are the best on all of them."""
-    found = {s: psnr[scale] for s, psnr in history.validations.items() if scale in psnr}
-    _plot(axes, found, _BY_SCALE.get(scale, _ORANGE), f"PSNR at x{scale} (dB)")
+    axes.set_xlim(0, max(1, history.last_step) * 1.02)
+    axes.set_xlabel("step")
+    for step, _ in history.events:
+        axes.axvline(step, color="#333333", linestyle="--", linewidth=1)
     best = history.best_step
-    if best in found:
-        label = f"best: {found[best]:.2f}"
-        axes.plot([best], [found[best]], "*", color=_RED, markersize=15, label=label)
-        axes.legend(loc="lower right")
-    # What a run gains late is small beside its first validations.
-    values = np.array([*found.values()])
-    top, low = values.max(), values.min()
-    bottom = max(low, top - max(8 * (top - np.median(values)), 0.2))
-    room = max(0.05, 0.06 * (top - bottom))
-    axes.set_ylim(bottom - room, top + room)
-    if bottom > low:
-        axes.set_title(f"from {low:.1f}", loc="right", fontweight="normal")
-
-
-def _as_arrays(figures: Mapping[int, float]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Steps and figures."""
-    return np.array([*figures]), np.array([*figures.values()])
+    if figures is history.losses:
+        if figures and min(values) > 0:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.4)))
+    elif figures is not history.rates and values:
+        # What a run gains late is small beside its first validations.
+        top, low = max(values), min(values)
+        bottom = max(low, top - max(8 * (top - median(values)), 0.2))
+        axes.set_ylim(bottom - 0.05, top + 0.06 * (top - bottom) + 0.05)
+        if best in figures:  # the best on all scales
+            label = f"best: {figures[best]:.2f}"
+            axes.plot(best, figures[best], "*", color=_RED, markersize=15, label=label)
+            axes.legend(loc="lower right")

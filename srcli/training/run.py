@@ -34,7 +34,6 @@ from srcli.inference.device import (
     choose_precision,
     is_out_of_memory,
 )
-from srcli.models import variant
 from srcli.models.base import Color, SRModel
 from srcli.pretrained.catalog import served_scales
 from srcli.pretrained.loading import load_model
@@ -46,6 +45,7 @@ from srcli.training.checkpoint import (
     describe_command,
     fill,
     find_checkpoints,
+    find_weights,
     load_checkpoint,
     name_val,
     read_kept,
@@ -53,12 +53,19 @@ from srcli.training.checkpoint import (
 )
 from srcli.training.data import CropSampler, choose_folders, find_pictures
 from srcli.training.distributed import World, is_restartable, join_world
-from srcli.training.export import export_run, find_weights, keep_published, make_request
+from srcli.training.export import export_run, keep_published, make_request
 from srcli.training.loop import DivergedError, Trainer
-from srcli.training.recipe import Recipe, load_recipe, make_recipe, replace_fields
+from srcli.training.recipe import (
+    Recipe,
+    load_recipe,
+    make_recipe,
+    outline_config,
+    replace_fields,
+)
 from srcli.training.report import write_report
 from srcli.training.teacher import Teachers
 from srcli.training.validation import Validation, settle_val
+from srcli.units import format_count
 
 log = logging.getLogger(__name__)
 
@@ -79,13 +86,9 @@ def train(request: TrainRequest, progress: Progress = SILENT) -> TrainSummary:
     """Train a network as the request says, from the start or from a checkpoint.
 
     Raises:
-        UsageError: For an unknown model, recipe, field or scale, for a resumed run of
-            another network, or if the loss is no number any more.
-        InputError: If pictures, a checkpoint or the validation set are missing.
-        OutputError: If the run's folder exists already or cannot be written.
-        DeviceError: If the device is not there or its memory does not suffice.
-        WeightsError: If weights to start from are missing or damaged.
         TrainingStoppedError: After Ctrl-C or SIGTERM.
+        SrcliError: If the request makes no run, what it names is not there, or the loss
+            is no number any more.
     """
     begun = time.perf_counter()
     with join_world(choose_device(request.device)) as world:
@@ -146,11 +149,11 @@ def _train(
                 "same files on all of them"
             )
         where = f"{world.size} x {device.type}" if world.size > 1 else device
-        said = "%s: %d pictures, %.1f megapixels, %d skipped, on %s in %s"
-        megapixels, skipped = sampler.pixels / 1e6, len(sampler.skipped)
         log.info(
-            said, recipe.model, sampler.count, megapixels, skipped, where, precision
-        )
+            "%s: %s, %.1f megapixels, %d skipped, on %s in %s",
+            recipe.model, format_count(sampler.count, "picture"), sampler.pixels / 1e6,
+            len(sampler.skipped), where, precision,
+        )  # fmt: skip
         same_held = sampler.held_out.keys() == request.held_out.keys()
         request = dataclasses.replace(request, held_out=sampler.held_out)
         network.to(device)
@@ -321,9 +324,8 @@ def make_network(recipe: Recipe, init: str | None = None) -> SRModel:
         UsageError: If the config makes no network, or no weight fits.
         WeightsError: If the weights are missing or damaged.
     """
-    network_class, config = variant(recipe.model)
-    values = {**config.as_dict(), **recipe.config, "scales": recipe.scales}
-    network = network_class(type(config).from_dict(values))
+    network_class, config = outline_config(recipe)
+    network = network_class(config)
     if init is None:
         network.limit_recursions(recipe.recursions_at(0))
         return network
@@ -353,8 +355,7 @@ def begin_run(
     there are none, or the run begins anew.
 
     Raises:
-        InputError: If a checkpoint is missing or damaged, or if the run's folder is not
-            the same one for all nodes.
+        InputError: If a checkpoint is damaged, or there is none that all nodes see.
         OutputError: If the folder holds a run that was not asked for.
     """
     kept, state = None, None

@@ -20,7 +20,13 @@ from srcli.evaluation.published import PublishedResult, every, find_table
 from srcli.models import variant
 from srcli.models.base import ModelConfig, SRModel
 from srcli.training.checkpoint import TrainRequest
-from srcli.training.recipe import STUDY, Recipe, load_recipe, read_bundled
+from srcli.training.recipe import (
+    STUDY,
+    Recipe,
+    load_recipe,
+    outline_config,
+    read_bundled,
+)
 
 OWN_FIELDS = ("tables", "variants", "seeds")  # of `--set`, beside those of a recipe
 _MOST_SEEDS = 99
@@ -155,17 +161,6 @@ def subtract_printed(
     return round(mine.psnr - others.psnr, 3)
 
 
-def outline_config(recipe: Recipe) -> tuple[type[SRModel], ModelConfig]:
-    """The class and config of the network that a recipe trains.
-
-    Raises:
-        UsageError: If the recipe's config makes no network.
-    """
-    network, config = variant(recipe.model)
-    values = {**config.as_dict(), **recipe.config, "scales": recipe.scales}
-    return network, type(config).from_dict(values)
-
-
 def load_study(
     model: str,
     overrides: Mapping[str, Any] | None = None,
@@ -209,9 +204,11 @@ def load_study(
     fields["scales"] = [scale]
     recipes = {name: load_recipe(name, STUDY, fields) for name in names}
     _check_equal_budget(recipes)
-    plain = {n: dataclasses.replace(each, config={}) for n, each in recipes.items()}
     changed = [
-        n for n in names if outline_config(recipes[n]) != outline_config(plain[n])
+        name
+        for name, recipe in recipes.items()
+        if outline_config(recipe)
+        != outline_config(dataclasses.replace(recipe, config={}))
     ]
     published = set(names).difference(changed)
     claims = [Claim(**claim) for claim in values.get("claims", ())]
@@ -228,12 +225,6 @@ def load_study(
         changed=tuple(changed),
         asked=asked,
     )
-
-
-def _is_published(recipe: Recipe) -> bool:
-    """Whether the recipe's config leaves its variant as the paper has it."""
-    plain = dataclasses.replace(recipe, config={})
-    return outline_config(recipe) == outline_config(plain)
 
 
 def _choose_variants(

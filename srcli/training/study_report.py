@@ -25,13 +25,12 @@ from srcli.evaluation.tables import (
 )
 from srcli.models.counting import count_macs, count_parameters, outline
 from srcli.storage import quote_path, show_path
-from srcli.training.recipe import STUDY
+from srcli.training.recipe import STUDY, outline_config
 from srcli.training.study import (
     Claim,
     Study,
     StudyRun,
     TrainedVariant,
-    outline_config,
     subtract_printed,
 )
 from srcli.units import join_words
@@ -71,7 +70,8 @@ def build_study_document(run: StudyRun) -> _Document:
         for name, found in figures.items()
     }
     done, count = sum(map(len, figures.values())), len(rows) * len(study.seeds)
-    document: _Document = {
+    seeds = sorted({seed for found in shown.values() for seed in found})
+    return {
         "model": study.network,
         "out": show_path(run.request.out),
         "dataset": show_path(run.request.val or study.dataset),
@@ -81,12 +81,9 @@ def build_study_document(run: StudyRun) -> _Document:
         "margin": study.margin,
         "runs": {"done": done, "count": count},
         "finished": done == count,
-        "psnr_seeds": sorted({seed for found in shown.values() for seed in found}),
+        "psnr_seeds": seeds,
         "changed": list(study.changed),
-    }
-    return {
-        **document,
-        "notes": [*_list_notes(run, document["psnr_seeds"])],
+        "notes": [*_list_notes(run, seeds)],
         "tables": [
             _build_table(study, source, dataset, [rows[name] for name in names], shown)
             for source, dataset, names in _arrange(study)

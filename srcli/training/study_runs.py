@@ -30,12 +30,14 @@ from srcli.storage import quote_path
 from srcli.training.checkpoint import (
     NO_VAL,
     TrainRequest,
+    describe_places,
+    fill,
     find_checkpoints,
+    find_weights,
     name_val,
 )
 from srcli.training.data import choose_folders, find_pictures
 from srcli.training.distributed import is_worker
-from srcli.training.export import find_weights
 from srcli.training.log import read_history
 from srcli.training.loop import GIVEN_UP, DivergedError
 from srcli.training.recipe import STUDY, Recipe, make_recipe, merge
@@ -52,6 +54,7 @@ from srcli.writing import make_folder, write_whole
 log = logging.getLogger(__name__)
 
 NAME = "study.json"
+_REMEDY = "delete {}, and --resume trains it anew"
 
 
 def is_study(folder: Path) -> bool:
@@ -71,11 +74,8 @@ def run_study(
         devices: How many the user asked for; a study takes one.
 
     Raises:
-        UsageError: For what makes no study, or another one than the folder holds.
-        InputError: If pictures, the data set or a study to resume are missing.
-        OutputError: If the folder holds something else or cannot be written.
-        DeviceError: If the device is not there or its memory does not suffice.
         TrainingStoppedError: After Ctrl-C or SIGTERM, with a checkpoint and a report.
+        SrcliError: For what makes no study, or another one than the folder holds.
     """
     fields = request.overrides
     taught = any(name.startswith("teacher_") for name in fields)
@@ -122,22 +122,19 @@ def _resume(request: TrainRequest) -> tuple[Study, TrainRequest]:
     path = request.out / NAME
     try:
         kept = json.loads(path.read_text("utf-8"))
-        asked, fixed, data_dir = dict(kept["asked"]), kept["identity"], kept["data_dir"]
-        auto = request.precision == "auto"
-        filled = dataclasses.replace(
+        model, fixed = kept["model"], kept["identity"]
+        asked = dataclasses.replace(
             request,
             scales=request.scales or (fixed["scale"],),
             seed=fixed["seeds"][0],
-            data=request.data or tuple(Path(name) for name in kept["data"]),
-            val=request.val or kept["val"],
-            data_dir=request.data_dir or (Path(data_dir) if data_dir else None),
-            precision=kept["precision"] if auto else request.precision,
-            overrides=merge(asked, request.overrides),
+            overrides=merge(kept["asked"], request.overrides),
         )
-        model = kept["model"]
+        filled = fill(asked, kept)
     except FileNotFoundError as error:
         raise InputError(f"no study in {request.out}: nothing to resume") from error
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+    except (
+        InputError, OSError, ValueError, LookupError, TypeError, RecursionError
+    ) as error:  # fmt: skip
         raise InputError(
             f"{path} cannot be read: begin the study again with another --out"
         ) from error
@@ -174,14 +171,10 @@ def _settle(request: TrainRequest, study: Study) -> TrainRequest:
 
 def _describe(study: Study, request: TrainRequest) -> dict[str, Any]:
     """What a resumed study is held to, or filled from, as JSON values."""
-    data_dir = request.data_dir.expanduser().absolute() if request.data_dir else None
     return {
         "model": study.network,
         "asked": dict(study.asked),
-        "data": [str(path.absolute()) for path in request.data],
-        "val": request.val,
-        "precision": request.precision,
-        "data_dir": str(data_dir) if data_dir else None,
+        **describe_places(request, request.precision),
         "identity": study.identity,
     }
 
@@ -192,6 +185,7 @@ def _train_all(study: Study, request: TrainRequest, progress: Progress) -> None:
     runs = [(name, seed) for seed in study.seeds for name in study.recipes]
     for number, (name, seed) in enumerate(runs, 1):
         folder = study.folder(request.out, name, seed)
+        remedy = _REMEDY.format(folder)
         if _read_variant(folder, study.recipes[name]).psnr is not None:
             continue
         log.info("study, run %d of %d: %s, seed %d", number, len(runs), name, seed)
@@ -204,7 +198,7 @@ def _train_all(study: Study, request: TrainRequest, progress: Progress) -> None:
         except InputError as error:
             if str(folder) not in str(error):
                 raise  # about the pictures
-            raise InputError(f"{error}; or {_tell_remedy(folder)}") from error
+            raise InputError(f"{error}; or {remedy}") from error
         except TrainingStoppedError as error:
             terminated = isinstance(error, TrainingTerminatedError)
             raise type(error)(
@@ -225,11 +219,10 @@ def _make_request(
     folder: Path, name: str, seed: int, study: Study, request: TrainRequest
 ) -> TrainRequest:
     """What one run of the study is asked for."""
-    resume = bool(find_checkpoints(folder))
+    resume, remedy = bool(find_checkpoints(folder)), _REMEDY.format(folder)
     if not resume and find_weights(folder) is not None:
         raise OutputError(
-            f"{folder} has weights, but no checkpoint to go on from: "
-            f"{_tell_remedy(folder)}"
+            f"{folder} has weights, but no checkpoint to go on from: {remedy}"
         )
     fields = {k: v for k, v in study.asked.items() if k not in OWN_FIELDS}
     return dataclasses.replace(
@@ -247,7 +240,7 @@ def _make_request(
 
 def _read_variant(folder: Path, recipe: Recipe) -> TrainedVariant:
     """What one run has come to so far; an error where it is not by the recipe."""
-    path = folder / "last.safetensors"
+    path, remedy = folder / "last.safetensors", _REMEDY.format(folder)
     try:
         history = read_history(folder)
         metadata = read_metadata(path) if path.exists() else None
@@ -263,15 +256,14 @@ def _read_variant(folder: Path, recipe: Recipe) -> TrainedVariant:
             return found
         steps, own = int(metadata["steps"]), make_recipe(json.loads(metadata["recipe"]))
     except (InputError, WeightsError) as error:
-        raise type(error)(f"{error}; {_tell_remedy(folder)}") from error
+        raise type(error)(f"{error}; {remedy}") from error
     except (KeyError, ValueError, TypeError, UsageError) as error:
         raise WeightsError(
-            f"{path} does not say how it was trained; {_tell_remedy(folder)}"
+            f"{path} does not say how it was trained; {remedy}"
         ) from error
     if own != recipe:
         raise UsageError(
-            f"{folder} was trained by another recipe than its study's; "
-            f"{_tell_remedy(folder)}"
+            f"{folder} was trained by another recipe than its study's; {remedy}"
         )
     psnr = history.validations.get(steps, {}).get(recipe.scales[0])
     done = steps >= recipe.steps and psnr is not None
@@ -282,10 +274,6 @@ def _read_variant(folder: Path, recipe: Recipe) -> TrainedVariant:
         psnr=round(psnr, 3) if done and psnr is not None else None,
         diverged=found.diverged and not done,
     )
-
-
-def _tell_remedy(folder: Path) -> str:
-    return f"delete {folder}, and --resume trains it anew"
 
 
 def _report(study: Study, request: TrainRequest) -> StudyRun:

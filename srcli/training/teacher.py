@@ -42,7 +42,7 @@ from srcli.pretrained.weight_file import (
 from srcli.progress import SILENT, Progress
 from srcli.training.distributed import ALONE, World
 from srcli.training.recipe import Recipe
-from srcli.units import format_duration
+from srcli.units import format_count, format_duration
 from srcli.writing import write_whole
 
 log = logging.getLogger(__name__)
@@ -78,9 +78,8 @@ class Teachers:
         fingerprint: What decides the pictures that are made of given ones.
 
     Raises:
-        UsageError: If a scale has none or several, a teacher of luma would have to
-            teach colours, or the pictures are not only small but degraded.
-        WeightsError: If a file is missing, damaged, or holds no known network.
+        SrcliError: If a file is no network, a scale has no teacher or several, or one
+            cannot teach what the run learns.
     """
 
     def __init__(
@@ -185,9 +184,11 @@ class Teachers:
                 }
                 missing = {n: small[n] for n in numbers if n not in made}
                 if missing:
-                    for number, pixels in self._make(scale, missing, progress):
-                        _store(paths[number], pixels)
-                        made[number] = pixels
+                    for number, made[number] in self._make(scale, missing, progress):
+                        # Two runs over the same pictures may write the same at once.
+                        whole = write_whole(paths[number], run="teacher")
+                        with whole as part, part.open("wb") as file:
+                            np.save(file, made[number])
                 world.barrier()
         luma = self._color == "y" and network.color == "rgb"
         ordered = [made[number] for number in range(len(small))]
@@ -212,9 +213,9 @@ class Teachers:
         sizes = {number: lr.shape[:2] for number, lr in small.items()}
         seconds = sum(runner.estimate_seconds(*size) for size in sizes.values())
         pixels = sum(height * width for height, width in sizes.values())
-        said = "%s enlarges %d pictures, %.1f megapixels, by %d in about %s"
-        duration = format_duration(seconds)
-        log.info(said, facts.file, len(small), pixels / 1e6, scale, duration)
+        count, duration = format_count(len(small), "picture"), format_duration(seconds)
+        said = "%s enlarges %s, %.1f megapixels, by %d in about %s"
+        log.info(said, facts.file, count, pixels / 1e6, scale, duration)
         progress.start(f"{facts.file} makes x{scale} pictures", len(small))
         for number, lr in small.items():
             yield number, _enlarge(runner, lr)
@@ -248,12 +249,6 @@ def _load(path: Path) -> NDArray[np.uint8] | None:
         return None
     is_one = isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8
     return pixels if is_one and pixels.ndim == 3 else None
-
-
-def _store(path: Path, pixels: NDArray[np.uint8]) -> None:
-    # Two runs over the same pictures may write the same at once.
-    with write_whole(path, run="teacher") as part, part.open("wb") as file:
-        np.save(file, pixels)
 
 
 def read_facts(said: Mapping[str, Any]) -> tuple[TeacherFacts, ...]:

@@ -68,6 +68,16 @@ def test_tracebacks_are_shown_if_asked_for_and_defects_not_swallowed(fail):
     assert isinstance(result.exception, ZeroDivisionError)
 
 
+def test_levels_may_follow_the_command(run, tmp_path):
+    missing = str(tmp_path / "missing.png")
+    assert "Traceback" in run("upscale", missing, "-v").stderr
+    assert "Traceback" in run("-q", "upscale", "--verbose", missing).stderr
+    assert "Traceback" not in run("-v", "upscale", "-q", missing).stderr
+    shown = run("upscale", "--help").stdout
+    assert "--quiet" not in shown
+    assert "--verbose" not in shown
+
+
 def test_usage(run):
     result = run("--version")
     assert (result.exit_code, result.stdout) == (0, f"srcli {srcli.__version__}\n")
@@ -94,20 +104,35 @@ def test_a_task_of_unknown_length_forgets_the_last_one():
         assert (task.description, task.total, task.completed) == ("unknown", None, 0)
 
 
-@pytest.mark.parametrize("shares", [True, False])
-def test_results_stay_on_stdout_while_a_bar_is_drawn(monkeypatch, shares):
-    """Unless both are one terminal, where Rich puts them above the bar."""
+def test_results_are_lines_of_stdout_while_a_bar_is_drawn(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setattr(console, "err", Console(file=terminal, force_terminal=True))
+    name = "a" * 200  # longer than the terminal is wide
+    with console.progress_bar() as bar:
+        bar.start("upscaling", 3)
+        console.print_line(name)
+        bar.advance()
+        console.print_json({"b": 1}, indent=None)
+    lines = terminal.getvalue().split("\n")
+    erased = "\x1b[2K"
+    for expected in (name, '{"b": 1}'):
+        (line,) = [line for line in lines if expected in line]
+        assert line.rpartition(erased)[2] == expected
+
+
+def test_results_go_to_stdout_where_only_the_bar_has_a_terminal(monkeypatch):
     stdout, stderr = io.StringIO(), io.StringIO()
-    stdout.isatty = lambda: shares
     monkeypatch.setattr("sys.stdout", stdout)
     monkeypatch.setattr(console, "err", Console(file=stderr, force_terminal=True))
     with console.progress_bar() as bar:
         bar.start("upscaling", 3)
         console.print_line("a.png")
-        console.print_json({"b": 1}, indent=None)
-    printed = (stderr if shares else stdout).getvalue()
-    assert "a.png\n" in printed
-    assert '{"b": 1}\n' in printed
+    assert stdout.getvalue() == "a.png\n"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from by_hand import MATRIX, luma, pictures_of, rounded
 from PIL import Image
 from torch import Tensor, nn
 
@@ -19,9 +20,6 @@ from srcli.models import MODELS
 from srcli.models.base import ModelConfig, SRModel
 from srcli.pretrained.weight_file import save_weights
 
-MATRIX = np.array(
-    [[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]]
-)
 OFFSET = np.array([16.0, 128.0, 128.0])
 
 
@@ -83,21 +81,6 @@ def measure(folder, *, models=("bicubic",), scales=(2,), engine=None, **options)
             **options,
         )
     )
-
-
-def pictures_of(folder, scale):
-    for path in sorted(folder.iterdir()):
-        pixels = np.asarray(Image.open(path))
-        height, width = (length // scale * scale for length in pixels.shape[:2])
-        yield pixels[:height, :width]
-
-
-def luma(rgb):
-    return rgb @ MATRIX[0] / 255 + 16
-
-
-def rounded(values):
-    return np.clip(np.floor(values + 0.5), 0, 255)
 
 
 def blocks(lr, scale):

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from by_hand import luma, pictures_of, rounded
 from PIL import Image
 
 from srcli.errors import UsageError
@@ -21,7 +22,6 @@ from srcli.models.drrn import DRRN, DRRNConfig
 from srcli.models.rrrn import RRRN, RRRNConfig
 from srcli.pretrained.weight_file import save_weights
 
-LUMA = np.array([65.481, 128.553, 24.966]) / 255
 PLAIN = Engine(device="cpu", precision="fp32", tile=0)
 SMALL = {
     "width": 4, "sub_networks": 3, "iterations": 1, "extract_layers": 1,
@@ -66,21 +66,6 @@ def measure(tmp_path, folder):
         return row
 
     return run
-
-
-def pictures_of(folder):
-    for path in sorted(folder.iterdir()):
-        pixels = np.asarray(Image.open(path))
-        height, width = (length // 2 * 2 for length in pixels.shape[:2])
-        yield pixels[:height, :width]
-
-
-def luma(rgb):
-    return rgb @ LUMA + 16
-
-
-def rounded(values):
-    return np.clip(np.floor(values + 0.5), 0, 255)
 
 
 def predictions(network, planes):

@@ -90,13 +90,6 @@ def test_fill_stays_between_the_colours_around_it():
     assert np.abs(filled[-6].astype(int) - (100, 80, 30)).max() <= 30
 
 
-@pytest.mark.parametrize("opacity", [0, 9, 255])
-def test_nothing_to_fill(opacity, picture):
-    pixels = picture()
-    alpha = np.full((24, 32), opacity, np.uint8)
-    assert fill_transparent(pixels, alpha) is pixels
-
-
 @pytest.mark.parametrize(
     ("shape", "dtype", "channels"),
     [((1, 2), np.uint8, 1), ((7, 1), np.uint16, 3), ((300, 2), np.float32, 3)],

@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from srcli.errors import InputError, UsageError
-from srcli.imaging.degrade import check_degradation, crop_to_multiple, degrade
+from srcli.imaging.degrade import crop_to_multiple, degrade
 from srcli.imaging.resize import imresize
 
 
@@ -71,13 +71,6 @@ class TestRefusals:
     def test_an_unknown_kind_names_the_nearest(self, picture):
         with pytest.raises(UsageError, match="did you mean bd-bicubic"):
             degrade(picture(), 2, "bd-bicubik")
-
-    def test_a_kind_can_be_checked_before_any_picture_is_read(self):
-        assert check_degradation("dn", 4) == "dn"
-        with pytest.raises(UsageError):
-            check_degradation("bd", 4)
-        with pytest.raises(UsageError):
-            check_degradation("bi", 0)
 
     @pytest.mark.parametrize("size", [(24, 32), (2, 3)], ids=str)
     def test_pictures_must_be_cropped_first(self, picture, size):

@@ -184,12 +184,6 @@ class TestTorch:
 
 
 class TestSizes:
-    def test_the_same_size_gives_a_copy(self):
-        plane = random_plane(5, 6)
-        result = imresize(plane, 1)
-        np.testing.assert_array_equal(result, plane)
-        assert not np.shares_memory(result, plane)
-
     @pytest.mark.parametrize(
         "options",
         [

@@ -74,7 +74,7 @@ def test_the_passes_are_described(options, description):
 def test_a_model_without_such_weights_names_one_that_has_them(options):
     with pytest.raises(WeightsError, match="rrrn has: use -m rrrn"):
         Upscaler("mrnet", degradation="dn", device="cpu", **options)
-    with pytest.raises(WeightsError, match="nor has any other model"):
+    with pytest.raises(WeightsError, match="degradation=bd"):
         Upscaler("rrrn", degradation="bd", device="cpu", **options)
 
 

@@ -5,17 +5,13 @@ import dataclasses
 import pytest
 
 from srcli.errors import UsageError, WeightsError
-from srcli.imaging import degrade
 from srcli.models.counting import count_parameters
 from srcli.models.mrnet import MRNet, MRNetConfig
 from srcli.pretrained import catalog
 from srcli.pretrained.catalog import (
-    DEGRADATIONS,
     find_entry,
-    find_nearest,
     locate,
     manifest,
-    name_task,
     served_scales,
 )
 from srcli.pretrained.loading import load_model
@@ -118,11 +114,3 @@ def test_bundled_files_are_what_the_manifest_says(listed):
     assert config.as_dict() == type(config).from_dict(listed.config).as_dict()
     assert config.scales == listed.scales
     assert count_parameters(network) == listed.parameters
-
-
-def test_what_weights_are_for_has_words():
-    assert name_task((2, 3, 4), "bi") == "x2 x3 x4"
-    assert name_task((3,), "dn") == "x3 dn"
-    nearest = {kind: find_nearest(kind) for kind in degrade.DEGRADATIONS}
-    assert nearest == {"bi": "bi", "bd": "bd", "dn": "dn", "bd-bicubic": "bd"}
-    assert set(nearest.values()) == set(DEGRADATIONS)

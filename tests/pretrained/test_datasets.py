@@ -169,6 +169,25 @@ def test_folder_of_pictures(tmp_path, folder, name):
     assert [path.name for path in dataset.pictures(2)] == ["a.JPG", "b.png"]
 
 
+@pytest.mark.parametrize(
+    ("inside", "typed", "name"),
+    [
+        ("project", "hr", "hr"),
+        ("project", "./HR/x4", "x4"),
+        ("Set5", "HR", "set5"),
+        ("", "project/hr", "project"),
+        ("project/hr", ".", "project"),
+    ],
+)
+def test_a_part_folder_is_called_as_it_was_typed(
+    tmp_path, monkeypatch, inside, typed, name
+):
+    here = tmp_path / inside
+    (here / typed).mkdir(parents=True)
+    monkeypatch.chdir(here)
+    assert find_dataset(typed).name == name
+
+
 def test_what_is_no_folder_of_pictures(tmp_path):
     touch(tmp_path, "notes.txt")
     with pytest.raises(InputError, match="no HR picture in"):

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -32,7 +33,6 @@ from srcli.models.drrn import DRRN, DRRNConfig
 from srcli.models.mrnet import MRNet, MRNetConfig
 from srcli.pretrained.weight_file import read_weights
 from srcli.training import distributed, run
-from srcli.training.checkpoint import TrainRequest
 from srcli.training.distributed import ALONE, World, catch_stops, join_world, launch
 from srcli.training.loop import Trainer
 from srcli.training.recipe import load_recipe, parse_assignments
@@ -118,17 +118,8 @@ def lose_one_and_train(folder):
 
 
 @pytest.fixture
-def request_of(tmp_path, pictures):
-    """A function that makes a request for a tiny run on the CPU."""
-
-    def make(**values):
-        return TrainRequest(**{
-            "model": "mrnet", "out": tmp_path / "run", "data": (pictures,),
-            "val": "none", "device": "cpu", "precision": "fp32", "seed": 3,
-            "overrides": parse_assignments(list(FIELDS)), **values,
-        })  # fmt: skip
-
-    return make
+def request_of(request_of):
+    return partial(request_of, seed=3, overrides=parse_assignments(list(FIELDS)))
 
 
 def test_processes_work_together_and_a_failure_is_told_once(tmp_path, capfd):

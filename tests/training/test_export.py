@@ -14,8 +14,8 @@ from srcli.evaluation.measurement import run_benchmark
 from srcli.models.mrnet import MRNet, MRNetConfig
 from srcli.pretrained.loading import load_model
 from srcli.pretrained.weight_file import read_metadata, save_weights
-from srcli.training.checkpoint import TrainRequest
-from srcli.training.export import export_run, find_weights, keep_published
+from srcli.training.checkpoint import TrainRequest, find_weights
+from srcli.training.export import export_run, keep_published
 from srcli.training.recipe import load_recipe
 from srcli.training.run import train
 
@@ -57,9 +57,10 @@ def make_run(tmp_path):
     return make
 
 
-def test_the_entry_is_what_the_file_says_and_measures(make_run, sets):
+def test_the_entry_is_what_the_file_says_and_measures(make_run, sets, caplog):
     folder = make_run((2, 3), edit=lambda network: network.limit_recursions(2))
     done = export_run(folder, data_dir=sets)
+    assert caplog.text.count("the published set 5") == 1
     entry, path = json.loads(done.listing.read_text()), done.weights
     assert path == folder / "export" / "mrnet-s.safetensors"
     assert entry["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()

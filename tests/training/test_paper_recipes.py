@@ -347,7 +347,8 @@ def test_dsrn_trains_on_reduced_copies_too(tmp_path, pictures):
 
 
 def test_mrnet_trains_one_scale_a_step_and_leaves_the_other_heads(trainer):
-    run = trainer("mrnet")
+    config = {"width": 4, "blocks": 1, "recursions": [2, 3, 4]}
+    run = trainer("mrnet", config=config)
     drawn = spy(run.sampler)
     scales = []
     for _ in range(16):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,7 +13,6 @@ from PIL import Image
 from srcli.errors import DeviceError, InputError, OutputError, UsageError
 from srcli.models.mrnet import MRNet, MRNetConfig
 from srcli.pretrained.weight_file import save_weights
-from srcli.training import run as run_module
 from srcli.training.checkpoint import TrainRequest, load_checkpoint
 from srcli.training.recipe import load_recipe
 from srcli.training.run import make_network, train
@@ -22,22 +22,8 @@ SMALL = {"config": CONFIG, "crop": 8, "batch": 2, "validate_every": 2, "steps": 
 
 
 @pytest.fixture
-def request_of(tmp_path, pictures):
-    """A function that makes a request for a tiny run."""
-
-    def make(**values):
-        settings = {
-            "model": "mrnet",
-            "out": tmp_path / "run",
-            "data": (pictures,),
-            "val": "none",
-            "overrides": SMALL,
-            "device": "cpu",
-            "precision": "fp32",
-        }
-        return TrainRequest(**{**settings, **values})
-
-    return make
+def request_of(request_of):
+    return partial(request_of, overrides=SMALL)
 
 
 def test_resume_alone_goes_on_with_what_the_run_was_started_with(
@@ -131,13 +117,6 @@ def test_validation_pictures_that_are_too_small_are_named_before_training(
     Image.fromarray(picture(11, 40)).save(folder / "flat.png")
     with pytest.raises(InputError, match=r"flat\.png is too small"):
         train(request_of(val=str(folder)))
-
-
-def test_fp16_is_never_trained_in(request_of, monkeypatch):
-    monkeypatch.setattr(run_module, "choose_precision", lambda *_: "fp16")
-    request = request_of(precision="auto")
-    train(request)
-    assert json.loads((request.out / "run.json").read_text())["precision"] == "fp32"
 
 
 def test_too_little_memory_is_a_device_error(request_of, monkeypatch):

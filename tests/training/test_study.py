@@ -19,7 +19,6 @@ from srcli.errors import (
 from srcli.training import study_runs as study_module
 from srcli.training.checkpoint import TrainRequest, load_checkpoint
 from srcli.training.loop import Trainer
-from srcli.training.run import train
 from srcli.training.study_report import build_study_document
 from srcli.training.study_runs import is_study
 
@@ -231,16 +230,6 @@ def test_setbacks_and_other_pictures_are_said(request_of):
     text = (request.out / "report.md").read_text()
     assert "drrn-b1u3 went back once with" in text
     assert "The pictures were not the same for all: 3 pictures" in text
-
-
-def test_a_run_gone_on_with_by_hand_is_no_longer_the_studys(request_of):
-    request = request_of()
-    run_study(request)
-    by_hand = go_on(request, overrides={"steps": 4}, measured=False)
-    out = request.out / "drrn-b1u3"
-    train(dataclasses.replace(by_hand, model="drrn-b1u3", out=out))
-    with pytest.raises(UsageError, match="by another recipe than its study's"):
-        run_study(go_on(request))
 
 
 def test_a_run_without_its_figure_is_measured_again(request_of):

@@ -9,8 +9,14 @@ from srcli.errors import UsageError
 from srcli.evaluation.published import find_table, lookup
 from srcli.models import MODELS
 from srcli.training.checkpoint import TrainRequest
-from srcli.training.recipe import NAMES, STUDY, load_recipe, read_bundled
-from srcli.training.study import StudyRun, TrainedVariant, load_study, outline_config
+from srcli.training.recipe import (
+    NAMES,
+    STUDY,
+    load_recipe,
+    outline_config,
+    read_bundled,
+)
+from srcli.training.study import StudyRun, TrainedVariant, load_study
 from srcli.training.study_report import (
     build_study_document,
     print_study,

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -229,23 +230,12 @@ def test_what_cannot_be_taught_is_refused(tmp_path, teacher, luma_teacher, save_
 
 
 @pytest.fixture
-def request_of(tmp_path, pictures, teacher):
-    def make(**values):
-        settings = {
-            "model": "mrnet",
-            "out": tmp_path / "run",
-            "data": (pictures,),
-            "scales": (2, 3),
-            "val": "none",
-            "overrides": {"config": CONFIG, "crop": 8, "batch": 2, "steps": 4},
-            "teachers": (teacher,),
-            "teacher_cache": tmp_path / "cache",
-            "device": "cpu",
-            "precision": "fp32",
-        }
-        return TrainRequest(**{**settings, **values})
-
-    return make
+def request_of(request_of, tmp_path, teacher):
+    overrides = {"config": CONFIG, "crop": 8, "batch": 2, "steps": 4}
+    return partial(
+        request_of, scales=(2, 3), overrides=overrides,
+        teachers=(teacher,), teacher_cache=tmp_path / "cache",
+    )  # fmt: skip
 
 
 def weights_of(folder):

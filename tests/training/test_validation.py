@@ -8,8 +8,7 @@ import torch
 from PIL import Image
 
 from srcli.training.checkpoint import TrainRequest, load_checkpoint
-from srcli.training.recipe import Recipe, load_recipe
-from srcli.training.run import make_network
+from srcli.training.recipe import Recipe
 from srcli.training.validation import Validation
 
 TINY = (
@@ -96,17 +95,3 @@ def test_few_are_held_out(tmp_path):
     for count, held in ((3, 0), (4, 1), (19, 1), (20, 2), (800, 5)):
         sizes = {f"{number:04}": (40, 44) for number in range(count)}
         assert validation.hold_out({**small, **sizes}) == list(sizes)[:held]
-
-
-def test_of_large_pictures_the_middle_is_measured(tmp_path, monkeypatch):
-    request = TrainRequest(model="mrnet", out=tmp_path / "run", val="held-out")
-    fields = {"config": {"width": 4, "blocks": 1}, "scales": [3]}
-    recipe = load_recipe("mrnet", "fast", fields)
-    validation = Validation(request, recipe, "rgb", torch.device("cpu"), "fp32")
-    Image.new("RGB", (1500, 400)).save(tmp_path / "large.png")
-    measured = []
-    note = lambda luma, *_: measured.append(luma.shape) or 0.0  # noqa: E731
-    monkeypatch.setattr("srcli.training.validation.psnr", note)
-    validate = validation.make_validator([tmp_path / "large.png"])
-    validate(make_network(recipe).eval())
-    assert measured == [(399, 510)]
