@@ -144,8 +144,7 @@ class SRModel(nn.Module):
 
     `forward(lr)` takes (N, C, h, w) in [0, 1] and returns (N, C, s*h, s*w), same dtype
     and device, never clamped. C is 1 (studio-range Y / 255) for `color == "y"` and 3
-    for `"rgb"`. Networks that work on an interpolated picture interpolate inside. All
-    recursive state is local to a call.
+    for `"rgb"`. Recursive state is local to a call.
     """
 
     arch: ClassVar[str]  # the paper's name in lower case
@@ -228,9 +227,8 @@ class SRModel(nn.Module):
     def limit_recursions(self, limit: int | None) -> None:
         """Run at most `limit` recursions from now on (None: all).
 
-        Networks whose output combines all recursions with learned weights override this
-        to keep their output unchanged when the limit is raised; those whose recursions
-        have weights of their own, to give them a start.
+        Networks override this to keep their output when the limit is raised, or to give
+        recursions with weights of their own a start.
 
         Raises:
             UsageError: If the limit leaves no recursion.

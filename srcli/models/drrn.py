@@ -46,10 +46,9 @@ class DRRNConfig(ModelConfig):
         return (1 + 2 * self.units) * self.blocks + 1
 
     def expected_square(self, units: int) -> int:
-        """Mean square of a state after `units` units when the network is new.
+        """Mean square of a new network's state after `units` units; 1 before them.
 
-        Counted with the block's first state as one. He's initialisation keeps the mean
-        square of what it is given, and a sum of independent terms adds theirs.
+        He's initialisation keeps it, and a sum of independent terms adds theirs.
         """
         if self.path == "chain":
             return 1 + units

@@ -51,13 +51,6 @@ class DSRNConfig(ModelConfig):
                 sizes = f"sizes from {scale} to {3 * scale - 2} for x{scale}"
                 raise UsageError(f"kernel takes {sizes}, not {kernel}")
 
-    def find_first(self, layers: str) -> int:
-        """The first step, from 0, that runs `low`, `high`, `up` or `down`.
-
-        That of two states has no HR state yet that it could pass on.
-        """
-        return int(self.dual and layers in ("high", "down"))
-
 
 class _Input(nn.Module):
     """s_l^0, from Y: two 3x3 convolutions with a skip.
@@ -218,7 +211,11 @@ class DSRN(SRModel):
         last = source.limited(source.config.steps) - 1
         for name in ("low", "high", "up", "down"):
             own, known = getattr(self, name), getattr(source, name)
-            mine, others = (each.config.find_first(name) for each in (self, source))
+            # The first step of two states has no HR state that it could pass on.
+            mine, others = (
+                int(each.config.dual and name in ("high", "down"))
+                for each in (self, source)
+            )
             uses = [max(min(mine + i, last) - others, 0) for i in range(len(own))]
             picked = [copy.deepcopy(_pick(known, use)) for use in uses if len(known)]
             setattr(matched, name, nn.ModuleList(picked))

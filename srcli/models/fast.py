@@ -177,12 +177,10 @@ class _Tracer(fx.Tracer):
         self._thread = threading.get_ident()
 
     def trace(self, *args: Any, **kwargs: Any) -> fx.Graph:  # noqa: ANN401
-        """What `fx.Tracer.trace` gives, once no other thread traces."""
         with self._only_one:
             return super().trace(*args, **kwargs)
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401
-        """A symbol for what the module gives; in other threads what it gives."""
         if threading.get_ident() != self._thread:
             return forward(*args, **kwargs)
         return super().call_module(m, forward, args, kwargs)
@@ -192,8 +190,7 @@ class _Tracer(fx.Tracer):
         return hasattr(m, "reach") or super().is_leaf_module(m, module_qualified_name)
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: Any) -> Any:  # noqa: ANN401, ARG002
-        """The value: what is made of weights alone is computed at once."""
-        return attr_val
+        return attr_val  # what is made of weights alone is computed at once
 
 
 class _AtScale(nn.Module):
@@ -210,7 +207,7 @@ class _AtScale(nn.Module):
 class _Sizes(fx.Interpreter):
     """Notes the shape of all that is computed."""
 
-    def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401 - torch's own signature
+    def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401
         result = super().run_node(n)
         n.meta["shape"] = getattr(result, "shape", None)
         return result

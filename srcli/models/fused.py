@@ -33,9 +33,8 @@ class FusedConv(nn.Module):
     """A convolution with an odd kernel that keeps the size, and what follows it.
 
     It computes in what autocast chooses; one that reads or writes a picture, in the
-    dtype of its weight: rounded, the picture itself would be seen in the result.
-    Its weight is brought into the form that the device computes with once, not at every
-    call: recurrent networks call the same layer dozens of times a picture.
+    dtype of its weight: rounded, the picture itself would be seen in the result. The
+    form of its weight that the device computes with is made once.
     """
 
     weight: Tensor
@@ -341,14 +340,14 @@ def _onednn_fuses(x: Tensor) -> bool:
 
 def _cudnn_fuses(x: Tensor, weight: Tensor) -> bool:
     """Whether cuDNN is there, and is known to fuse such a convolution rightly."""
-    halves = (torch.float16, torch.bfloat16)
-    if x.device.type != "cuda" or torch.version.hip is not None:
-        return False
-    if not torch.backends.cudnn.enabled:
-        return False
-    if x.dtype not in halves or weight.shape[0] % 8 or weight.shape[1] % 8:
-        return False
-    return _try_cudnn(x.device, x.dtype, *weight.shape[:2])
+    return (
+        x.device.type == "cuda"
+        and torch.version.hip is None
+        and torch.backends.cudnn.enabled
+        and x.dtype in (torch.float16, torch.bfloat16)
+        and weight.shape[0] % 8 == weight.shape[1] % 8 == 0
+        and _try_cudnn(x.device, x.dtype, *weight.shape[:2])
+    )
 
 
 @cache

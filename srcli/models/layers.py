@@ -50,10 +50,9 @@ class Affine(nn.Module):
 class JointConv(nn.Conv2d):
     """`nn.Conv2d(inputs, outputs, 1)` of features that are given one by one.
 
-    A dense layer reads all earlier features. Concatenated, they are copied for every
-    such layer; together these copies would be most of a network's memory. The sum of
-    what each feature gives is the same. If fewer are given than it has weights for, it
-    is as if the others were zero.
+    Concatenated, they would be copied for every dense layer, and the copies be most of
+    a network's memory. Features that are not given, of those it has weights for, are
+    zero.
     """
 
     reach = 0
@@ -79,8 +78,7 @@ class JointConv(nn.Conv2d):
 class JointConvOfSums(JointConv):
     """The same of the running sums of the features: f_0, f_0 + f_1, ...
 
-    The sums are not formed either: a feature is part of its own and of all later ones,
-    so it is multiplied by the sum of their matrices.
+    A feature is multiplied by the sum of the matrices of all sums that it is part of.
     """
 
     def blocks(self, width: int) -> tuple[Tensor, ...]:
@@ -138,10 +136,9 @@ def start_with_details(kernels: Tensor) -> None:
 def resample_transitions(target: nn.Module, source: nn.Module) -> dict[str, Tensor]:
     """The kernels of a network's strided layers, made from another scale's, by name.
 
-    RRRN's D and D* and DSRN's f_down and f_up have kernels that grow with the scale. A
-    network for x3 or x4 can still start from one for x2: that it pays was measured
-    (docs/models.md); none of the papers says anything of it. Layers of other channels
-    are left out.
+    RRRN's D and D* and DSRN's f_down and f_up grow with the scale; that it pays to
+    start x3 and x4 from x2 was measured (docs/models.md), and is ours. Layers of other
+    channels are left out.
     """
     others = dict(source.named_modules())
     made = {}

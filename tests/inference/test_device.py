@@ -29,9 +29,6 @@ class Shuffle(SRModel):
 
     arch = "shuffle"
     color = "y"
-    config_class = ModelConfig
-    variants = {"shuffle": ModelConfig(scales=(2,))}  # noqa: RUF012
-    multi_scale = False
 
     def __init__(self):
         super().__init__()

@@ -42,9 +42,6 @@ class Nearest(SRModel):
 
     arch = "nearest"
     color = "rgb"
-    config_class = ModelConfig
-    variants = {"nearest": ModelConfig()}  # noqa: RUF012
-    multi_scale = True
 
     def __init__(self, before=lambda _: None):
         super().__init__()

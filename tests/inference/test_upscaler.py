@@ -32,9 +32,6 @@ class Constant(SRModel):
 
     arch = "constant"
     color = "rgb"
-    config_class = ModelConfig
-    variants = {"constant": ModelConfig()}  # noqa: RUF012
-    multi_scale = True
 
     def __init__(self, value=None, scales=(2, 3, 4)):
         super().__init__()

@@ -70,22 +70,6 @@ def test_fused_is_one_after_the_other(dtype, inputs, outputs, kernel, size):
     assert torch.equal(total, other)
 
 
-@pytest.mark.parametrize("strip", [1, 1 << 23])
-@torch.inference_mode()
-def test_a_share_of_what_was_rectified_is_added(strip, monkeypatch):
-    monkeypatch.setattr(fused, "_STRIP", strip)
-    layer = build(8, 8, torch.float32)
-    x = draw(2, 8, 6, 5, dtype=torch.float32)
-    plain = convolve_in_double(layer, x).relu()
-    total = draw(2, 8, 6, 5, dtype=torch.float32)
-    expected = total.double() + 0.3 * plain
-    given = total.clone()
-    check(layer(x, total, slope=0.0, share=0.3), expected)
-    assert torch.equal(total, given)
-    check(layer(x, total, slope=0.0, share=0.3, into="add"), expected)
-    check(total, expected)
-
-
 @pytest.mark.parametrize(
     ("height", "kernel", "strip"),
     [(1, 7, 1), (7, 1, 200), (17, 3, 200), (17, 7, 1), (7, 3, 1 << 23)],
