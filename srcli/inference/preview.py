@@ -32,15 +32,17 @@ def preview_batch(
     """
     check_space(jobs)
     pace = _time_bicubic()
-    program = psutil.Process().memory_info().rss
+    needs = [
+        _measure(job, upscaler, pace) if upscaler and job.is_open else (0.0, 0)
+        for job in jobs
+    ]
+    program = psutil.Process().memory_info().rss  # with the networks, which have run
     sizes = [(0, 0), *map(_count_bytes, jobs), (0, 0)]
     results, costs = [], []
-    for index, job in enumerate(jobs):
+    for index, (job, (seconds, need)) in enumerate(zip(jobs, needs, strict=True)):
         if job.settled is not None:
             results.append(announce(job.settled, len(jobs)))
             continue
-        assert upscaler is not None
-        seconds, need = _measure(job, upscaler, pace)
         # Meanwhile the picture before is written and the next is read.
         memory = program + sizes[index][1] + need + sizes[index + 2][0]
         costs.append(Cost(seconds, memory, job.room))

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import imagecodecs
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -306,6 +307,21 @@ def test_a_preview_counts_time_memory_and_bytes(make, plan):
     assert sorted(path.name for path in Path().iterdir()) == ["0.png", "1.png"]
     (free,) = preview_batch(plan("0.png"), Upscaler("bicubic", 2))[0]
     assert 0 < free.estimate.seconds < 5
+
+
+def test_a_preview_counts_the_networks_that_it_runs(make, plan, monkeypatch):
+    make("a.png", size=(8, 8))
+    upscaler = Upscaler("bicubic", 2)
+    ballast = []  # as networks are loaded once they are asked for
+
+    def runners(height, width):
+        ballast.append(np.ones(200_000_000, np.uint8))
+        return []
+
+    monkeypatch.setattr(upscaler, "runners", runners)
+    before = psutil.Process().memory_info().rss
+    (_, total) = preview_batch(plan("a.png"), upscaler)
+    assert total.memory > before + 150_000_000
 
 
 def test_names_that_are_not_unicode_can_be_shown():
