@@ -274,7 +274,7 @@ def _draw_curves(folder: Path, history: History, model: str) -> None:
 def _draw_panel(
     axes: Axes, title: str, color: str, figures: dict[int, float], history: History
 ) -> None:
-    from matplotlib.ticker import LogFormatter  # noqa: PLC0415 - slow, as above
+    from matplotlib.ticker import LogLocator  # noqa: PLC0415 - slow, as above
 
     values, marker = [*figures.values()], "o" if len(figures) < 30 else ""
     axes.plot([*figures], values, color=color, marker=marker, markersize=4)
@@ -285,10 +285,20 @@ def _draw_panel(
         axes.axvline(step, color="#333333", linestyle="--", linewidth=1)
     best = history.best_step
     if figures is history.losses:
+        window = max(1, len(values) // 20)
+        if window > 1:  # enough for a mean that tells more than the points
+            axes.lines[0].set_alpha(0.35)
+            mean = [
+                np.convolve(of, np.ones(window) / window, "valid")
+                for of in ([*figures], values)
+            ]
+            axes.plot(*mean, color=color, linewidth=2.2, label="mean")
+            axes.legend()
         if figures and min(values) > 0:
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.4)))
+            axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+            axes.yaxis.set_minor_formatter("{x:g}")
     elif figures is not history.rates and values:
         # What a run gains late is small beside its first validations.
         top, low = max(values), min(values)
