@@ -62,16 +62,19 @@ def nodes(store):
 
     Its processes begin with the environment that leads to the store.
     """
-    cluster = Nodes(
-        initialize_head=True,
-        head_node_args={"num_cpus": 0, "include_dashboard": False},
-    )
-    for _ in range(2):
-        cluster.add_node(num_cpus=1)
-    ray.init(cluster.address, log_to_driver=False)
-    yield cluster
-    ray.shutdown()
-    cluster.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        # Ray's workers give way to all others: on a busy machine they would starve.
+        patch.setenv("RAY_worker_niceness", "0")
+        cluster = Nodes(
+            initialize_head=True,
+            head_node_args={"num_cpus": 0, "include_dashboard": False},
+        )
+        for _ in range(2):
+            cluster.add_node(num_cpus=1)
+        ray.init(cluster.address, log_to_driver=False)
+        yield cluster
+        ray.shutdown()
+        cluster.shutdown()
 
 
 @pytest.fixture
