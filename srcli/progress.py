@@ -1,4 +1,4 @@
-"""How long work reports its progress without knowing who shows it."""
+"""The progress of long work, reported without knowing who shows it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where files lie: folders of this machine, and whatever fsspec reaches by URL.
+"""Places of files: folders of this machine, and whatever fsspec reaches by URL.
 
 A place is a `pathlib.Path` here and a `upath.UPath` elsewhere (s3://, gs://, memory://
 and so on), which has the same methods.

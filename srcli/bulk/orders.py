@@ -1,4 +1,4 @@
-"""What a bulk run is to do, known from names alone.
+"""The orders of a bulk run, made from names alone.
 
 A million headers are not read here but where the pictures are. Only where a name says
 that something may be in the way, as a result that is there already, is a picture looked

@@ -1,4 +1,4 @@
-"""What is done to each picture: read, enlarged and written, each somewhere else.
+"""The steps of a bulk run: pictures read, enlarged and written, each somewhere else.
 
 A step takes a table of pictures and gives tables of pictures. Nothing here knows Ray:
 it only calls. Every failure becomes the result of the picture that it befell.
@@ -62,7 +62,7 @@ State: TypeAlias = "Order | RegionOrder | Piece | Job | Result | SrcliError"
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What all workers of a run know."""
+    """The settings that all workers of a run share."""
 
     naming: Naming  # as `take_orders` gives it, with the name of the run
     upscaler: dict[str, Any]  # the fields of `Upscaler`, `weights` and `device` apart

@@ -1,4 +1,4 @@
-"""Who is measured: at each scale bicubic, then the networks that were asked for."""
+"""The models that are measured: at each scale bicubic, then the networks asked for."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _WARM_UP = 8  # LR pixels a side; the first run pays for what later ones do not
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
-    """How networks are run; the fields are those of `Runner`."""
+    """Settings that networks are run with; the fields are those of `Runner`."""
 
     device: str = "auto"
     precision: str = "auto"
@@ -66,7 +66,7 @@ class Contender:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """What was asked for.
+    """The models, scales and degradation that were asked for.
 
     Attributes:
         models: Names, "bicubic" or "all" (every network whose weights are here); None

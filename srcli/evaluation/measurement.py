@@ -43,7 +43,7 @@ Metric = Literal["psnr", "ssim", "ifc"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchmarkRequest:
-    """What to measure, and how."""
+    """A request: the models and data sets to measure, and the settings for it."""
 
     datasets: tuple[str, ...] = ("set5",)  # names, or folders of HR pictures
     selection: Selection = field(default_factory=Selection)

@@ -47,7 +47,7 @@ _REPEAT_BELOW = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """How a picture is made small and measured again."""
+    """The protocol, scale and degradation by which a picture is made small again."""
 
     protocol: Protocol
     scale: int

@@ -26,7 +26,7 @@ _Cell = tuple[str, str, int, str]  # model, data set, scale, degradation
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedResult:
-    """What a paper prints for one model on one data set at one scale."""
+    """A paper's printed figures for one model on one data set at one scale."""
 
     model: str  # lower case, as srcli names it
     label: str  # as the paper prints it

@@ -1,4 +1,4 @@
-"""What each picture file format can hold, and which file names stand for it."""
+"""Picture file formats: what each can hold, and the file names that stand for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a picture was turned and enlarged: its pixels, and what is said in them."""
+"""A picture's turn and enlargement, applied to pixels and to what counts in pixels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a picture file says beside its pixels: profile, EXIF, XMP, IPTC, resolution."""
+"""Metadata of a picture file: profile, EXIF, XMP, IPTC, resolution."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ _USUAL = ((72, 72), (96, 96))
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """What is carried from the input file to the output file.
+    """Metadata carried from the input file to the output file.
 
     Attributes:
         icc: ICC profile that gives the pixels their meaning; None means sRGB.

@@ -82,7 +82,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class PictureInfo:
-    """What a file's header says of its picture; sizes in pixels, turned upright."""
+    """The header of a picture file; sizes in pixels, turned upright."""
 
     format: str
     width: int

@@ -1,4 +1,4 @@
-"""What enlarges: which network makes which pass over a picture."""
+"""The choice of networks: which one makes which pass over a picture."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from srcli.pretrained.weight_file import read_degradation
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What enlarges pictures; `choose` makes it.
+    """The networks that enlarge pictures; `choose` makes it.
 
     The first pass over a picture is by weights for its degradation. Then it is clean,
     and a second such pass would smear it: what is left to do is done by the ordinary

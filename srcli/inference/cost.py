@@ -1,4 +1,4 @@
-"""What enlarging takes, measured or estimated; apart, as it loads no torch."""
+"""Time and memory of enlarging, measured or estimated; apart, as it loads no torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True, slots=True)
 class RunStats:
-    """What the last run of a network took."""
+    """Time, device and tiles of the last run of a network."""
 
     device: str  # where it ended
     precision: str
@@ -27,7 +27,7 @@ class RunStats:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one picture, or a batch, will take."""
+    """Estimated time, memory and room of one picture or of a batch."""
 
     seconds: float  # of enlarging
     memory: int  # bytes of host memory at its peak, those of the program included

@@ -1,4 +1,4 @@
-"""Where a network runs: the machine, the device, the precision, and tiles that fit."""
+"""The machine, the device and the precision of a run, and tiles that fit its memory."""
 
 from __future__ import annotations
 

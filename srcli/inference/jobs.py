@@ -1,4 +1,4 @@
-"""What is to be done with each picture, and what became of it.
+"""Jobs, a picture to enlarge each, and their results.
 
 Everything that can be known without decoding a picture is checked here, before any work
 begins: nothing is written, and nothing is half done, when a name is refused.
@@ -80,7 +80,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one job."""
+    """The result of one job."""
 
     job: Job
     status: Literal["done", "skipped", "failed", "planned"]
@@ -122,7 +122,7 @@ class Result:
 
 @dataclass(slots=True)
 class Tally:
-    """What the results of a batch, however many, amount to."""
+    """The counts of a batch's results, however many."""
 
     total: int = 0
     failed: int = 0

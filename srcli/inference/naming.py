@@ -1,4 +1,4 @@
-"""Under which names, in which formats and how results are written."""
+"""Names and formats of results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Existing = Literal["refuse", "overwrite", "skip"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Naming:
-    """How results are named and written."""
+    """The rules by which results are named and written."""
 
     model: str  # that they are named after: "mrnet", "rrrn_dn", or a weight file's name
     goal: Goal

@@ -1,4 +1,4 @@
-"""What a batch will take, before it is begun: time and memory."""
+"""A preview of a batch: the time and memory that it will take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Python programs hold pictures in: enlarged, and handed back as the same kind."""
+"""Arrays, tensors and Pillow images, enlarged and handed back as the same kind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How large a picture becomes, and by which networks in turn."""
+"""Sizes of results, and the scales of the passes that lead to them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what the user typed to pictures: files, folders, patterns, standard input."""
+"""Sources of pictures as the user types them: files, folders, patterns, stdin."""
 
 from __future__ import annotations
 

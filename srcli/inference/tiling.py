@@ -1,4 +1,4 @@
-"""How a picture is cut and joined again: pure functions on boxes.
+"""Tiles and regions of a picture: pure functions on boxes.
 
 A network sees tiles. Every pixel belongs to the core of exactly one; a tile is computed
 with `overlap` pixels of context around its core, of which nothing is kept. Context ends
@@ -102,7 +102,7 @@ def _cut(start: int, stop: int, side: int, unit: int) -> list[int]:
 
 
 class Pass(Protocol):
-    """What cutting has to know of a network: see `Runner`."""
+    """The facts of a network that cutting depends on: see `Runner`."""
 
     scale: int
     overlap: int

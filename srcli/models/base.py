@@ -63,7 +63,7 @@ def check_value(name: str, value: Any, hint: Any) -> Any:  # noqa: ANN401 - any 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """What a network is, beyond its weights; the defaults are the paper's."""
+    """The configuration of a network; the defaults are the paper's."""
 
     scales: tuple[int, ...] = (2, 3, 4)  # enlargement factors one network serves
 

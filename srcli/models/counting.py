@@ -1,4 +1,4 @@
-"""What a network costs: its parameters and its multiply-accumulates."""
+"""Counts of a network's parameters and multiply-accumulates."""
 
 from __future__ import annotations
 

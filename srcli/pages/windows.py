@@ -1,4 +1,4 @@
-"""Which parts of a picture are worth a look: windows that stand out, apart."""
+"""Windows of a picture that are worth a look, apart from each other."""
 
 from __future__ import annotations
 

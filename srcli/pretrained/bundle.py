@@ -1,4 +1,4 @@
-"""What takes an export into the package, in a checkout: `python -m` this."""
+"""The maintainers' command that takes an export into the package, in a checkout."""
 
 from __future__ import annotations
 

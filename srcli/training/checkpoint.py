@@ -1,4 +1,4 @@
-"""What a run keeps to go on exactly where it stopped: what was asked, and its state.
+"""A run's checkpoint and request, from which it goes on exactly where it stopped.
 
 A checkpoint is written beside its final name and renamed, and the one before it is
 kept, so that a kill at any moment leaves a whole one.

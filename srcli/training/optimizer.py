@@ -1,4 +1,4 @@
-"""What changes the weights: optimisers, clipping, averages, the plateau of the rate."""
+"""Optimisers, clipping of gradients, averages of weights, the plateau of the rate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run leaves to be read: `report.md`, and its curves as `curves.png`."""
+"""A run's report: `report.md`, and its curves as `curves.png`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which variants of a network a study trains, and what its paper prints and claims.
+"""A study: the variants of a network that it trains, its paper's figures and claims.
 
 A network has a study if `recipes/<network>_ablation.toml` is there. It says which
 published tables are repeated and what their figures were printed on, the recipe that

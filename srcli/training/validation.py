@@ -1,4 +1,4 @@
-"""What a network in training is measured on, and how."""
+"""Validation of a network in training: its pictures, and its PSNR on them."""
 
 from __future__ import annotations
 

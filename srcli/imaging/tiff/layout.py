@@ -1,4 +1,4 @@
-"""How the pages of a TIFF are stored, and what their samples stand for.
+"""The layout of a TIFF's pages, and what their samples stand for.
 
 tifffile parses the tags, Pillow what is beside the pixels, as it does for other files.
 
@@ -72,7 +72,7 @@ _PART = 1 << 20  # bytes of an uncompressed strip that are read at a time
 
 
 class Page:
-    """What the tags of a page say of its pixels; lengths in pixels.
+    """A page of a TIFF, as its tags describe it; lengths in pixels.
 
     Attributes:
         info: What the header says of the picture, upright.
