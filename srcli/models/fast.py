@@ -66,6 +66,9 @@ def make_fast(model: SRModel, scale: int) -> SRModel:
     it is, else a `FastModel`; neither is the network changed.
     """
     core = model.find_core()
+    # Its own tensors, but other modules: some keep what they compute in themselves.
+    tensors = (*core.parameters(), *core.buffers())
+    core = copy.deepcopy(core, {id(tensor): tensor for tensor in tensors})
     if isinstance(core, SRModel):
         core = _AtScale(core, model.resolve_scale(scale))
     draft = _Draft(core, scale)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -408,6 +409,31 @@ def test_a_copy_leaves_the_network_as_it_is():
     assert not any(parameter.requires_grad for parameter in fast.parameters())
     for question in ("arch", "color", "channels", "config", "memory_format"):
         assert getattr(fast, question) == getattr(model, question)
+
+
+def keep_mean(own, x):
+    own.mean = getattr(own, "mean", torch.zeros(())).type_as(x)  # as DAT does
+    return own.layer(x - own.mean)
+
+
+def keep_map(own, x):
+    own.layer.seen = x
+    return own.layer(own.layer.seen)
+
+
+def keep_and_branch(own, x):
+    own.seen = x * 0
+    return own.layer(x) if own.seen.sum() == 0 else own.seen
+
+
+@pytest.mark.parametrize("body", [keep_mean, keep_map, keep_and_branch])
+def test_what_a_network_keeps_in_itself_is_never_a_symbol(body):
+    model = make(body, layer=conv())
+    lr = torch.rand(1, 3, 6, 6)
+    wanted = copy.deepcopy(model)(lr)
+    fast = make_fast(model, 2)
+    torch.testing.assert_close(model(lr), wanted, rtol=0, atol=0)
+    torch.testing.assert_close(fast(lr, 2), wanted)
 
 
 def test_other_threads_compute_as_ever_while_one_writes():
