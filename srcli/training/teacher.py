@@ -2,6 +2,8 @@
 
 What an LR picture does not tell, no network can know: to a loss that compares with the
 original it is noise. A teacher's picture has only what can be known of the LR picture.
+A blurred or noisy one tells less still: there, too, the teacher gets what is only
+small, and the network learns what is likely of it.
 Source: Hinton et al., "Distilling the Knowledge in a Neural Network", arXiv 1503.02531,
 section 2; for super-resolution Gao et al., "Image Super-Resolution Using Knowledge
 Distillation", ACCV 2018.
@@ -92,11 +94,6 @@ class Teachers:
         cache: Path | None = None,
         world: World = ALONE,
     ) -> None:
-        if recipe.degradation != "bi":
-            raise UsageError(
-                "teachers enlarge what is only small: leave --teacher or degradation "
-                f"{recipe.degradation} out"
-            )
         self._color, self._device, self._world = color, device, world
         self._cache = cache.expanduser() if cache else cache_folder() / "teacher"
         self._by_scale: dict[int, tuple[TeacherFacts, SRModel]] = {}

@@ -60,7 +60,7 @@ def square(tmp_path, picture):
 def sampler_of(folder, tmp_path, *weights, color="rgb", scale=2, seed=1, **fields):
     recipe = Recipe(
         model="mrnet" if color == "rgb" else "drrn",
-        scales=(scale,), crop=20, augment=False, **fields,
+        scales=(scale,), crop=40 // scale, augment=False, **fields,
     )  # fmt: skip
     teachers = Teachers(weights, recipe, color, CPU, cache=tmp_path / "cache")
     return CropSampler(
@@ -90,6 +90,18 @@ def test_the_loss_is_taken_to_the_teachers_picture(square, tmp_path, teacher):
     # One rounding at a tie apart.
     assert np.abs(picture_of(target) - enlarged(teacher, small)).max() <= 1
     assert np.abs(picture_of(target) - hr).max() > 10
+
+
+@pytest.mark.parametrize("kind", ["bd", "dn"])
+def test_teachers_get_neither_the_blur_nor_the_noise(square, tmp_path, teacher, kind):
+    sampler = sampler_of(square, tmp_path, teacher, scale=3, degradation=kind)
+    lr, target = sampler.draw(3, 1)
+    hr = crop_to_multiple(np.asarray(Image.open(square / "a.png")), 3)
+    small = degrade(hr, 3, "bi")
+    taught = enlarged(teacher, small, 3)
+    assert np.abs(picture_of(target) - taught).max() <= 1
+    off = picture_of(lr).astype(float) - small
+    assert off.std() > (20 if kind == "dn" else 2)
 
 
 def test_share_mixes_teacher_and_original(square, tmp_path, teacher):
@@ -221,7 +233,6 @@ def test_what_cannot_be_taught_is_refused(tmp_path, teacher, luma_teacher, save_
         ((2,), ["teacher", "teacher"], {}, "both teach x2"),
         ((2,), ["luma"], {}, "enlarges luma alone"),
         ((3,), ["noise"], {}, "is for degradation dn"),
-        ((3,), ["teacher"], {"degradation": "bd"}, "--teacher or degradation bd"),
     ):
         recipe = Recipe(model="mrnet", scales=scales, **fields)
         paths = [tmp_path / f"{name}.safetensors" for name in files]
