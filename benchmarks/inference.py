@@ -94,6 +94,7 @@ class Case:
     def load(self) -> tuple[SRModel, Tensor]:
         """The network with its bundled weights, and the picture, in [0, 1]."""
         model = load_model(self.network, self.scale).eval()
+        model.limit_recursions(None)  # the paper's network, where the weights run less
         pixels = torch.from_numpy(draw_picture(self.side, self.side).copy())
         lr = pixels[:, :, : model.channels].permute(2, 0, 1)[None] / 255
         return model, lr.contiguous()

@@ -265,9 +265,11 @@ def _check_stages(contenders: list[Contender]) -> None:
     """Refuse to show stages where nobody has any."""
     without = {c.name: None for c in contenders if c.runner and not c.stages}
     if not any(contender.stages for contender in contenders):
+        others = [name for name in list_staged() if name not in without]
+        choice = f"choose {' or '.join(others)} or " if others else ""
         raise UsageError(
-            f"{', '.join(without) or BICUBIC}: no stages to show,"
-            f" choose {' or '.join(list_staged())} or leave out --stages"
+            f"{', '.join(without) or BICUBIC}: no stages to show, "
+            f"{choice}leave out --stages"
         )
     for name in without:
         log.info("%s makes a single prediction: it is shown without stages", name)

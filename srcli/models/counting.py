@@ -51,14 +51,16 @@ def outline(network: type[SRModel], config: ModelConfig) -> SRModel:
 
 
 def count_macs(model: SRModel, scale: int, height: int = 720, width: int = 1280) -> int:
-    """Multiply-accumulates of the paper's whole computation for one output picture.
+    """Multiply-accumulates of all that the paper computes for one output picture.
 
-    Measured by running `predictions` on the meta device, on a small picture: every
-    layer does the same at every pixel, so the count is proportional to the area of
-    `height` times `width` HR pixels.
+    Of the recursions, those up to the network's limit count. Measured by running
+    `predictions` on the meta device, on a small picture: every layer does the same at
+    every pixel, so the count is proportional to the area of `height` times `width` HR
+    pixels.
     """
     side = 12
     twin = outline(type(model), model.config)
+    twin.recursion_limit = model.recursion_limit
     counter = MacCounter()
     lr = torch.zeros(1, model.channels, side, side, device="meta")
     with torch.no_grad(), counter:

@@ -220,7 +220,7 @@ class RRRN(SRModel):
         return self.reconstruct(deltas, zetas), deltas[-1]
 
     def receptive_radius(self, scale: int | None = None) -> int:
-        """One for each 3x3 of the extraction, then g (t + 1) rounds up and down.
+        """One for each 3x3 of the extraction, then t + 1 rounds of each sub-network run.
 
         A round, D after D*, reaches 1 + floor(3 / s) LR pixels: D reads its own s by s
         pixels and 2 more all around, and D* fills the outer of these from 2 further.
@@ -228,7 +228,7 @@ class RRRN(SRModel):
         """
         scale = self.resolve_scale(scale)
         config = self.config
-        rounds = config.sub_networks * (config.iterations + 1)
+        rounds = self.limited(config.sub_networks) * (config.iterations + 1)
         reach = 1 + (2 * _PADDING - 1) // scale
         last = 1 + (config.reconstruct_kernel // 2 + _PADDING - 1) // scale
         return config.extract_layers + rounds * reach + last

@@ -214,6 +214,13 @@ def test_the_receptive_radius_is_exact(name, scale, options):
     assert 0 < model.tile_overlap() <= radius
 
 
+def test_sub_networks_that_do_not_run_reach_nowhere():
+    model = build("rrrn", 2, width=3, sub_networks=3, iterations=2)
+    model.limit_recursions(2)
+    radius = model.receptive_radius()
+    assert measure_radius(model, 2) == (radius, radius)
+
+
 @pytest.mark.parametrize(
     ("name", "scale"), list(zip(MODELS, (2, 3, 4, 4, 2), strict=True))
 )

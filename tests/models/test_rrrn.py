@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -73,6 +75,9 @@ def test_macs_are_those_counted_by_hand(scale, g, t):
     expected = extract + g * (project + learn + reconstruct) + (g - 1) * fuse
     config = RRRNConfig(scales=(scale,), sub_networks=g, iterations=t)
     assert count_macs(RRRN(config), scale) == round(expected)
+    limited = RRRN(replace(config, sub_networks=4))
+    limited.limit_recursions(g)
+    assert count_macs(limited, scale) == round(expected)
 
 
 def enlarge_bilinear(lr: torch.Tensor, scale: int) -> torch.Tensor:
