@@ -220,7 +220,7 @@ class RRRN(SRModel):
         return self.reconstruct(deltas, zetas), deltas[-1]
 
     def receptive_radius(self, scale: int | None = None) -> int:
-        """One for each 3x3 of the extraction, then t + 1 rounds of each sub-network run.
+        """One for each 3x3 of the extraction, and t + 1 rounds a sub-network that runs.
 
         A round, D after D*, reaches 1 + floor(3 / s) LR pixels: D reads its own s by s
         pixels and 2 more all around, and D* fills the outer of these from 2 further.

